@@ -1,0 +1,3 @@
+// Package cloud simulates the part of Alibaba Cloud that upgradectl uses: the
+// RPC APIs of ECS and CLB over HTTP.
+package cloud
