@@ -1,0 +1,101 @@
+package slb
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/upgradectl/upgradectl/internal/alicloud"
+)
+
+// Config says which account and region a Client works on. The zero value takes
+// everything from the environment.
+type Config struct {
+	// Region is the region's ID, as cn-hangzhou. Empty: ALIBABA_CLOUD_REGION_ID,
+	// ALICLOUD_REGION, then the region of the profile the credentials come from.
+	Region string
+	// Endpoint replaces the public endpoint: "https://HOST[:PORT]" or a bare
+	// host. Plain "http://" is accepted for loopback addresses only.
+	Endpoint string
+
+	// AccessKeyID and AccessKeySecret (with SecurityToken for temporary keys)
+	// are used as given. If both are empty the credentials are looked up once,
+	// in New: Profile if it is set, then the variables ALIBABA_CLOUD_ACCESS_KEY_ID,
+	// _ACCESS_KEY_SECRET and _SECURITY_TOKEN, then ALICLOUD_ACCESS_KEY,
+	// ALICLOUD_SECRET_KEY and ALICLOUD_SECURITY_TOKEN, then the current profile
+	// of ~/.aliyun/config.json.
+	AccessKeyID, AccessKeySecret, SecurityToken string
+	// Profile names a profile of ~/.aliyun/config.json. It wins over the
+	// environment.
+	Profile string
+
+	// Poll is the first interval between two looks when a change is read back;
+	// it grows to five times that. 0 means 3 s.
+	Poll time.Duration
+	// Timeout is the longest a balancer may be busy with other changes, or take
+	// to show ours; 0 means 5 min.
+	Timeout time.Duration
+	// RetryBudget is how long one call may go on being retried when the cloud
+	// throttles or cannot be reached; 0 means 2 min.
+	RetryBudget time.Duration
+}
+
+// An Option changes how a Client reaches the cloud.
+type Option func(*options)
+
+type options struct {
+	endpoint  string
+	transport http.RoundTripper
+}
+
+// WithEndpoint overrides Config.Endpoint.
+func WithEndpoint(url string) Option { return func(o *options) { o.endpoint = url } }
+
+// WithTransport makes the client send its requests through rt instead of a
+// connection pool of its own. It is how a program that uses this package is
+// tested without a network; see examples/slb.
+func WithTransport(rt http.RoundTripper) Option { return func(o *options) { o.transport = rt } }
+
+// A Client calls the CLB API of one region. It is safe for concurrent use.
+type Client struct {
+	api  *alicloud.Client
+	poll time.Duration
+	wait time.Duration
+}
+
+// New returns a client for cfg. It resolves credentials and region, and sends
+// nothing. The error wraps ErrCredentials if there are none, and names every
+// place that was looked at.
+func New(cfg Config, opts ...Option) (*Client, error) {
+	o := options{endpoint: cfg.Endpoint}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	api, err := alicloud.New(alicloud.Config{
+		Region:          cfg.Region,
+		Endpoint:        o.endpoint,
+		AccessKeyID:     cfg.AccessKeyID,
+		AccessKeySecret: cfg.AccessKeySecret,
+		SecurityToken:   cfg.SecurityToken,
+		Profile:         cfg.Profile,
+		RetryBudget:     cfg.RetryBudget,
+		Transport:       o.transport,
+	})
+	if err != nil {
+		return nil, wrap(err)
+	}
+	c := &Client{api: api, poll: cfg.Poll, wait: cfg.Timeout}
+	if c.poll <= 0 {
+		c.poll = 3 * time.Second
+	}
+	if c.wait <= 0 {
+		c.wait = 5 * time.Minute
+	}
+	return c, nil
+}
+
+// Region returns the region the client works on.
+func (c *Client) Region() string { return c.api.Region() }
+
+// CredentialSource says where the credentials came from, as
+// `environment (ALIBABA_CLOUD_ACCESS_KEY_ID)`. It never holds their value.
+func (c *Client) CredentialSource() string { return c.api.CredentialSource() }
