@@ -427,7 +427,7 @@ func (m mapping) enum(key, def string, values ...string) string {
 		if slices.Contains(values, s) {
 			return ""
 		}
-		return "is not one of " + strings.Join(values, ", ") + hint(s, values)
+		return "is not one of " + strings.Join(values, ", ") + nearest(s, values)
 	})
 }
 
@@ -552,7 +552,11 @@ func (d *configDecoder) integer(n *yaml.Node, path string, low, high int) (int, 
 	}
 	i, err := strconv.Atoi(n.Value)
 	if err != nil || i < low || i > high {
-		d.at(n, path, "%s is out of range: %d to %d", quote(n.Value), low, high)
+		want := fmt.Sprintf("%d to %d", low, high)
+		if low == high {
+			want = strconv.Itoa(low)
+		}
+		d.at(n, path, "%s is out of range: it must be %s", quote(n.Value), want)
 		return 0, false
 	}
 	return i, true
@@ -750,7 +754,7 @@ func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 	}
 	// An instance name starts with a letter, an address does not.
 	name := hostName + "-transition"
-	if nameCheck(name) != "" {
+	if nameCheck(name) != "" || checkAddress(hostName) == "" {
 		name = "transition-" + strings.ReplaceAll(hostName, ":", "-")
 	}
 	t.Name = s.text("name", name, nameCheck)
@@ -931,18 +935,25 @@ func hint(word string, known []string) string {
 			return "; credentials do not belong in this file: set them in the environment or in ~/.aliyun/config.json"
 		}
 	}
-	best, dist := "", 1+len(w)/3
-	for _, k := range known {
-		if n := distance(w, strings.ReplaceAll(k, "-", "_")); n <= dist {
-			if n < dist || best == "" {
-				best, dist = k, n
-			}
-		}
-	}
-	if best != "" {
-		return "; did you mean " + strconv.Quote(best) + "?"
+	if s := nearest(w, known); s != "" {
+		return s
 	}
 	return "; known are " + strings.Join(known, ", ")
+}
+
+// nearest asks whether the known word most like word was meant; it is empty
+// when none is like it.
+func nearest(word string, known []string) string {
+	best, dist := "", (len(word)+1)/3
+	for _, k := range known {
+		if n := distance(strings.ToLower(word), k); n < dist || n == dist && best == "" {
+			best, dist = k, n
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + strconv.Quote(best) + "?"
 }
 
 // distance counts the insertions, deletions, replacements and swaps of

@@ -1,0 +1,213 @@
+package upgrade
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const minimalConfig = "version: 1\nprocedure: transition\nhost: web-90\n"
+
+func TestLoadConfig(t *testing.T) {
+	got, err := LoadConfig(filepath.Join("testdata", "config", "full.yaml"))
+	require.NoError(t, err)
+	dir, err := filepath.Abs(filepath.Join("testdata", "config"))
+	require.NoError(t, err)
+	assert.Equal(t, &Config{
+		Dir:       dir,
+		Version:   1,
+		Procedure: ProcedureTransition,
+		Host:      "172.31.0.90",
+		Instance:  "i-web90",
+		Address:   "172.31.0.90",
+		Balancers: BalancersAuto,
+		Cloud:     CloudConfig{Region: "cn-hangzhou", Endpoint: "http://127.0.0.1:40001"},
+		SSH:       SSHConfig{Config: "ssh_config", KnownHosts: []string{"known_hosts"}},
+		Nginx: []NginxHost{
+			{Host: "172.31.0.5", Conf: "/etc/nginx/nginx.conf"},
+			{Host: "172.31.0.6", Conf: "/etc/nginx/nginx.conf"},
+		},
+		Services: []Service{
+			{Name: "order", Kind: KindJava, Dir: "/srv/order", User: "app", Start: "./start.sh", Ports: []int{8080}, Health: "/health"},
+			{Name: "shop", Kind: KindCompose, Dir: "/srv/shop", Ports: []int{8081}, Health: "/health"},
+			{Name: "cache", Kind: KindContainer, Container: "cache", Ports: []int{8082}},
+		},
+		Transition: TransitionConfig{Name: "web-90-transition", AutoRelease: 24 * time.Hour, SSH: "{address}"},
+		OS:         OSConfig{Strategy: StrategyYumUpdate, Docker: DockerUpgrade, Reboot: true},
+		Snapshots:  SnapshotConfig{RetentionDays: 7},
+		Gates:      []string{"4.1", "4.4", "5.3"},
+		Pace: Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10,
+			Timeout: 30 * time.Minute, CloudTimeout: 2 * time.Hour},
+	}, got)
+	assert.Equal(t, filepath.Join(dir, "ssh_config"), got.Path(got.SSH.Config))
+	assert.Equal(t, "", got.Path(""))
+	abs := filepath.Join(dir, "elsewhere")
+	assert.Equal(t, abs, got.Path(abs))
+}
+
+// The defaults of the short file are the values of the long one.
+func TestConfigDefaults(t *testing.T) {
+	got, err := ParseConfig("dir/upgrade.yaml", []byte(minimalConfig))
+	require.NoError(t, err)
+	full, err := LoadConfig(filepath.Join("testdata", "config", "full.yaml"))
+	require.NoError(t, err)
+	assert.Equal(t, "dir", got.Dir)
+	assert.Equal(t, full.Transition, got.Transition)
+	assert.Equal(t, full.OS, got.OS)
+	assert.Equal(t, full.Snapshots, got.Snapshots)
+	assert.Equal(t, full.Gates, got.Gates)
+	assert.Equal(t, full.Pace, got.Pace)
+	assert.Equal(t, full.Balancers, got.Balancers)
+	assert.Empty(t, got.Address, "a name is not an address")
+	assert.Empty(t, got.Nginx)
+	assert.Nil(t, got.SSH.KnownHosts, "nil means the user's own files")
+}
+
+func TestConfigDerived(t *testing.T) {
+	for _, tt := range []struct{ host, address, name string }{
+		{"172.31.0.90", "172.31.0.90", "transition-172.31.0.90"},
+		{"root@172.31.0.90:2222", "172.31.0.90", "transition-172.31.0.90"},
+		{"admin@web-90", "", "web-90-transition"},
+		{"web-90.example.com:22", "", "web-90.example.com-transition"},
+		{"'[fd00::90]:22'", "fd00::90", "transition-fd00--90"},
+	} {
+		c, err := ParseConfig("f", []byte("version: 1\nprocedure: transition\nhost: "+tt.host))
+		require.NoError(t, err, tt.host)
+		assert.Equal(t, tt.address, c.Address, tt.host)
+		assert.Equal(t, tt.name, c.Transition.Name, tt.host)
+	}
+}
+
+// All problems of a file are reported together, each at its own place.
+func TestConfigProblems(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "config", "bad.yaml"))
+	require.NoError(t, err)
+	_, err = ParseConfig("bad.yaml", data)
+	var ce *ConfigError
+	require.ErrorAs(t, err, &ce)
+	want, err := os.ReadFile(filepath.Join("testdata", "config", "bad.txt"))
+	require.NoError(t, err)
+	want = bytes.ReplaceAll(want, []byte("\r\n"), []byte("\n"))
+	assert.Equal(t, string(want), ce.Error()+"\n")
+	assert.NotContains(t, ce.Error(), "AKIDVALUE", "values of unknown keys are not shown")
+}
+
+func TestConfigProblem(t *testing.T) {
+	for name, tt := range map[string]struct{ add, want string }{
+		"empty host":        {"instance: i-1\nhost: ''", `f:5:1: host: is given twice; the first is on line 3`},
+		"null is absent":    {"instance:\n", ""},
+		"no gates":          {"gates: []", ""},
+		"never released":    {"transition: {auto_release: 0}", ""},
+		"too short":         {"transition: {auto_release: 10m}", `f:4:28: transition.auto_release: "10m" is too short: at least 30m, or 0 for never`},
+		"no unit":           {"pace: {poll: 3}", `f:4:14: pace.poll: "3" has no unit; write 3s, 3m or 3h`},
+		"negative":          {"pace: {poll: -3s}", `f:4:14: pace.poll: "-3s" is too short: at least 1ms`},
+		"hexadecimal":       {"pace: {observe: 0x10}", `f:4:17: pace.observe: "0x10" must be written in plain decimal digits`},
+		"octal":             {"pace: {observe: 010}", `f:4:17: pace.observe: "010" has a leading zero, which some read as octal; write it without`},
+		"float":             {"pace: {observe: 1.5}", `f:4:17: pace.observe: must be a whole number, not the number 1.5`},
+		"unfit":             {"pace: {observe: 100, sample: 1m}", `f:4:7: pace.observe: 100 samples of 1m do not fit into a timeout of 30m`},
+		"section 2.2":       {"gates: [2.2]", `f:4:9: gates[0]: "2.2" is not a section with a step of its own; docs/transition.md lists them`},
+		"section 3.10":      {"gates: [3.10, 3.1]", ""},
+		"quoted section":    {"gates: ['4.5']", ""},
+		"endpoint loopback": {"cloud: {endpoint: 'http://[::1]:1'}", ""},
+		"endpoint path":     {"cloud: {endpoint: 'https://a.example/x'}", `f:4:19: cloud.endpoint: "https://a.example/x" must be scheme and host only`},
+		"endpoint secret":   {"cloud: {endpoint: 'https://u:p@a.example'}", `f:4:19: cloud.endpoint: "https://u:p@a.example" must be scheme and host only`},
+		"alias":             {"os: &a {}\nssh: *a", `f:5:6: ssh: aliases are not supported; write the value out`},
+		"merge key":         {"os:\n  <<: {}", `f:5:3: os.<<: unknown key; known are strategy, script, docker, reboot`},
+		"script unused":     {"os: {script: up.sh}", `f:4:14: os.script: is used by strategy script only, not by yum-update`},
+		"script missing":    {"os: {strategy: script}", `f:4:5: os.script: is missing: strategy script needs the file to run`},
+		"same instance":     {"instance: i-1\ntransition: {instance: i-1}", `f:5:24: transition.instance: "i-1" is the production instance itself`},
+		"one line":          {"os: {script: \"a\\nb\"}", `f:4:14: os.script: must be one line of text without control characters`},
+		"no mapping":        {"services: [x]", "f:4:12: services[0]: must be a mapping of keys to values, not the text \"x\""},
+		"health no port":    {"services: [{name: a, kind: unit, unit: a, health: /}]", `f:4:51: services[0].health: needs ports to ask on`},
+		"second document":   {"---\nversion: 1", "f:4:1: a second document starts here; a file holds one procedure"},
+		"not YAML":          {"os: {", "f:5:1: not valid YAML: while parsing a flow node: did not find expected node content"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ParseConfig("f", []byte(minimalConfig+tt.add+"\n"))
+			if tt.want == "" {
+				assert.NoError(t, err)
+				return
+			}
+			assert.EqualError(t, err, tt.want)
+		})
+	}
+	for name, tt := range map[string]struct{ src, want string }{
+		"empty":     {"", "f:1:1: is empty; docs/config.md has an example"},
+		"comments":  {"# nothing\n", "f:1:1: is empty; docs/config.md has an example"},
+		"list":      {"- a", "f:1:1: must be a mapping of keys to values, not a list"},
+		"not text":  {"version: 1\nhost: \xff", "f:2:7: is not UTF-8 text"},
+		"too large": {strings.Repeat("#", maxConfigSize+1), "f:1:1: is larger than 1048576 bytes: not a configuration file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ParseConfig("f", []byte(tt.src))
+			assert.EqualError(t, err, tt.want)
+		})
+	}
+}
+
+func TestLoadConfigMissing(t *testing.T) {
+	_, err := LoadConfig(filepath.Join(t.TempDir(), "none.yaml"))
+	assert.ErrorIs(t, err, fs.ErrNotExist)
+	var ce *ConfigError
+	assert.False(t, errors.As(err, &ce), "an unreadable file is no problem of its content")
+}
+
+func TestTargets(t *testing.T) {
+	for s, ok := range map[string]bool{
+		"web-90": true, "app@web-90": true, "172.31.0.5": true, "root@10.0.0.1:22": true, "fd00::1": true, "[fd00::1]:22": true,
+		"": false, "-l": false, "a b": false, "a;b": false, "a@b@c": false, "10.0.0.256": false, "10.0.0": false,
+		"h:0": false, "h:65536": false, "[web]:22": false, "a@-b": false, "$(id)": false, "h:22:22": false,
+	} {
+		assert.Equal(t, ok, checkTarget(s) == "", s)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	names, err := filepath.Glob(filepath.Join("testdata", "config", "*.yaml"))
+	require.NoError(f, err)
+	for _, n := range names {
+		data, err := os.ReadFile(n)
+		require.NoError(f, err)
+		f.Add(data)
+	}
+	f.Add([]byte(minimalConfig + "os: {"))
+	f.Add([]byte("a: &a [*a]\r\n? [b]\n: c\n--- \u2028x"))
+	f.Add([]byte("<<: *x\n%YAML 9.9"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := ParseConfig("f.yaml", data)
+		var ce *ConfigError
+		switch {
+		case err == nil:
+			// What is accepted is complete and can stand in a plan.
+			assert.NotEmpty(t, c.Host)
+			assert.NotEmpty(t, c.Transition.Name)
+			assert.Positive(t, c.Pace.Poll)
+			_, err := json.Marshal(c)
+			assert.NoError(t, err)
+		case errors.As(err, &ce):
+			require.NotEmpty(t, ce.Problems)
+			lines := bytes.Split(data, []byte("\n"))
+			for i, p := range ce.Problems {
+				require.True(t, p.Line >= 1 && p.Line <= len(lines), "line %d of %d", p.Line, len(lines))
+				require.True(t, p.Col >= 1 && p.Col <= utf8.RuneCount(lines[p.Line-1])+1, "column of %v", p)
+				require.NotContains(t, p.String(), "\n")
+				if i > 0 {
+					q := ce.Problems[i-1]
+					require.True(t, q.Line < p.Line || q.Line == p.Line && q.Col <= p.Col, "order: %v after %v", p, q)
+				}
+			}
+		default:
+			t.Fatalf("not a *ConfigError: %v", err)
+		}
+	})
+}
