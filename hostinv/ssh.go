@@ -1,0 +1,177 @@
+package hostinv
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"net"
+	"time"
+
+	"github.com/upgradectl/upgradectl/internal/remote"
+)
+
+// SSHConfig says how hosts are reached over SSH. The zero value uses the
+// user's known_hosts, default identity files and login name, and no
+// ssh_config and no agent. Host keys are always verified; there is no setting
+// that accepts an unknown one.
+type SSHConfig struct {
+	// ConfigFile is an ssh_config file; empty = none. It is read strictly:
+	// a keyword it cannot honour is an error.
+	ConfigFile string
+	// KnownHosts are the files that hold the accepted host keys. nil = what
+	// ssh_config says, else ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts.
+	// They are read again at every Dial.
+	KnownHosts []string
+	// User is the login name where neither the target nor ssh_config gives
+	// one; empty = the name of the user running this program.
+	User string
+	// Identities are private key files, offered before those of ssh_config.
+	// Where neither gives any, ~/.ssh/id_ed25519, id_ecdsa and id_rsa are
+	// offered if they exist. An encrypted file can only be used through the
+	// agent.
+	Identities []string
+	// Agent offers the keys of the agent at SSH_AUTH_SOCK too.
+	Agent bool
+	// ConnectTimeout limits TCP connect, handshake and login of one hop
+	// together; 0 = what ssh_config says, else 15 s.
+	ConnectTimeout time.Duration
+	// KeepAlive is the time between two questions whether the host is still
+	// there; after three without an answer the connection is closed.
+	// 0 = what ssh_config says, else 15 s.
+	KeepAlive time.Duration
+	// NetDial makes the TCP connection to the first hop; nil = net.Dialer.
+	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Warn is told what was skipped, such as unreadable known_hosts lines;
+	// nil = nobody. It may be called from several goroutines.
+	Warn func(text string)
+}
+
+// A Dialer makes connections to hosts and owns the connections to the jump
+// hosts they go through, one for each, shared. It may be used by several
+// goroutines.
+type Dialer struct{ d *remote.Dialer }
+
+// NewDialer reads the ssh_config file. It connects to nothing. A file with
+// problems gives a *ConfigError with all of them.
+func NewDialer(cfg SSHConfig) (*Dialer, error) {
+	d, err := remote.NewDialer(remote.Options(cfg))
+	if err != nil {
+		return nil, public(err)
+	}
+	return &Dialer{d: d}, nil
+}
+
+// Dial connects to a host: an alias of the ssh_config file, a host name or an
+// address, as HOST, USER@HOST, USER@HOST:PORT or ssh://USER@HOST:PORT. Jump
+// hosts are connected to first, or again if their connection has died.
+//
+// ctx ends the attempt at once; it has no influence on the connection after
+// Dial returned. Errors: *UnknownHostKeyError, *HostKeyChangedError,
+// *HostKeyRevokedError, *AuthError, *DialError, *ConfigError, or the error
+// of ctx.
+func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
+	c, err := d.d.Dial(ctx, target)
+	if err != nil {
+		return nil, public(err)
+	}
+	return &Conn{c: c}, nil
+}
+
+// Pin makes keys the only ones accepted for host, instead of what the
+// known_hosts files say: keys that came over another way, such as the cloud's
+// console. host is written as for Dial, without a user; it is compared with
+// the alias, the HostKeyAlias and the HostName of a target, in this order.
+// keys are lines as in authorized_keys ("ssh-ed25519 AAAA…"). Pinning again
+// replaces. Connections that exist stay.
+func (d *Dialer) Pin(host string, keys []string) error { return d.d.Pin(host, keys) }
+
+// Close closes the connections to jump hosts and thereby what goes through
+// them. Direct connections live until their own Close. Dial fails afterwards.
+func (d *Dialer) Close() error { return d.d.Close() }
+
+// Dial connects to one host. Closing the connection closes what it needed;
+// use a Dialer for more than one host.
+func Dial(ctx context.Context, target string, cfg SSHConfig) (*Conn, error) {
+	d, err := NewDialer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.Dial(ctx, target)
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	c.owned = d
+	return c, nil
+}
+
+// A Conn is one SSH connection to a host. It does not reconnect: after a
+// reboot, Dial again. It may be used by several goroutines; up to eight
+// commands and file transfers run at once, more wait.
+type Conn struct {
+	c     *remote.Conn
+	owned *Dialer // of the package-level Dial
+}
+
+// Run runs a POSIX sh command line on the host. stdin, stdout and stderr may
+// be nil; a nil stdin is empty. Run returns when the command has exited and
+// its output has been written; output of children left in the background is
+// not waited for longer than a second of silence. Neither writer is used
+// after Run returned.
+//
+// Errors: *ExitError when the command ran and failed; *DisconnectedError when
+// the connection was lost, the error of ctx when it ended, and other errors:
+// the result is not known. When ctx ends the session is closed, but OpenSSH
+// does not end the command because of that.
+func (c *Conn) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	return public(c.c.Run(ctx, cmd, stdin, stdout, stderr))
+}
+
+// ReadFile reads a file of up to 64 MiB. errors.Is(err, fs.ErrNotExist) if
+// there is none, fs.ErrPermission if it may not be read.
+func (c *Conn) ReadFile(ctx context.Context, name string) ([]byte, error) {
+	b, err := c.c.ReadFile(ctx, name)
+	return b, public(err)
+}
+
+// WriteFile creates a new file with these permissions and this content,
+// checks its size and syncs it to the disk if the server can. It fails with
+// fs.ErrExist if there is one. A file it could not finish is removed, unless
+// the connection was lost or ctx ended.
+func (c *Conn) WriteFile(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
+	return public(c.c.WriteFile(ctx, name, data, perm))
+}
+
+// ReadDir lists a directory, sorted by name. Symbolic links are not followed.
+func (c *Conn) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
+	l, err := c.c.ReadDir(ctx, name)
+	return l, public(err)
+}
+
+// DialContext makes a TCP connection from the host to addr (host:port as the
+// host sees it). Deadlines on it are not supported: close it instead.
+func (c *Conn) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	n, err := c.c.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, public(err) // a typed nil must not become a net.Conn
+	}
+	return n, nil
+}
+
+// Target returns what was given to Dial.
+func (c *Conn) Target() string { return c.c.Target() }
+
+// HostKey returns the key the host proved to hold, as "TYPE BASE64".
+func (c *Conn) HostKey() string { return c.c.HostKey() }
+
+// Done is closed when the connection has ended, for whatever reason.
+func (c *Conn) Done() <-chan struct{} { return c.c.Done() }
+
+// Close ends the connection. Calling it again does nothing.
+func (c *Conn) Close() error {
+	err := c.c.Close()
+	if c.owned != nil {
+		c.owned.Close()
+	}
+	return err
+}
