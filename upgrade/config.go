@@ -66,7 +66,8 @@ var configSections = [...]string{
 // Every field is filled in by LoadConfig and ParseConfig, with its default
 // where the file is silent. docs/config.md describes the keys.
 type Config struct {
-	// Dir is the directory of the file; relative paths in it start here.
+	// Dir is the directory of the file; relative paths in it start here
+	// (LoadConfig has made them absolute already, ParseConfig has not).
 	// It is not part of the content and not serialised.
 	Dir string `json:"-"`
 
@@ -96,7 +97,7 @@ type CloudConfig struct {
 	Profile  string `json:"profile,omitempty"`  // of ~/.aliyun/config.json; empty: the current one
 }
 
-// SSHConfig says how hosts are reached. Paths may be relative to Config.Dir.
+// SSHConfig says how hosts are reached.
 type SSHConfig struct {
 	Config     string   `json:"config,omitempty"`      // an ssh_config file; empty: none
 	KnownHosts []string `json:"known_hosts,omitempty"` // nil: the user's own
@@ -134,7 +135,7 @@ type TransitionConfig struct {
 // OSConfig says how the operating system is upgraded.
 type OSConfig struct {
 	Strategy string `json:"strategy"`         // StrategyYumUpdate or StrategyScript
-	Script   string `json:"script,omitempty"` // of StrategyScript: a file, relative to Config.Dir, run as root
+	Script   string `json:"script,omitempty"` // of StrategyScript: a file on this machine, run as root on the host
 	Docker   string `json:"docker"`           // DockerUpgrade or DockerKeep
 	Reboot   bool   `json:"reboot"`           // whether the host is rebooted afterwards
 }
@@ -161,6 +162,30 @@ func (c *Config) Path(name string) string {
 		return name
 	}
 	return filepath.Join(c.Dir, name)
+}
+
+// resolve makes the paths of c absolute: a plan made from it must mean the
+// same files wherever it is applied.
+func (c *Config) resolve() error {
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return err
+	}
+	paths := []*string{&c.SSH.Config, &c.OS.Script}
+	for i := range c.SSH.KnownHosts {
+		paths = append(paths, &c.SSH.KnownHosts[i])
+	}
+	for _, p := range paths {
+		if rest, ok := strings.CutPrefix(*p, "~/"); ok {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return err
+			}
+			*p = filepath.Join(home, rest)
+		}
+		*p = c.Path(*p)
+	}
+	return nil
 }
 
 // A Problem is one thing wrong with a configuration file.
@@ -194,7 +219,9 @@ func (e *ConfigError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// LoadConfig reads the file at path and parses it. Problems with its content
+// LoadConfig reads the file at path, parses it and makes the paths in it
+// absolute: they start at the file's directory, or at the user's home when
+// they begin with "~/". Problems with its content
 // are a *ConfigError; a file that cannot be read gives the error of os.Open.
 func LoadConfig(path string) (*Config, error) {
 	f, err := os.Open(path)
@@ -211,14 +238,15 @@ func LoadConfig(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
-		return nil, fmt.Errorf("cannot resolve the directory of %s: %w", path, err)
+	if err := c.resolve(); err != nil {
+		return nil, fmt.Errorf("cannot resolve the paths in %s: %w", path, err)
 	}
 	return c, nil
 }
 
 // ParseConfig parses the content of a configuration file. It reads nothing
-// else: name is used for positions and for Config.Dir only. All problems are
+// else: name is used for positions and for Config.Dir only, and paths stay as
+// they are written. All problems are
 // reported at once as a *ConfigError.
 func ParseConfig(name string, data []byte) (*Config, error) {
 	d := &configDecoder{file: name}

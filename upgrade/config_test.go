@@ -32,7 +32,7 @@ func TestLoadConfig(t *testing.T) {
 		Address:   "172.31.0.90",
 		Balancers: BalancersAuto,
 		Cloud:     CloudConfig{Region: "cn-hangzhou", Endpoint: "http://127.0.0.1:40001"},
-		SSH:       SSHConfig{Config: "ssh_config", KnownHosts: []string{"known_hosts"}},
+		SSH:       SSHConfig{Config: filepath.Join(dir, "ssh_config"), KnownHosts: []string{filepath.Join(dir, "known_hosts")}},
 		Nginx: []NginxHost{
 			{Host: "172.31.0.5", Conf: "/etc/nginx/nginx.conf"},
 			{Host: "172.31.0.6", Conf: "/etc/nginx/nginx.conf"},
@@ -49,7 +49,7 @@ func TestLoadConfig(t *testing.T) {
 		Pace: Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10,
 			Timeout: 30 * time.Minute, CloudTimeout: 2 * time.Hour},
 	}, got)
-	assert.Equal(t, filepath.Join(dir, "ssh_config"), got.Path(got.SSH.Config))
+	assert.Equal(t, filepath.Join(dir, "file"), got.Path("file"))
 	assert.Equal(t, "", got.Path(""))
 	abs := filepath.Join(dir, "elsewhere")
 	assert.Equal(t, abs, got.Path(abs))
