@@ -1,0 +1,184 @@
+package nginx
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/upgradectl/upgradectl/internal/textedit"
+)
+
+// An Edit replaces the bytes Old of a file, which start at Offset, by New.
+type Edit struct {
+	File     string
+	Line     int // of Offset, from 1
+	Offset   int // in the file before the change
+	Old, New []byte
+}
+
+// A FileChange is one file before and after a change, by the name nginx calls it.
+type FileChange struct {
+	Name          string
+	Before, After []byte
+}
+
+// A Change says what is to become of some files. Nothing has been written; see
+// Server.Apply. A Change never changes itself and is safe for concurrent use.
+type Change struct {
+	files []fileChange
+	// Already holds the places that were found as the edit wants them.
+	Already []Ref
+	// Warnings say what an operator should know before the change is applied.
+	Warnings []string
+}
+
+type fileChange struct {
+	name          string
+	before, after []byte
+	edits         []textedit.Edit
+}
+
+// Empty reports whether there is nothing to do.
+func (c *Change) Empty() bool { return len(c.files) == 0 }
+
+// Files returns the changed files, in the order nginx reads them.
+func (c *Change) Files() []FileChange {
+	out := make([]FileChange, len(c.files))
+	for i, f := range c.files {
+		out[i] = FileChange{Name: f.name, Before: f.before, After: f.after}
+	}
+	return out
+}
+
+// Edits returns the single edits, file by file, in the order of their offsets.
+func (c *Change) Edits() []Edit {
+	var out []Edit
+	for _, f := range c.files {
+		for _, e := range f.edits {
+			out = append(out, Edit{
+				File: f.name, Line: 1 + bytes.Count(f.before[:e.Offset], []byte{'\n'}),
+				Offset: e.Offset, Old: slices.Clone(e.Old), New: slices.Clone(e.New),
+			})
+		}
+	}
+	return out
+}
+
+// Inverse returns the change that gives back the bytes from before c.
+func (c *Change) Inverse() *Change {
+	out := &Change{}
+	for _, f := range c.files {
+		out.files = append(out.files, fileChange{f.name, f.after, f.before, textedit.Invert(f.edits)})
+	}
+	return out
+}
+
+// NewChange makes a Change of whole files, for instance of those from a
+// journal: FileChanges turned around take back what was applied.
+func NewChange(files ...FileChange) *Change {
+	out := &Change{}
+	for _, f := range files {
+		if bytes.Equal(f.Before, f.After) {
+			continue
+		}
+		out.files = append(out.files, fileChange{f.Name, f.Before, f.After, lineEdits(f.Before, f.After)})
+	}
+	return out
+}
+
+// Merge makes one Change of several. For each file they must either start from
+// the same bytes, and not touch the same place, or follow one another: the next
+// one made on Tree.With of those before. Changes that start from the same bytes
+// are checked together: an upstream that loses its last server by two of them
+// is refused.
+func Merge(changes ...*Change) (*Change, error) {
+	out := &Change{}
+	at := map[string]int{}
+	for _, c := range changes {
+		if c == nil {
+			continue
+		}
+		out.Already = append(out.Already, c.Already...)
+		for _, w := range c.Warnings {
+			if !slices.Contains(out.Warnings, w) {
+				out.Warnings = append(out.Warnings, w)
+			}
+		}
+		for _, f := range c.files {
+			i, ok := at[f.name]
+			if !ok {
+				at[f.name] = len(out.files)
+				out.files = append(out.files, f)
+				continue
+			}
+			merged, err := mergeFile(out.files[i], f)
+			if err != nil {
+				return nil, err
+			}
+			out.files[i] = merged
+		}
+	}
+	out.files = slices.DeleteFunc(out.files, func(f fileChange) bool { return bytes.Equal(f.before, f.after) })
+	return out, nil
+}
+
+func mergeFile(a, b fileChange) (fileChange, error) {
+	out := fileChange{name: a.name, before: a.before}
+	switch {
+	case bytes.Equal(a.after, b.before):
+		out.after = b.after
+		out.edits = textedit.Compose(a.before, a.edits, b.edits)
+		return out, nil
+	case bytes.Equal(a.before, b.before):
+		out.edits = append(slices.Clone(a.edits), b.edits...)
+		textedit.Sort(out.edits)
+		after, err := textedit.Apply(a.before, out.edits)
+		if err != nil {
+			return out, fmt.Errorf("cannot merge changes of %s: %w", a.name, err)
+		}
+		out.after = after
+		return out, checkMerged(a.name, a.before, after)
+	}
+	return out, fmt.Errorf("cannot merge changes of %s: the second starts neither where the first started nor where it ended", a.name)
+}
+
+// checkMerged sees to it that no upstream of the file lost its last server.
+func checkMerged(name string, before, after []byte) error {
+	old, err := Parse(name, before)
+	if err != nil {
+		return err
+	}
+	now, err := Parse(name, after)
+	if err != nil {
+		return fmt.Errorf("cannot merge changes of %s: %w", name, err)
+	}
+	had := map[string]bool{}
+	for d := range old.All() {
+		if d.is("upstream") && d.IsBlock() && fileServers(d).served() == nil {
+			had[d.Arg(1)] = true
+		}
+	}
+	refused := &RefusedError{Op: "merge changes of " + name}
+	for d := range now.All() {
+		if d.is("upstream") && d.IsBlock() && had[d.Arg(1)] {
+			if reason := fileServers(d).served(); reason != nil {
+				pos := d.Position()
+				refused.Refusals = append(refused.Refusals, Refusal{File: name, Line: pos.Line, Col: pos.Col, Upstream: d.Arg(1), Reason: reason})
+			}
+		}
+	}
+	if len(refused.Refusals) > 0 {
+		return refused
+	}
+	return nil
+}
+
+// Diff returns the change as a unified diff with three lines of context.
+func (c *Change) Diff() string {
+	var b strings.Builder
+	for _, f := range c.files {
+		diffFile(&b, f)
+	}
+	return b.String()
+}

@@ -1,0 +1,372 @@
+package nginx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// FS is what Load needs of the file system that holds a configuration. Names
+// are those nginx uses: slashes, usually absolute. Links are followed by
+// ReadFile and by ReadDir; the entries of ReadDir may be links. Both return
+// errors that satisfy errors.Is(err, fs.ErrNotExist) where nothing is there.
+type FS interface {
+	ReadFile(ctx context.Context, name string) ([]byte, error)
+	ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error)
+}
+
+// DirFS returns the local file system as FS: names are looked up inside the
+// directory root, absolute ones as well. DirFS("/") is this machine as it is;
+// DirFS("copy") finds /etc/nginx/nginx.conf in copy/etc/nginx/nginx.conf.
+// Symbolic links are followed by the operating system, also out of root.
+func DirFS(root string) FS { return dirFS(root) }
+
+type dirFS string
+
+func (d dirFS) ReadFile(ctx context.Context, name string) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(string(d), filepath.FromSlash(name)))
+}
+
+func (d dirFS) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return os.ReadDir(filepath.Join(string(d), filepath.FromSlash(name)))
+}
+
+// MapFS holds whole files by name, as tests and simulators want it. It must not
+// change while it is read.
+type MapFS map[string][]byte
+
+// ReadFile returns the file of exactly this name.
+func (m MapFS) ReadFile(_ context.Context, name string) ([]byte, error) {
+	if data, ok := m[name]; ok {
+		return data, nil
+	}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// ReadDir lists the files and directories directly below name.
+func (m MapFS) ReadDir(_ context.Context, name string) ([]fs.DirEntry, error) {
+	prefix := strings.TrimSuffix(name, "/") + "/"
+	if name == "." || name == "" {
+		prefix = ""
+	}
+	found := map[string]bool{} // base name: is a directory
+	for file := range m {
+		if rest, ok := strings.CutPrefix(file, prefix); ok && rest != "" {
+			base, _, dir := strings.Cut(rest, "/")
+			found[base] = found[base] || dir
+		}
+	}
+	if len(found) == 0 {
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrNotExist}
+	}
+	var out []fs.DirEntry
+	for base, dir := range found {
+		out = append(out, mapEntry{base, dir})
+	}
+	slices.SortFunc(out, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return out, nil
+}
+
+type mapEntry struct {
+	name string
+	dir  bool
+}
+
+func (e mapEntry) Name() string { return e.name }
+func (e mapEntry) IsDir() bool  { return e.dir }
+func (e mapEntry) Type() fs.FileMode {
+	if e.dir {
+		return fs.ModeDir
+	}
+	return 0
+}
+func (e mapEntry) Info() (fs.FileInfo, error) { return e, nil }
+func (e mapEntry) Size() int64                { return 0 }
+func (e mapEntry) Mode() fs.FileMode          { return e.Type() | 0o644 }
+func (e mapEntry) ModTime() time.Time         { return time.Time{} }
+func (e mapEntry) Sys() any                   { return nil }
+
+// maxReadings bounds how many times included files are gone through in all
+// their contexts together: files that include each other twice double it each.
+const maxReadings = 100_000
+
+// A Tree is a whole configuration: the main file and everything it includes.
+// It never changes and is safe for concurrent use.
+type Tree struct {
+	main     *File
+	files    []*File // in the order nginx first reads them
+	includes map[Directive][]*File
+}
+
+// Load reads the configuration whose main file is called main, with every
+// include, as nginx does: a name that is not absolute is looked up next to the
+// main file, also when it stands in another one; a name with *, ? or [ is a
+// glob(3) pattern, for which nothing may match; any other must exist.
+//
+// Errors are *SyntaxError, *IncludeError and *CycleError. A file included at
+// several places is read once.
+func Load(ctx context.Context, fsys FS, main string) (*Tree, error) {
+	l := loader{
+		ctx: ctx, fsys: fsys, prefix: main[:strings.LastIndexByte(main, '/')+1],
+		known: map[string]*File{}, readings: map[*File]int{},
+		tree: &Tree{includes: map[Directive][]*File{}},
+	}
+	file, err := l.file(main, nil)
+	if err != nil {
+		if _, ok := errors.AsType[*SyntaxError](err); !ok {
+			if _, ok := errors.AsType[*IncludeError](err); !ok {
+				if _, ok := errors.AsType[*CycleError](err); !ok {
+					err = &IncludeError{Name: main, Err: err}
+				}
+			}
+		}
+		return nil, err
+	}
+	l.tree.main = file
+	return l.tree, nil
+}
+
+type loader struct {
+	ctx      context.Context
+	fsys     FS
+	prefix   string
+	known    map[string]*File
+	readings map[*File]int // how many files nginx reads when it reads this one
+	tree     *Tree
+}
+
+// file returns the file called name, reading it and what it includes when it is
+// new. chain names the files that are being read.
+func (l *loader) file(name string, chain []string) (*File, error) {
+	if i := slices.Index(chain, name); i >= 0 {
+		return nil, &CycleError{Chain: append(slices.Clone(chain[i:]), name)}
+	}
+	if f := l.known[name]; f != nil {
+		return f, nil
+	}
+	data, err := l.fsys.ReadFile(l.ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := Parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	l.known[name] = f
+	l.tree.files = append(l.tree.files, f)
+	l.readings[f] = 1
+	chain = append(slices.Clone(chain), name)
+	for d := range f.All() {
+		if d.IsBlock() || !d.is("include") {
+			continue
+		}
+		if err := l.include(d, chain); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func (l *loader) include(d Directive, chain []string) error {
+	pos := d.Position()
+	if d.Len() != 2 {
+		return &SyntaxError{File: d.f.name, Line: d.Line(), Col: pos.Col, Offset: pos.Offset,
+			Msg: `invalid number of arguments in "include" directive`}
+	}
+	name := d.Arg(1)
+	failed := func(name string, err error) error {
+		return &IncludeError{File: d.f.name, Line: pos.Line, Col: pos.Col, Name: name, Err: err}
+	}
+	if !strings.HasPrefix(name, "/") {
+		name = l.prefix + name
+	}
+	names := []string{name}
+	// The geo module opens its includes itself and knows no patterns.
+	if p, ok := d.Parent(); hasMeta(name) && !(ok && p.is("geo")) {
+		var err error
+		if names, err = glob(l.ctx, l.fsys, name); err != nil {
+			return failed(name, err)
+		}
+	}
+	for _, name := range names {
+		f, err := l.file(name, chain)
+		if err != nil {
+			_, syntax := errors.AsType[*SyntaxError](err)
+			_, cycle := errors.AsType[*CycleError](err)
+			_, deeper := errors.AsType[*IncludeError](err)
+			if syntax || cycle || deeper {
+				return err
+			}
+			return failed(name, err)
+		}
+		l.tree.includes[d] = append(l.tree.includes[d], f)
+		if l.readings[d.f] += l.readings[f]; l.readings[d.f] > maxReadings {
+			return failed(name, fmt.Errorf("files are included more than %d times in all", maxReadings))
+		}
+	}
+	return nil
+}
+
+// Main returns the main file.
+func (t *Tree) Main() *File { return t.main }
+
+// Files returns every file once, in the order nginx first reads them.
+func (t *Tree) Files() []*File { return slices.Clone(t.files) }
+
+// File returns the file of this name as nginx calls it, or nil.
+func (t *Tree) File(name string) *File {
+	for _, f := range t.files {
+		if f.name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// Included returns the files that an include directive of the tree brings, in
+// the order nginx reads them.
+func (t *Tree) Included(d Directive) []*File { return slices.Clone(t.includes[d]) }
+
+// A Cursor is a place in a walk. It is valid during the call only.
+type Cursor struct {
+	Directive
+	// Context holds the blocks around the directive, the outermost first,
+	// through all includes.
+	Context []Directive
+	// Via holds the include directives that led to this file, the first one first.
+	Via []Directive
+}
+
+// In reports whether the directive stands directly inside a block of this name.
+func (c *Cursor) In(name string) bool {
+	return len(c.Context) > 0 && c.Context[len(c.Context)-1].is(name)
+}
+
+// Protocol returns "http", "stream" or "mail" when the directive stands inside
+// such a block, else "".
+func (c *Cursor) Protocol() string {
+	if len(c.Context) > 0 {
+		for _, name := range []string{"http", "stream", "mail"} {
+			if c.Context[0].is(name) {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// Path names the blocks around the directive: "http/upstream app".
+func (c *Cursor) Path() string {
+	parts := make([]string, len(c.Context))
+	for i, d := range c.Context {
+		parts[i] = strings.Join(append([]string{d.Name()}, d.Args()...), " ")
+	}
+	return strings.Join(parts, "/")
+}
+
+// Walk calls visit for every directive in the order nginx reads them. The
+// content of an included file follows its include directive, once for each
+// place it is included at. When visit returns false, what the directive holds
+// or includes is passed over.
+func (t *Tree) Walk(visit func(c *Cursor) bool) {
+	var c Cursor
+	var walk func(f *File, from, to int32)
+	walk = func(f *File, from, to int32) {
+		for i := from; i < to; i = f.nodes[i].next {
+			d := Directive{f, i}
+			c.Directive = d
+			if !visit(&c) {
+				continue
+			}
+			if d.IsBlock() {
+				c.Context = append(c.Context, d)
+				walk(f, i+1, f.nodes[i].next)
+				c.Context = c.Context[:len(c.Context)-1]
+				continue
+			}
+			if d.Len() != 2 || !d.is("include") {
+				continue
+			}
+			c.Via = append(c.Via, d)
+			for _, inc := range t.includes[d] {
+				walk(inc, 0, int32(len(inc.nodes)))
+			}
+			c.Via = c.Via[:len(c.Via)-1]
+		}
+	}
+	walk(t.main, 0, int32(len(t.main.nodes)))
+}
+
+// With returns the tree as it is after the change: for looking at it, or for
+// making a further change on top of it. The includes are those of t.
+func (t *Tree) With(c *Change) (*Tree, error) {
+	fsys := MapFS{}
+	for _, f := range t.files {
+		fsys[f.name] = f.src
+	}
+	for _, fc := range c.Files() {
+		old, ok := fsys[fc.Name]
+		if !ok || string(old) != string(fc.Before) {
+			return nil, fmt.Errorf("cannot apply a change of %s: the tree holds another version of it", fc.Name)
+		}
+		fsys[fc.Name] = fc.After
+	}
+	next := &Tree{includes: map[Directive][]*File{}}
+	byName := map[string]*File{}
+	for _, f := range t.files {
+		n := f
+		if string(fsys[f.name]) != string(f.src) {
+			var err error
+			if n, err = Parse(f.name, fsys[f.name]); err != nil {
+				return nil, err
+			}
+		}
+		byName[f.name] = n
+		next.files = append(next.files, n)
+	}
+	next.main = byName[t.main.name]
+	for _, f := range t.files {
+		// No edit adds or takes away an include, so the n-th stays the n-th.
+		olds, news := includesOf(f), includesOf(byName[f.name])
+		if len(olds) != len(news) {
+			return nil, fmt.Errorf("internal error: an edit of %s changed its includes", f.name)
+		}
+		for i, d := range olds {
+			for _, inc := range t.includes[d] {
+				next.includes[news[i]] = append(next.includes[news[i]], byName[inc.name])
+			}
+		}
+	}
+	return next, nil
+}
+
+func includesOf(f *File) []Directive {
+	var out []Directive
+	for d := range f.All() {
+		if !d.IsBlock() && d.is("include") {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// join adds an element to a directory name without cleaning it, because path
+// elements before .. may be links.
+func join(dir, base string) string {
+	if dir == "" || strings.HasSuffix(dir, "/") {
+		return dir + base
+	}
+	return dir + "/" + base
+}
