@@ -49,11 +49,9 @@ func Write(name string, data []byte, perm fs.FileMode) (err error) {
 			_ = os.Remove(tmp)
 		}
 	}()
-	if perm.Perm() != 0o600 {
-		// Not fchmod: the os package implements File.Chmod on Windows too.
-		if err := f.Chmod(perm.Perm()); err != nil {
-			return err
-		}
+	// Even for 0600: the umask may have taken bits away.
+	if err := f.Chmod(perm.Perm()); err != nil {
+		return err
 	}
 	if _, err := f.Write(data); err != nil {
 		return err

@@ -1,50 +1,129 @@
 package engine
 
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
 // An Act is what a side of a step gets: the identity of the attempt and the
-// journalled data. Its methods may be called from several goroutines, and only
+// journalled data. Its methods may be called from several goroutines, but only
 // until the side returns.
-type Act struct{ run, step, key string }
+type Act struct {
+	l       *loop
+	s       *Step
+	attempt int
+	key     string
+	intent  bool // false during Plan
+}
+
+func (l *loop) act(s *Step) *Act {
+	st := l.r.fold.get(s.ID)
+	return &Act{l: l, s: s, attempt: st.Attempt, key: st.Key, intent: true}
+}
 
 // RunID is the identifier of the run.
-func (a *Act) RunID() string { return a.run }
+func (a *Act) RunID() string { return a.l.r.header.Run }
 
 // StepID is the ID of the step.
-func (a *Act) StepID() string { return a.step }
+func (a *Act) StepID() string { return a.s.ID }
 
-// Key is the idempotency key of this attempt; see the function Key.
+// Key is the idempotency key of this attempt; see the function Key. During
+// Plan it is the key that the intent will have.
 func (a *Act) Key() string { return a.key }
 
-// Attempt counts from 1.
-func (a *Act) Attempt() int { return 0 }
+// Attempt counts from 1. It is raised after a definitive failure or an undo.
+func (a *Act) Attempt() int { return a.attempt }
+
+var errNoIntent = errors.New("there is no intent yet: Plan makes it")
 
 // Params unmarshals the parameters in this step's intent. During Plan there is
-// no intent: an error.
-func (a *Act) Params(out any) error { return errNotYet }
+// no intent: an error. Without parameters out stays as it is.
+func (a *Act) Params(out any) error {
+	if !a.intent {
+		return errNoIntent
+	}
+	_, err := a.load("params", a.s.ID, a.l.r.fold.get(a.s.ID).params, out)
+	return err
+}
 
 // Before unmarshals the before-image in this step's intent. During Plan there
-// is no intent: an error.
-func (a *Act) Before(out any) error { return errNotYet }
+// is no intent: an error. Without a before-image out stays as it is.
+func (a *Act) Before(out any) error {
+	if !a.intent {
+		return errNoIntent
+	}
+	_, err := a.load("before-image", a.s.ID, a.l.r.fold.get(a.s.ID).before, out)
+	return err
+}
 
-// Own unmarshals the journalled result of this step's Do, if there is one.
-func (a *Act) Own(out any) (bool, error) { return false, errNotYet }
+// Own unmarshals the journalled result of this attempt's Do, if there is one.
+func (a *Act) Own(out any) (bool, error) {
+	if !a.intent {
+		return false, nil
+	}
+	return a.load("result", a.s.ID, a.l.r.fold.get(a.s.ID).result, out)
+}
 
 // Result unmarshals the result of another step that is done. It is false when
-// that step has no result, was skipped or undone.
-func (a *Act) Result(stepID string, out any) (bool, error) { return false, errNotYet }
+// that step has no result, was skipped or undone, or was never heard of.
+func (a *Act) Result(stepID string, out any) (bool, error) {
+	st := a.l.r.fold.get(stepID)
+	if !st.done {
+		return false, nil
+	}
+	return a.load("result", stepID, st.result, out)
+}
 
 // ParamsOf unmarshals the parameters of another step's intent. It is false when
 // there is none or the step was undone.
-func (a *Act) ParamsOf(stepID string, out any) (bool, error) { return false, errNotYet }
+func (a *Act) ParamsOf(stepID string, out any) (bool, error) {
+	st := a.l.r.fold.get(stepID)
+	if !st.done && !st.open {
+		return false, nil
+	}
+	return a.load("params", stepID, st.params, out)
+}
 
 // BeforeOf unmarshals the before-image of another step's intent. It is false
 // when there is none or the step was undone.
-func (a *Act) BeforeOf(stepID string, out any) (bool, error) { return false, errNotYet }
+func (a *Act) BeforeOf(stepID string, out any) (bool, error) {
+	st := a.l.r.fold.get(stepID)
+	if !st.done && !st.open {
+		return false, nil
+	}
+	return a.load("before-image", stepID, st.before, out)
+}
 
-// PutBlob stores data in the run directory, durably, and returns its name.
-func (a *Act) PutBlob(data []byte) (ref string, err error) { return "", errNotYet }
+func (a *Act) load(what, step string, v value, out any) (bool, error) {
+	if v.none() {
+		return false, nil
+	}
+	raw, err := v.load(a.l.r.store)
+	if err == nil {
+		err = json.Unmarshal(raw, out)
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read the %s of step %s: %w", what, step, err)
+	}
+	return true, nil
+}
 
-// Blob returns what PutBlob stored.
-func (a *Act) Blob(ref string) ([]byte, error) { return nil, errNotYet }
+// PutBlob stores data in the run directory, durably and readable by the owner
+// alone, and returns its name: the hex SHA-256. Big values of a Proposal or a
+// result go to blobs by themselves; this is for raw bytes.
+func (a *Act) PutBlob(data []byte) (ref string, err error) {
+	ref = hashOf(data)
+	if err := a.l.r.store.putBlob(ref, data); err != nil {
+		return "", fmt.Errorf("cannot store blob: %w", err)
+	}
+	return ref, nil
+}
+
+// Blob returns what PutBlob stored, and an ErrDamaged if it was altered since.
+func (a *Act) Blob(ref string) ([]byte, error) { return loadBlob(a.l.r.store, ref) }
 
 // Progress tells the observer something; it is not journalled.
-func (a *Act) Progress(format string, args ...any) {}
+func (a *Act) Progress(format string, args ...any) {
+	a.l.emit(0, kindProgress, a.s, fmt.Sprintf(format, args...))
+}

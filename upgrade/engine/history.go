@@ -2,6 +2,10 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -38,13 +42,15 @@ const (
 // are none.
 type StepHistory struct {
 	ID         string
+	Section    string
+	Title      string
 	State      StepState
 	Effect     Effect
 	Pivot      bool
 	Attempt    int    // of the last intent; 0 when there was none
 	Key        string // of the last intent
 	Adopted    bool   // the effect was found after a crash, not made again
-	Reason     string // why it was skipped or failed, or what its gate asks
+	Reason     string // why it was skipped, failed or not undone, or what its gate asks
 	ApprovedBy string
 	Started    time.Time // of the last intent, or of the skip
 	Ended      time.Time // of the outcome; zero when there is none
@@ -52,6 +58,7 @@ type StepHistory struct {
 	Before     json.RawMessage
 	Result     json.RawMessage
 	Evidence   json.RawMessage
+	Lines      []string // exact commands and calls, as its Plan gave them
 }
 
 // History is what the journal of a run says.
@@ -62,19 +69,96 @@ type History struct {
 	State       RunState
 	Step        string // the step the run stands at
 	Reason      string
-	Work        []string // left by an incomplete rollback
-	RollingBack bool     // a rollback was begun and is not finished
-	Live        bool     // a process holds the lock now
-	Holder      Holder   // the last known holder of the lock
-	Torn        int      // bytes of a torn last line, not yet cut
-	Head        string   // hex SHA-256 of the last line: names the whole history
-	Steps       []StepHistory
+	Work        []string      // left by an incomplete rollback
+	RollingBack bool          // a rollback was begun and is not finished
+	Live        bool          // a process holds the lock now
+	Holder      Holder        // the last known holder of the lock
+	Torn        int           // bytes of a torn last line, not yet cut
+	Head        string        // hex SHA-256 of the last line: names the whole history
+	Steps       []StepHistory // those the journal names, in order of first appearance
 	Records     []Record
 }
 
-// Read reads the run directory dir. It takes no lock and changes nothing.
-func Read(dir string) (*History, error) { return nil, errNotYet }
+// Read reads the run in dir. It takes no lock and changes nothing. A run whose
+// process is gone reads as interrupted, one that was never started as paused.
+//
+// With an error that is ErrDamaged, ErrVersion or ErrPlanChanged the history is
+// not nil: it holds what could be read, for a person to look at, not to act on.
+func Read(dir string) (*History, error) {
+	journal, err := os.ReadFile(filepath.Join(dir, journalFile))
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a run: %w", dir, err)
+	}
+	plan, err := os.ReadFile(filepath.Join(dir, planFile))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read run %s: %w", dir, err)
+	}
+	h, err := history(journal, plan, &dirStore{dir: dir})
+	h.Live, h.Holder = isHeld(dir), readHolder(dir)
+	if !h.Live && (h.State == Running || h.State == RollingBack) {
+		h.State, h.Reason = Interrupted, "the process that worked on it is gone"
+		if len(h.Records) == 1 {
+			h.State, h.Reason = Paused, "created and not started yet"
+		}
+	}
+	if err != nil {
+		return h, fmt.Errorf("cannot read run %s: %w", dir, err)
+	}
+	return h, nil
+}
+
+// history folds a journal; it always returns what could be read.
+func history(journal, plan []byte, s store) (*History, error) {
+	h := &History{Plan: plan, State: Running}
+	p, err := parseJournal(journal)
+	h.Records, h.Torn, h.Head = p.records, p.torn, p.head
+	if len(p.records) == 0 {
+		return h, err
+	}
+	header, herr := headerOf(p.records)
+	h.Header, h.Created = header, p.records[0].Time
+	errs := []error{err, herr}
+	if herr == nil && header.PlanHash != PlanHash(plan) {
+		errs = append(errs, ErrPlanChanged)
+	}
+	f := newFold()
+	for _, rec := range p.records {
+		if err := f.add(rec); err != nil {
+			errs = append(errs, err)
+			break
+		}
+	}
+	h.State, h.Step, h.Reason, h.Work, h.RollingBack = f.state, f.step, f.reason, f.work, f.rollback
+	for _, id := range f.order {
+		st := f.steps[id]
+		sh := st.StepHistory
+		for _, x := range []struct {
+			to   *json.RawMessage
+			from value
+		}{{&sh.Params, st.params}, {&sh.Before, st.before}, {&sh.Result, st.result}, {&sh.Evidence, st.evidence}} {
+			raw, err := x.from.load(s)
+			if err != nil {
+				errs = append(errs, err)
+			}
+			*x.to = raw
+		}
+		if raw, err := st.lines.load(s); err != nil {
+			errs = append(errs, err)
+		} else if raw != nil && json.Unmarshal(raw, &sh.Lines) != nil {
+			errs = append(errs, &DamagedError{Reason: "the lines of step " + id + " are no list of texts"})
+		}
+		h.Steps = append(h.Steps, sh)
+	}
+	return h, errors.Join(errs...)
+}
 
 // StepByID returns the history of a step; a step that the journal does not
 // name is pending.
-func (h *History) StepByID(id string) StepHistory { return StepHistory{ID: id, State: StepPending} }
+func (h *History) StepByID(id string) StepHistory {
+	for _, s := range h.Steps {
+		if s.ID == id {
+			return s
+		}
+	}
+	return StepHistory{ID: id, State: StepPending}
+}

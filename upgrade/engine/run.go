@@ -1,9 +1,18 @@
 package engine
 
 import (
-	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/upgradectl/upgradectl/internal/atomicfile"
 )
 
 // Header is the identity of a run, frozen in the first line of its journal.
@@ -15,94 +24,212 @@ type Header struct {
 	Version   string `json:"version"`   // of the program that created the run
 }
 
-// RunState is the state of a run; a word, because it is printed and stored.
-type RunState string
-
-// The states of a run.
-const (
-	Running            RunState = "running"
-	Paused             RunState = "paused"              // waiting for a person; Apply goes on
-	Succeeded          RunState = "succeeded"           // the end
-	Failed             RunState = "failed"              // a step failed; Apply goes on, Rollback undoes
-	RollingBack        RunState = "rolling-back"        //
-	RolledBack         RunState = "rolled-back"         // the beginning
-	RollbackIncomplete RunState = "rollback-incomplete" // Work is left; Rollback goes on
-	Parked             RunState = "parked"              // back to just after the pivot; Apply goes on
-	Interrupted        RunState = "interrupted"         // stopped from outside; Apply (or Rollback) goes on
-)
-
-// Outcome is how Apply or Rollback ended.
-type Outcome struct {
-	State  RunState
-	Step   string   // the step it stopped at, if it stopped
-	Reason string   // one line for a person
-	Work   []string // for RollbackIncomplete: what is left, in the order in which it must be done
-	Err    error    // why it failed or was interrupted; *ConflictError (errors.As) for a foreign change
-}
-
-// Options of Apply and Rollback. The zero value runs to the first gate.
-type Options struct {
-	Until      string   // last section to run, such as "3.11" or "3"; empty: to the end
-	Approve    []string // step IDs or sections whose gates Actor approves now
-	ApproveAll bool     // Actor approves every gate the run comes to
-	Actor      string   // who is at work; empty: the user of the process
-	// Observer is called synchronously for every event. While it runs the run
-	// stands still, exactly at the named point.
-	Observer func(Event)
-}
-
-// An Event tells an Observer what just happened. Kind is that of the journal
-// record that was just written, or "progress" (a line from a step), or "effect":
-// Do has returned and nothing about it is written yet.
-type Event struct {
-	Seq                              int // of the record; 0 when there is none
-	Time                             time.Time
-	Kind, Step, Section, Title, Text string
-}
-
 // A Run is an open run directory. It holds the lock of the directory until
 // Close. Apply and Rollback must not run at the same time (ErrBusy).
-type Run struct{ dir string }
+type Run struct {
+	dir     string
+	header  Header
+	plan    []byte
+	version string
+	actor   string
+
+	store store
+	lock  *lock
+	busy  sync.Mutex
+
+	fold   *fold
+	size   int64  // of the whole records of the journal, in bytes
+	head   string // hash of its last line
+	torn   int    // bytes of a torn line behind them
+	broken error  // ErrUnwritable or closed: nothing is appended any more
+
+	// absentPause is how long a look waits for what a cloud does not show yet.
+	absentPause time.Duration
+}
 
 // An Option adjusts Create and Open.
 type Option func(*config)
 
 type config struct{ actor, version string }
 
+func newConfig(opts []Option) config {
+	var c config
+	for _, o := range opts {
+		o(&c)
+	}
+	if c.actor == "" {
+		c.actor = whoami()
+	}
+	return c
+}
+
 // WithActor sets who is named in the lock file; default the user of the process.
 func WithActor(actor string) Option { return func(c *config) { c.actor = actor } }
 
-// WithVersion sets the version of the program that is journalled at each start.
+// WithVersion sets the version of the program that is journalled at each
+// start; default none.
 func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 
-var errNotYet = errors.New("internal error: engine is not there yet")
-
-// Create makes the run directory.
-func Create(dir string, h Header, plan []byte, o ...Option) (*Run, error) { return nil, errNotYet }
-
-// Open opens a run directory.
-func Open(dir string, o ...Option) (*Run, error) { return nil, errNotYet }
-
-// Close releases the lock.
-func (r *Run) Close() error { return nil }
-
-// Apply runs or resumes.
-func (r *Run) Apply(ctx context.Context, steps []Step, o Options) (Outcome, error) {
-	return Outcome{}, errNotYet
+// Create makes the run directory dir with its parents: mode 0700, plan.json
+// with the bytes of plan, journal.jsonl with its first line, the lock, which
+// the returned Run holds. A directory that exists must not contain a run
+// (fs.ErrExist); one that a crashed Create left is completed. An empty
+// h.PlanHash is computed, another one must be PlanHash(plan).
+func Create(dir string, h Header, plan []byte, o ...Option) (_ *Run, err error) {
+	if h.Run == "" {
+		return nil, fmt.Errorf("%w: a run needs an identifier", ErrInvalid)
+	}
+	if h.PlanHash == "" {
+		h.PlanHash = PlanHash(plan)
+	}
+	if h.PlanHash != PlanHash(plan) {
+		return nil, fmt.Errorf("%w: the header names %s, the plan has %s", ErrPlanChanged, h.PlanHash, PlanHash(plan))
+	}
+	c := newConfig(o)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot create run directory: %w", err)
+	}
+	l, err := takeLock(dir, c.actor)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create run in %s: %w", dir, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cannot create run in %s: %w", dir, err)
+			_ = l.release() // the first error matters
+		}
+	}()
+	journal := filepath.Join(dir, journalFile)
+	if _, err := os.Lstat(journal); err == nil {
+		return nil, &fs.PathError{Op: "create", Path: journal, Err: fs.ErrExist}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(filepath.Join(dir, blobDir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, planFile), plan, 0o600); err != nil {
+		return nil, err
+	}
+	line, err := openingLine(h)
+	if err != nil {
+		return nil, err
+	}
+	// Last, and by rename: where there is a journal, there is a whole run.
+	if err := atomicfile.Write(journal, line, 0o600); err != nil {
+		return nil, err
+	}
+	if err := atomicfile.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+		return nil, err
+	}
+	return openLocked(dir, l, c)
 }
 
-// Rollback undoes.
-func (r *Run) Rollback(ctx context.Context, steps []Step, o Options) (Outcome, error) {
-	return Outcome{}, errNotYet
+func openingLine(h Header) ([]byte, error) {
+	b, err := marshal(openedBody{Format: journalFormat, Header: h})
+	if err != nil {
+		return nil, err
+	}
+	line, err := encodeRecord(Record{Seq: 1, Time: time.Now().UTC().Truncate(time.Millisecond), Kind: kindOpened, Body: b})
+	return append(line, '\n'), err
 }
 
-// Validate checks a procedure.
-func Validate(steps []Step) error { return nil }
+// Open opens the run in dir: takes the lock (ErrLocked), checks the whole
+// chain (ErrDamaged) and the plan (ErrPlanChanged). A torn last line, the
+// trace of a crash, is overwritten by the next record, which notes it.
+func Open(dir string, o ...Option) (*Run, error) {
+	if _, err := os.Stat(filepath.Join(dir, journalFile)); err != nil {
+		return nil, fmt.Errorf("%s is not a run: %w", dir, err)
+	}
+	c := newConfig(o)
+	l, err := takeLock(dir, c.actor)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open run: %w", err)
+	}
+	r, err := openLocked(dir, l, c)
+	if err != nil {
+		_ = l.release() // the first error matters
+		return nil, fmt.Errorf("cannot open run %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+func openLocked(dir string, l *lock, c config) (*Run, error) {
+	journal, err := os.ReadFile(filepath.Join(dir, journalFile))
+	if err != nil {
+		return nil, err
+	}
+	plan, err := os.ReadFile(filepath.Join(dir, planFile))
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRun(journal, plan)
+	if err != nil {
+		return nil, err
+	}
+	if r.store, err = openDirStore(dir); err != nil {
+		return nil, err
+	}
+	r.dir, r.lock, r.actor, r.version = dir, l, c.actor, c.version
+	return r, nil
+}
+
+// newRun checks and folds what is on disk.
+func newRun(journal, plan []byte) (*Run, error) {
+	p, err := parseJournal(journal)
+	if err != nil {
+		return nil, err
+	}
+	h, err := headerOf(p.records)
+	if err != nil {
+		return nil, err
+	}
+	if h.PlanHash != PlanHash(plan) {
+		return nil, fmt.Errorf("%w: the run was started with %s, it is %s now: put the old file back", ErrPlanChanged, h.PlanHash, PlanHash(plan))
+	}
+	f := newFold()
+	for _, rec := range p.records {
+		if err := f.add(rec); err != nil {
+			return nil, err
+		}
+	}
+	return &Run{header: h, plan: plan, fold: f, size: p.size, head: p.head, torn: p.torn, absentPause: absentPause}, nil
+}
+
+// Close releases the lock. The run can be opened again. A second Close does
+// nothing.
+func (r *Run) Close() error {
+	r.busy.Lock() // not under the feet of Apply
+	defer r.busy.Unlock()
+	if r.store == nil {
+		return nil
+	}
+	err := errors.Join(r.store.close(), r.lock.release())
+	r.store, r.lock, r.broken = nil, nil, errClosed
+	return err
+}
+
+var errClosed = fmt.Errorf("run is closed: %w", os.ErrClosed)
+
+// Header returns the identity of the run.
+func (r *Run) Header() Header { return r.header }
+
+// Plan returns the bytes of plan.json, which were checked against the header.
+// The caller must not change them.
+func (r *Run) Plan() []byte { return r.plan }
 
 // PlanHash is the hex SHA-256 of a plan, as Header.PlanHash has it.
-func PlanHash(plan []byte) string { return "" }
+func PlanHash(plan []byte) string { return hashOf(plan) }
 
 // Key is the idempotency key of an attempt of a step: ClientToken, tag value,
 // unit name on a host and marker in a file at once. 41 lower-case letters and
 // digits, the first a letter.
-func Key(run, step string, attempt int) string { return "" }
+func Key(run, step string, attempt int) string {
+	// The parts cannot contain the separator: step IDs are checked, attempts
+	// are numbers, and the run comes first.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%d", run, step, attempt))
+	return "u" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:40])
+}

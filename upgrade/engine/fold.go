@@ -1,0 +1,173 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// value is a journalled JSON value, in the line or in a blob.
+type value struct {
+	raw  json.RawMessage
+	blob string
+}
+
+func (v value) none() bool { return v.raw == nil && v.blob == "" }
+
+func (v value) load(s store) (json.RawMessage, error) {
+	if v.blob == "" {
+		return v.raw, nil
+	}
+	return loadBlob(s, v.blob)
+}
+
+// stepFold is what the journal says about one step.
+type stepFold struct {
+	StepHistory
+	params, before, lines, result, evidence value
+
+	asked   bool // the gate record of this round is written
+	open    bool // the intent has no outcome: the effect may or may not have happened
+	done    bool // done, and not undone since
+	skipped bool
+	effect  bool // Do returned or the effect was adopted
+	undoing bool // an undo was begun: it is never decided anew
+
+	intentSeq int
+	endSeq    int // of done or skipped
+}
+
+// next is the number of the attempt that a new intent would have.
+func (s *stepFold) next() int { return s.Attempt + 1 }
+
+// fold is the state of a run as its records give it, and nothing else.
+type fold struct {
+	seq          int
+	steps        map[string]*stepFold
+	order        []string // of first appearance
+	state        RunState
+	step, reason string
+	work         []string
+	rollback     bool // a rollback was begun and is not finished
+	started      bool
+	pivotSeq     int    // of the last intent of a pivot step
+	pivotStep    string // its ID
+	irreversible string // ID of an irreversible step that has an intent
+}
+
+func newFold() *fold { return &fold{steps: map[string]*stepFold{}, state: Running} }
+
+// get returns the state of a step; a fresh one when the journal does not name
+// it yet.
+func (f *fold) get(id string) *stepFold {
+	if s := f.steps[id]; s != nil {
+		return s
+	}
+	return &stepFold{StepHistory: StepHistory{ID: id, State: StepPending}}
+}
+
+// add takes in the next record.
+func (f *fold) add(rec Record) error {
+	f.seq = rec.Seq
+	if rec.Kind == kindOpened {
+		if rec.Seq != 1 {
+			return &DamagedError{Record: rec.Seq, Reason: "the journal is opened twice"}
+		}
+		return nil
+	}
+	var b body
+	if len(rec.Body) > 0 {
+		if err := json.Unmarshal(rec.Body, &b); err != nil {
+			return &DamagedError{Record: rec.Seq, Reason: err.Error()}
+		}
+	}
+	val := func(raw json.RawMessage, name string) value { return value{raw: raw, blob: b.Blobs[name]} }
+
+	switch rec.Kind { // of the run
+	case kindStarted:
+		f.started, f.rollback = true, b.Mode == modeRollback
+		f.state, f.step, f.reason, f.work = Running, "", "", nil
+		if f.rollback {
+			f.state = RollingBack
+		}
+		return nil
+	case kindPaused, kindInterrupted, kindRollbackIncomplete:
+		f.state, f.step, f.reason, f.work = RunState(rec.Kind), rec.Step, b.Reason, b.Work
+		return nil
+	case kindParked, kindSucceeded, kindRolledBack:
+		f.state, f.step, f.reason, f.rollback = RunState(rec.Kind), rec.Step, b.Reason, false
+		return nil
+	}
+
+	switch rec.Kind { // of a step
+	case kindGate, kindApproved, kindIntent, kindEffect, kindAdopted, kindDone, kindSkipped, kindFailed, kindUndoIntent, kindUndone, kindUndoFailed:
+	default:
+		return fmt.Errorf("%w: record %d is of the unknown kind %q", ErrVersion, rec.Seq, rec.Kind)
+	}
+	if rec.Step == "" {
+		return &DamagedError{Record: rec.Seq, Reason: rec.Kind + " names no step"}
+	}
+	s := f.steps[rec.Step]
+	if s == nil {
+		s = f.get(rec.Step)
+		f.steps[rec.Step] = s
+		f.order = append(f.order, rec.Step)
+	}
+	if b.Title != "" {
+		s.Section, s.Title = b.Section, b.Title
+	}
+	if b.Effect != "" {
+		s.Effect = b.Effect
+	}
+
+	switch rec.Kind {
+	case kindGate:
+		s.asked, s.Reason = true, b.Reason
+	case kindApproved:
+		s.ApprovedBy = b.Actor
+	case kindIntent:
+		s.State, s.Attempt, s.Key, s.Pivot = StepRunning, rec.Attempt, rec.Key, b.Pivot
+		s.params, s.before, s.lines = val(b.Params, "params"), val(b.Before, "before"), val(b.Lines, "lines")
+		s.result, s.evidence = value{}, value{}
+		s.Started, s.Ended, s.Reason, s.Adopted = rec.Time, time.Time{}, "", false
+		s.open, s.done, s.skipped, s.effect, s.undoing = true, false, false, false, false
+		s.intentSeq = rec.Seq
+		if b.Pivot {
+			f.pivotSeq, f.pivotStep = rec.Seq, rec.Step
+		}
+		if b.Effect == Irreversible {
+			f.irreversible = rec.Step
+		}
+	case kindEffect, kindAdopted:
+		s.effect = true
+		if v := val(b.Result, "result"); !v.none() {
+			s.result = v
+		}
+		if rec.Kind == kindAdopted {
+			s.State, s.Adopted = StepRunning, true
+		}
+	case kindDone:
+		s.State, s.Ended, s.Reason = StepDone, rec.Time, ""
+		s.evidence = val(b.Evidence, "evidence")
+		s.open, s.done, s.endSeq = false, true, rec.Seq
+	case kindSkipped:
+		s.State, s.Started, s.Ended, s.Reason = StepSkipped, rec.Time, rec.Time, b.Reason
+		s.skipped, s.endSeq = true, rec.Seq
+	case kindFailed:
+		s.State, s.Ended, s.Reason = StepFailed, rec.Time, b.Error
+		if b.Definitive != nil && *b.Definitive {
+			s.open = false
+		}
+		f.state, f.step, f.reason = Failed, rec.Step, b.Error
+	case kindUndoIntent:
+		s.State, s.undoing = StepUndoing, true
+	case kindUndone:
+		s.State, s.Ended, s.Reason = StepUndone, rec.Time, b.Reason
+		s.open, s.done, s.skipped, s.undoing = false, false, false, false
+		// What was approved has been taken back; doing it again is a new question.
+		s.ApprovedBy, s.asked = "", false
+	case kindUndoFailed:
+		s.State, s.Ended, s.Reason = StepUndoFailed, rec.Time, b.Error
+	}
+	return nil
+}

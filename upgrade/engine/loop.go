@@ -1,0 +1,432 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// RunState is the state of a run; a word, because it is printed and stored.
+type RunState string
+
+// The states of a run.
+const (
+	Running            RunState = "running"             // at work
+	Paused             RunState = "paused"              // waiting for a person; Apply goes on
+	Succeeded          RunState = "succeeded"           // the end
+	Failed             RunState = "failed"              // a step failed; Apply goes on, Rollback undoes
+	RollingBack        RunState = "rolling-back"        // at work, backwards
+	RolledBack         RunState = "rolled-back"         // the beginning
+	RollbackIncomplete RunState = "rollback-incomplete" // Work is left; Rollback goes on
+	Parked             RunState = "parked"              // back to just after the pivot; Apply goes on
+	Interrupted        RunState = "interrupted"         // stopped from outside; Apply, or the begun Rollback, goes on
+)
+
+// Outcome is how Apply or Rollback ended.
+type Outcome struct {
+	State  RunState
+	Step   string   // the step it stopped at, if it stopped
+	Reason string   // one line for a person
+	Work   []string // for RollbackIncomplete: what is left, in the order in which it must be done
+	Err    error    // why it failed or was interrupted; *ConflictError (errors.As) for a foreign change
+}
+
+// Options of Apply and Rollback. The zero value runs to the first gate.
+type Options struct {
+	Until      string   // last section to run, such as "3.11", or "3" for all of chapter 3; empty: to the end
+	Approve    []string // step IDs or sections whose gates Actor approves now
+	ApproveAll bool     // Actor approves every gate the run comes to
+	Actor      string   // who is at work; empty: who opened the run
+	// Observer is called synchronously for every event, never twice at once.
+	// While it runs the run stands still, exactly at the named point; calls of
+	// Progress wait for it.
+	Observer func(Event)
+}
+
+// An Event tells an Observer what just happened. Kind is that of the journal
+// record that was just written, or "progress" (a line from a step), or "effect":
+// Do has returned without an error and nothing about it is written yet.
+type Event struct {
+	Seq                              int // of the record; 0 when there is none
+	Time                             time.Time
+	Kind, Step, Section, Title, Text string
+}
+
+// Modes of a started record.
+const (
+	modeApply    = "apply"
+	modeResume   = "resume"
+	modeRollback = "rollback"
+)
+
+// In a rollback a create that is not visible counts as absent only after this
+// many looks with this pause between them: clouds show new things late, and an
+// instance that is missed here costs money for ever. (Forward nothing waits,
+// because the same token is used again.)
+const (
+	absentLooks = 3
+	absentPause = 2 * time.Second
+)
+
+// loop is one call of Apply or Rollback.
+type loop struct {
+	r     *Run
+	steps []Step
+	o     Options
+	until []int // nil: to the end
+
+	mu sync.Mutex // one event at a time
+}
+
+// begin checks everything that can be checked before the first record.
+func (r *Run) begin(steps []Step, o Options) (*loop, error) {
+	if r.broken != nil {
+		return nil, r.broken
+	}
+	if err := Validate(steps); err != nil {
+		return nil, err
+	}
+	l := &loop{r: r, steps: steps, o: o}
+	if l.o.Actor == "" {
+		l.o.Actor = r.actor
+	}
+	if o.Until != "" {
+		var err error
+		if l.until, err = parseSection(o.Until); err != nil {
+			return nil, fmt.Errorf("%w: until: %w", ErrInvalid, err)
+		}
+	}
+	for _, id := range r.fold.order {
+		if l.index(id) < 0 {
+			return nil, fmt.Errorf("%w: its journal names step %q, which this program does not have: use the version that made it (%q)", ErrVersion, id, r.header.Version)
+		}
+	}
+	for _, name := range o.Approve {
+		if !slices.ContainsFunc(steps, func(s Step) bool { return s.approvedBy(name) }) {
+			return nil, fmt.Errorf("%w: cannot approve %q: no gate stands before such a step or section", ErrInvalid, name)
+		}
+	}
+	if err := r.lock.note(l.o.Actor); err != nil {
+		return nil, fmt.Errorf("cannot write the lock file: %w", err)
+	}
+	return l, nil
+}
+
+func (s *Step) approvedBy(name string) bool {
+	return s.Gate != "" && (s.ID == name || s.Section == name)
+}
+
+func (l *loop) index(id string) int {
+	return slices.IndexFunc(l.steps, func(s Step) bool { return s.ID == id })
+}
+
+// Apply runs the steps from where the journal stands: the first run and a
+// resume are the same loop. It returns when the procedure is at its end, waits
+// for a person, failed, or ctx is cancelled; how it ended is the Outcome and
+// in the journal. The error is not nil when nothing was begun (ErrFinished,
+// ErrRollbackFirst, ErrInvalid, ErrVersion, ErrBusy) or the journal could not
+// be written (ErrUnwritable).
+func (r *Run) Apply(ctx context.Context, steps []Step, o Options) (Outcome, error) {
+	if !r.busy.TryLock() {
+		return Outcome{}, ErrBusy
+	}
+	defer r.busy.Unlock()
+	l, err := r.begin(steps, o)
+	if err != nil {
+		return Outcome{}, err
+	}
+	switch {
+	case r.fold.rollback:
+		return Outcome{}, ErrRollbackFirst
+	case r.fold.state == Succeeded, r.fold.state == RolledBack:
+		return Outcome{}, fmt.Errorf("%w: it has %s", ErrFinished, r.fold.state)
+	}
+	out, err := l.forward(ctx)
+	return l.end(out, err)
+}
+
+// end makes an outcome of an engine error: the world may be ahead of the
+// journal, and resume finds out.
+func (l *loop) end(out Outcome, err error) (Outcome, error) {
+	if err != nil {
+		return Outcome{State: Interrupted, Step: l.r.fold.step, Reason: err.Error(), Err: err}, err
+	}
+	return out, nil
+}
+
+func (l *loop) forward(ctx context.Context) (Outcome, error) {
+	mode := modeApply
+	if l.r.fold.started {
+		mode = modeResume
+	}
+	if err := l.record(kindStarted, nil, body{Mode: mode, Actor: l.o.Actor, Version: l.r.version}, mode+" by "+l.o.Actor); err != nil {
+		return Outcome{}, err
+	}
+	for _, name := range l.o.Approve {
+		for i := range l.steps {
+			s := &l.steps[i]
+			st := l.r.fold.get(s.ID)
+			if !s.approvedBy(name) || st.ApprovedBy != "" || st.done || st.skipped {
+				continue
+			}
+			if err := l.approve(s); err != nil {
+				return Outcome{}, err
+			}
+		}
+	}
+	for i := range l.steps {
+		stop, err := l.run(ctx, &l.steps[i])
+		if err != nil {
+			return Outcome{}, err
+		}
+		if stop != nil {
+			return *stop, nil
+		}
+	}
+	return Outcome{State: Succeeded}, l.record(kindSucceeded, nil, body{}, "")
+}
+
+func (l *loop) approve(s *Step) error {
+	return l.record(kindApproved, s, body{Section: s.Section, Title: s.Title, Actor: l.o.Actor}, "by "+l.o.Actor)
+}
+
+// run brings one step to its end. A nil Outcome means: go on with the next.
+func (l *loop) run(ctx context.Context, s *Step) (*Outcome, error) {
+	st := l.r.fold.get(s.ID)
+	if st.done || st.skipped {
+		return nil, nil
+	}
+	if ctx.Err() != nil {
+		return l.interrupted(ctx, s)
+	}
+	if l.until != nil {
+		if sec, err := parseSection(s.Section); err != nil || !within(sec, l.until) {
+			return l.paused(s, "stopped after section "+l.o.Until+", as asked")
+		}
+	}
+
+	again := st.open
+	if !again {
+		stop, skipped, err := l.intend(ctx, s)
+		if stop != nil || skipped || err != nil {
+			return stop, err
+		}
+	}
+	if again && s.Effect != ReadOnly {
+		sight, err := s.Observe(ctx, l.act(s))
+		if err != nil {
+			return l.failed(ctx, s, "observe", err)
+		}
+		switch sight.State {
+		case Ours:
+			if err := l.adopt(s, sight); err != nil {
+				return l.bad(ctx, s, "observe", err)
+			}
+			return l.finish(ctx, s)
+		case Absent, InProgress: // Do begins or goes on, under the same key
+		case Foreign:
+			return l.failed(ctx, s, "observe", l.conflict(s, sight))
+		default:
+			return l.failed(ctx, s, "observe", fmt.Errorf("internal error: Observe answered %q", sight.State))
+		}
+		if ctx.Err() != nil {
+			return l.interrupted(ctx, s)
+		}
+	}
+	if s.Do != nil {
+		result, err := s.Do(ctx, l.act(s))
+		if err != nil {
+			return l.failed(ctx, s, "do", err)
+		}
+		l.emit(0, kindEffect, s, "")
+		var b body
+		if err := l.r.put(&b, &b.Result, "result", result); err != nil {
+			return l.bad(ctx, s, "do", err)
+		}
+		// Written even when ctx is cancelled by now: what is known is kept.
+		st = l.r.fold.get(s.ID)
+		if err := l.r.append(Record{Kind: kindEffect, Step: s.ID, Attempt: st.Attempt, Key: st.Key}, b); err != nil {
+			return nil, err
+		}
+	}
+	return l.finish(ctx, s)
+}
+
+// intend asks at the gate, plans, and makes the intent durable.
+func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool, err error) {
+	st := l.r.fold.get(s.ID)
+	if s.Gate != "" && st.ApprovedBy == "" {
+		if !l.o.ApproveAll {
+			if !st.asked {
+				if err := l.record(kindGate, s, body{Section: s.Section, Title: s.Title, Reason: s.Gate}, s.Gate); err != nil {
+					return nil, false, err
+				}
+			}
+			stop, err = l.paused(s, "waiting for approval: "+s.Gate)
+			return stop, false, err
+		}
+		if err := l.approve(s); err != nil {
+			return nil, false, err
+		}
+	}
+
+	attempt := st.next()
+	key := Key(l.r.header.Run, s.ID, attempt)
+	var prop Proposal
+	if s.Plan != nil {
+		prop, err = s.Plan(ctx, &Act{l: l, s: s, attempt: attempt, key: key})
+		if err != nil {
+			stop, err = l.failed(ctx, s, "plan", err)
+			return stop, false, err
+		}
+		if prop.NotApplicable != "" {
+			return nil, true, l.record(kindSkipped, s, body{Section: s.Section, Title: s.Title, Effect: s.Effect, Reason: prop.NotApplicable}, prop.NotApplicable)
+		}
+		if ctx.Err() != nil {
+			stop, err = l.interrupted(ctx, s)
+			return stop, false, err
+		}
+	}
+	b := body{Section: s.Section, Title: s.Title, Effect: s.Effect, Pivot: s.Pivot}
+	var lines any
+	if len(prop.Lines) > 0 {
+		lines = prop.Lines
+	}
+	err = errors.Join(
+		l.r.put(&b, &b.Params, "params", prop.Params),
+		l.r.put(&b, &b.Before, "before", prop.Before),
+		l.r.put(&b, &b.Lines, "lines", lines))
+	if err != nil {
+		stop, err = l.bad(ctx, s, "plan", err)
+		return stop, false, err
+	}
+	if err := l.r.append(Record{Kind: kindIntent, Step: s.ID, Attempt: attempt, Key: key}, b); err != nil {
+		return nil, false, err
+	}
+	l.emit(l.r.fold.seq, kindIntent, s, "")
+	for _, line := range prop.Lines {
+		l.emit(0, kindProgress, s, line)
+	}
+	return nil, false, nil
+}
+
+// adopt takes an effect that was seen as ours.
+func (l *loop) adopt(s *Step, sight Sight) error {
+	b := body{Reason: sight.Detail}
+	if err := l.r.put(&b, &b.Result, "result", sight.Result); err != nil {
+		return err
+	}
+	return l.record(kindAdopted, s, b, sight.Detail)
+}
+
+// finish proves the postcondition and closes the step.
+func (l *loop) finish(ctx context.Context, s *Step) (*Outcome, error) {
+	var b body
+	if s.Verify != nil {
+		if ctx.Err() != nil {
+			return l.interrupted(ctx, s)
+		}
+		evidence, err := s.Verify(ctx, l.act(s))
+		if err != nil {
+			return l.failed(ctx, s, "verify", err)
+		}
+		if err := l.r.put(&b, &b.Evidence, "evidence", evidence); err != nil {
+			return l.bad(ctx, s, "verify", err)
+		}
+	}
+	return nil, l.record(kindDone, s, b, "")
+}
+
+// bad sorts an error of put: an unwritable store ends the run, a value that
+// cannot be encoded is the step's fault.
+func (l *loop) bad(ctx context.Context, s *Step, side string, err error) (*Outcome, error) {
+	if l.r.broken != nil {
+		return nil, l.r.broken
+	}
+	return l.failed(ctx, s, side, err)
+}
+
+// failed stops the run at a step whose side returned err.
+func (l *loop) failed(ctx context.Context, s *Step, side string, err error) (*Outcome, error) {
+	// Only Plan and Do can say that nothing happened. A definitive answer is
+	// kept even when ctx is cancelled by now.
+	definitive := side == "plan" || side == "do" && IsDefinitive(err)
+	if ctx.Err() != nil && (side == "plan" || !definitive) {
+		return l.interrupted(ctx, s)
+	}
+	err = fmt.Errorf("step %s: %s: %w", s.ID, side, err)
+	b := body{Section: s.Section, Title: s.Title, Side: side, Error: clip(err.Error()), Definitive: &definitive}
+	errors.As(err, &b.Conflict)
+	if err := l.record(kindFailed, s, b, err.Error()); err != nil {
+		return nil, err
+	}
+	return &Outcome{State: Failed, Step: s.ID, Reason: err.Error(), Err: err}, nil
+}
+
+func (l *loop) conflict(s *Step, sight Sight) error {
+	st := l.r.fold.get(s.ID)
+	return &ConflictError{Object: s.Title, Before: l.show(st.before), Ours: l.show(st.params), Now: sight.Detail}
+}
+
+// show is a journalled value for people.
+func (l *loop) show(v value) string {
+	if v.blob != "" {
+		return "(blob " + v.blob + ")"
+	}
+	return clip(string(v.raw))
+}
+
+// clip keeps an overlong text out of a record.
+func clip(s string) string {
+	if len(s) <= spill {
+		return s
+	}
+	return s[:spill] + "…"
+}
+
+func (l *loop) interrupted(ctx context.Context, s *Step) (*Outcome, error) {
+	err := context.Cause(ctx)
+	if rerr := l.record(kindInterrupted, s, body{Reason: err.Error()}, err.Error()); rerr != nil {
+		return nil, rerr
+	}
+	return &Outcome{State: Interrupted, Step: s.ID, Reason: err.Error(), Err: err}, nil
+}
+
+func (l *loop) paused(s *Step, reason string) (*Outcome, error) {
+	if err := l.record(kindPaused, s, body{Reason: reason}, reason); err != nil {
+		return nil, err
+	}
+	return &Outcome{State: Paused, Step: s.ID, Reason: reason}, nil
+}
+
+// record appends a record and tells the observer. s is nil for the run itself.
+func (l *loop) record(kind string, s *Step, b body, text string) error {
+	rec := Record{Kind: kind}
+	if s != nil {
+		rec.Step = s.ID
+		if st := l.r.fold.get(s.ID); kind != kindGate && kind != kindApproved && kind != kindSkipped {
+			rec.Attempt, rec.Key = st.Attempt, st.Key
+		}
+	}
+	if err := l.r.append(rec, b); err != nil {
+		return err
+	}
+	l.emit(l.r.fold.seq, kind, s, text)
+	return nil
+}
+
+func (l *loop) emit(seq int, kind string, s *Step, text string) {
+	if l.o.Observer == nil {
+		return
+	}
+	e := Event{Seq: seq, Time: time.Now(), Kind: kind, Text: text}
+	if s != nil {
+		e.Step, e.Section, e.Title = s.ID, s.Section, s.Title
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.o.Observer(e)
+}
