@@ -1,0 +1,31 @@
+// Package alicloud calls the Alibaba Cloud API for packages ecs and slb. It is
+// the only package that imports the SDK, and tames it: the SDK has no context,
+// races when a client is shared, defaults to plain HTTP, retries without a
+// pause, puts secrets into its errors, and panics on some answers.
+//
+// # Guarantees
+//
+//  1. A cancelled context ends a call in flight at once, and the error wraps
+//     the context's (TestCancelInFlight).
+//  2. Requests leave over HTTPS, except to a loopback address that was given
+//     with http:// (TestEndpoint).
+//  3. No error holds a key, a signature, a token, user data or a query string
+//     (TestNoSecretInErrors).
+//  4. Reads, idempotent writes and creates with a token are repeated on
+//     transport errors, 5xx, throttling and busy answers, with full jitter and
+//     within a budget. A write that must not happen twice is repeated only when
+//     the first one surely did not happen (TestRetries).
+//  5. Whatever comes back (HTML, nothing at all, a numeric code, a redirect) is
+//     an error and never a panic (TestOddAnswers).
+//  6. A Client may be used by many goroutines (TestConcurrent).
+//
+// # Limits
+//
+// The environment variable DEBUG=sdk makes the SDK print whole requests to
+// stdout, and this package cannot prevent it.
+//
+// # Errors
+//
+// Every failed call gives an [*Error] with a [Class]. Use [ErrCredentials] with
+// errors.Is to tell wrong or missing credentials.
+package alicloud
