@@ -1,5 +1,12 @@
 package ecs
 
+import (
+	"context"
+	"errors"
+
+	"github.com/upgradectl/upgradectl/internal/alicloud"
+)
+
 // A Disk is a block device of an instance.
 type Disk struct {
 	ID, Name, InstanceID string
@@ -12,4 +19,25 @@ type Disk struct {
 	DeleteWithInstance   bool
 	Encrypted            bool
 	KMSKeyID             string
+}
+
+// ListDisks lists the disks of an instance, the system disk first.
+func (c *Client) ListDisks(ctx context.Context, instanceID string) ([]Disk, error) {
+	if instanceID == "" {
+		// An empty filter would list the disks of everybody.
+		return nil, errors.New("cannot list disks without an instance ID")
+	}
+	got, err := c.api.Disks(ctx, alicloud.DiskQuery{InstanceID: instanceID})
+	if err != nil {
+		return nil, wrap(err)
+	}
+	var system, data []Disk
+	for _, d := range got {
+		if d.Type == "system" {
+			system = append(system, Disk(d))
+		} else {
+			data = append(data, Disk(d))
+		}
+	}
+	return append(system, data...), nil
 }

@@ -35,7 +35,7 @@ type Config struct {
 	// to show ours; 0 means 5 min.
 	Timeout time.Duration
 	// RetryBudget is how long one call may go on being retried when the cloud
-	// throttles or cannot be reached; 0 means 2 min.
+	// throttles, is busy or cannot be reached; 0 means Timeout.
 	RetryBudget time.Duration
 }
 
@@ -70,6 +70,14 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	wait := cfg.Timeout
+	if wait <= 0 {
+		wait = 5 * time.Minute
+	}
+	budget := cfg.RetryBudget
+	if budget <= 0 {
+		budget = wait
+	}
 	api, err := alicloud.New(alicloud.Config{
 		Region:          cfg.Region,
 		Endpoint:        o.endpoint,
@@ -77,18 +85,15 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 		AccessKeySecret: cfg.AccessKeySecret,
 		SecurityToken:   cfg.SecurityToken,
 		Profile:         cfg.Profile,
-		RetryBudget:     cfg.RetryBudget,
+		RetryBudget:     budget,
 		Transport:       o.transport,
 	})
 	if err != nil {
 		return nil, wrap(err)
 	}
-	c := &Client{api: api, poll: cfg.Poll, wait: cfg.Timeout}
+	c := &Client{api: api, poll: cfg.Poll, wait: wait}
 	if c.poll <= 0 {
 		c.poll = 3 * time.Second
-	}
-	if c.wait <= 0 {
-		c.wait = 5 * time.Minute
 	}
 	return c, nil
 }

@@ -31,9 +31,11 @@ type Error struct {
 	// reported (broken connection, 5xx). Look before asking again.
 	Ambiguous bool
 
-	text string
-	err  error
-	kind error
+	text  string
+	err   error
+	kind  error
+	class alicloud.Class
+	again bool // asking again later may help
 }
 
 // Error says what was asked, what came back, and what to do if that is known.
@@ -70,6 +72,9 @@ func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
 // wrap turns an error of the layer below into one of this package.
 func wrap(err error) error {
+	if err == nil {
+		return nil
+	}
 	var ae *alicloud.Error
 	if !errors.As(err, &ae) {
 		if errors.Is(err, alicloud.ErrCredentials) {
@@ -80,7 +85,8 @@ func wrap(err error) error {
 	e := &Error{
 		Action: ae.Action, Code: ae.Code, Message: ae.Message, RequestID: ae.RequestID, HTTPStatus: ae.HTTPStatus,
 		Ambiguous: ae.Class == alicloud.Ambiguous,
-		text:      err.Error(), err: ae.Unwrap(),
+		text:      err.Error(), err: ae.Unwrap(), class: ae.Class,
+		again: ae.Class == alicloud.Throttled || ae.Class == alicloud.Transient,
 	}
 	switch {
 	case ae.NotFound():
