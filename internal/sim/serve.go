@@ -1,33 +1,186 @@
 package sim
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 )
 
-// Serve runs a world until it is finished through [Remote.Finish], keepFor is
-// over or ctx ends. It writes the operator's files and world.json (mode 0600,
-// written last: who sees it can attach) into dir.
-func Serve(ctx context.Context, dir string, cfg Config, keepFor time.Duration) error {
-	return errors.New("internal error: no world")
+// worldFile is where the process that serves a world says how to reach it.
+const worldFile = "world.json"
+
+// contact is the content of worldFile.
+type contact struct {
+	PID      int      `json:"pid"`
+	URL      string   `json:"url"`
+	Token    string   `json:"token"`
+	Operator Operator `json:"operator"`
+	Secret   string   `json:"secret"` // of the operator; this file is as private as env.sh
 }
+
+// reply is an answer of the control server.
+type reply struct {
+	Figures Figures `json:"figures"`
+	Error   string  `json:"error,omitempty"`
+}
+
+// finishLimit bounds how long Finish waits for requests under way; it is
+// longer than any of them may take.
+const finishLimit = 20 * time.Second
+
+// Serve runs a world until it is finished through [Remote.Finish], keepFor is
+// over (0 = no limit) or ctx ends; then it returns nil. It writes the
+// operator's files and world.json (mode 0600, written last: who sees it can
+// attach) into dir, and removes world.json when it ends.
+func Serve(ctx context.Context, dir string, cfg Config, keepFor time.Duration) (err error) {
+	if keepFor > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, keepFor)
+		defer cancel()
+	}
+	w, err := New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	op, err := w.WriteOperatorFiles(dir)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("cannot listen for the control of the world: %w", err)
+	}
+	c := contact{PID: os.Getpid(), URL: "http://" + ln.Addr().String(), Token: random(40), Operator: op, Secret: op.AccessKeySecret}
+	finished := make(chan struct{})
+	srv := &http.Server{Handler: control(w, c.Token, finished), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(ln) })
+	defer wg.Wait()
+	defer func() { _ = srv.Close() }()
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("internal error: %w", err)
+	}
+	name := filepath.Join(op.Dir, worldFile)
+	if err := writeFile(name, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("cannot say how to reach the world: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.Remove(name)) }()
+	select {
+	case <-ctx.Done():
+	case <-finished:
+		// The answer with the figures is still on its way.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = srv.Shutdown(last)
+	}
+	return nil
+}
+
+// control answers the requests of [Remote].
+func control(w *World, token string, finished chan<- struct{}) http.Handler {
+	answer := func(rw http.ResponseWriter, f Figures, err error) {
+		a := reply{Figures: f}
+		if err != nil {
+			a.Error = err.Error()
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(rw).Encode(a)
+	}
+	var once sync.Once
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /figures", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, w.Figures(), nil) })
+	mux.HandleFunc("POST /finish", func(rw http.ResponseWriter, _ *http.Request) {
+		// A caller that hangs up has still said that the world is to end.
+		ctx, cancel := context.WithTimeout(w.ctx, finishLimit)
+		defer cancel()
+		f, err := w.Finish(ctx)
+		answer(rw, f, err)
+		once.Do(func() { close(finished) })
+	})
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			http.Error(rw, "wrong token", http.StatusForbidden)
+			return
+		}
+		mux.ServeHTTP(rw, r)
+	})
+}
+
+// ErrNoWorld is returned by [Attach] for a directory that no world serves:
+// none was started there, or its time is over.
+var ErrNoWorld = errors.New("no simulated world is kept there")
 
 // A Remote is a world that another process serves.
 type Remote struct {
 	Operator Operator
+	PID      int // of the process
+	contact  contact
 }
 
 // Attach finds the world that serves dir.
-func Attach(dir string) (*Remote, error) { return nil, errors.New("internal error: no world") }
+func Attach(dir string) (*Remote, error) {
+	data, err := os.ReadFile(filepath.Join(dir, worldFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot attach to %s: %w", dir, ErrNoWorld)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot attach to %s: %w", dir, err)
+	}
+	var c contact
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("cannot attach to %s: %s: %w", dir, worldFile, err)
+	}
+	c.Operator.AccessKeySecret = c.Secret
+	return &Remote{Operator: c.Operator, PID: c.PID, contact: c}, nil
+}
 
 // Figures asks for what the world has counted up to now.
 func (r *Remote) Figures(ctx context.Context) (Figures, error) {
-	return Figures{}, errors.New("internal error: no world")
+	return r.call(ctx, http.MethodGet, "/figures")
 }
 
 // Finish stops the traffic, takes the final figures and ends the process that
 // serves the world.
 func (r *Remote) Finish(ctx context.Context) (Figures, error) {
-	return Figures{}, errors.New("internal error: no world")
+	return r.call(ctx, http.MethodPost, "/finish")
+}
+
+func (r *Remote) call(ctx context.Context, method, path string) (Figures, error) {
+	fail := func(err error) (Figures, error) {
+		return Figures{}, fmt.Errorf("cannot ask the simulated world (process %d): %w", r.PID, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, r.contact.URL+path, bytes.NewReader(nil))
+	if err != nil {
+		return fail(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.contact.Token)
+	tr := &http.Transport{DisableKeepAlives: true}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fail(fmt.Errorf("status %s", resp.Status))
+	}
+	var a reply
+	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
+		return fail(err)
+	}
+	if a.Error != "" {
+		return a.Figures, errors.New(a.Error)
+	}
+	return a.Figures, nil
 }
