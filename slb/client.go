@@ -104,3 +104,7 @@ func (c *Client) Region() string { return c.api.Region() }
 // CredentialSource says where the credentials came from, as
 // `environment (ALIBABA_CLOUD_ACCESS_KEY_ID)`. It never holds their value.
 func (c *Client) CredentialSource() string { return c.api.CredentialSource() }
+
+// CloseIdleConnections closes connections that are kept for later calls. The
+// client can be used afterwards.
+func (c *Client) CloseIdleConnections() { c.api.CloseIdle() }

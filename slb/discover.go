@@ -190,7 +190,7 @@ func (c *Client) ListBackends(ctx context.Context, g Group) ([]Backend, error) {
 
 func (g Group) check() error {
 	if g.LoadBalancerID == "" {
-		return errors.New("a group needs the ID of its balancer")
+		return errors.New("the group has no balancer ID (members of primary/secondary groups cannot be changed)")
 	}
 	return nil
 }

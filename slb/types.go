@@ -56,8 +56,13 @@ type Membership struct {
 	Backends  []Backend  // all members of the group, Backend among them
 }
 
-// Group returns the group of the membership.
+// Group returns the group of the membership, to be handed to SetWeight and the
+// like. For a primary/secondary group, which has no such calls, it is the zero
+// Group, which they refuse.
 func (m Membership) Group() Group {
+	if m.MasterSlaveGroupID != "" {
+		return Group{}
+	}
 	return Group{LoadBalancerID: m.LoadBalancerID, VServerGroupID: m.VServerGroupID}
 }
 
