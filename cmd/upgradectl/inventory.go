@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgradectl/upgradectl/hostinv"
+)
+
+func newInventory(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "inventory", Short: a.t("what a host is and runs", "主机清单：版本、端口、Java、容器与服务")}
+	cmd.AddCommand(newInventoryCollect(a), newInventoryDiff(a), newInventoryShow(a))
+	return cmd
+}
+
+func newInventoryCollect(a *app) *cobra.Command {
+	s := &sshFlags{}
+	var file string
+	cmd := &cobra.Command{
+		Use:   "collect HOST",
+		Short: a.t("collect the inventory of a host (SSH target) with one read-only command", "以一条只读命令采集主机清单（SSH 目标）"),
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := s.dial(cmd.Context(), a, args[0])
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			inv, err := hostinv.Collect(cmd.Context(), c, hostinv.Options{})
+			if err != nil {
+				return err
+			}
+			if file != "" {
+				if err := writeNew(file, inv); err != nil {
+					return err
+				}
+				a.progress(a.t("written to %s", "已写入 %s"), file)
+			}
+			return a.result(inv, func(w io.Writer) { fmt.Fprint(w, inv.Text()) })
+		},
+	}
+	s.flags(a, cmd)
+	cmd.Flags().StringVarP(&file, "output", "o", "", a.t("write it as JSON to a new file", "以 JSON 写入新文件"))
+	return cmd
+}
+
+// writeNew writes v to a file that must not exist: an inventory taken before
+// an upgrade cannot be taken again.
+func writeNew(name string, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b.Bytes())
+	return errors.Join(err, f.Close())
+}
+
+func readInventory(name string) (*hostinv.Inventory, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var inv hostinv.Inventory
+	if err := json.Unmarshal(data, &inv); err != nil {
+		return nil, fmt.Errorf("%s is not an inventory: %w", name, err)
+	}
+	if inv.Schema != 1 {
+		return nil, fmt.Errorf("%s is not an inventory that this version reads: its schema is %d, not 1", name, inv.Schema)
+	}
+	return &inv, nil
+}
+
+func newInventoryShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show FILE",
+		Short: a.t("show a collected inventory", "显示已采集的清单"),
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			inv, err := readInventory(args[0])
+			if err != nil {
+				return err
+			}
+			return a.result(inv, func(w io.Writer) { fmt.Fprint(w, inv.Text()) })
+		},
+	}
+}
+
+func newInventoryDiff(a *app) *cobra.Command {
+	var expect []string
+	known := []string{"kernel", "release", "docker", "reboot"}
+	cmd := &cobra.Command{
+		Use:   "diff BEFORE AFTER",
+		Short: a.t("compare two inventories; exit status 4 if something was lost", "比较两份清单；有丢失时退出状态为 4"),
+		Args:  cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, e := range expect {
+				if !slices.Contains(known, e) {
+					return usagef("--expect knows %s, not %q", strings.Join(known, ", "), e)
+				}
+			}
+			before, err := readInventory(args[0])
+			if err != nil {
+				return err
+			}
+			after, err := readInventory(args[1])
+			if err != nil {
+				return err
+			}
+			c := hostinv.Diff(before, after, hostinv.Expect{
+				KernelChanged:  slices.Contains(expect, "kernel"),
+				ReleaseChanged: slices.Contains(expect, "release"),
+				DockerChanged:  slices.Contains(expect, "docker"),
+				Rebooted:       slices.Contains(expect, "reboot"),
+			})
+			if err := a.result(c, func(w io.Writer) { fmt.Fprint(w, c.Text()) }); err != nil {
+				return err
+			}
+			if n := len(c.Losses()); n > 0 {
+				return &exitError{exitRefused, fmt.Errorf(a.t("%d losses", "丢失 %d 项"), n)}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringSliceVar(&expect, "expect", nil, a.t("changes that were meant: kernel, release, docker, reboot", "预期中的变化：kernel、release、docker、reboot"))
+	return cmd
+}
