@@ -3,12 +3,25 @@ package remote
 import (
 	"context"
 	"errors"
-	"io"
-	"io/fs"
+	"fmt"
 	"net"
+	"os"
+	"os/user"
+	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
+const (
+	defaultTimeout = 15 * time.Second // of one hop: connect, handshake, login
+	defaultAlive   = 15 * time.Second
+	defaultCount   = 3 // unanswered keepalives that end a connection
+	probeTimeout   = 5 * time.Second
+)
+
+// Options are described at hostinv.SSHConfig, which has the same fields.
 type Options struct {
 	ConfigFile     string
 	KnownHosts     []string
@@ -20,29 +33,336 @@ type Options struct {
 	NetDial        func(ctx context.Context, network, addr string) (net.Conn, error)
 	Warn           func(text string)
 }
-type Dialer struct{}
-type Conn struct{}
-type ConfigError struct{ Problems []string }
 
-var e = errors.New("x")
+// A Dialer makes connections and owns those to jump hosts.
+type Dialer struct {
+	opt    Options
+	config *config
 
-func (c *ConfigError) Error() string                                     { return "" }
-func NewDialer(Options) (*Dialer, error)                                 { return nil, e }
-func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) { return nil, e }
-func (d *Dialer) Pin(string, []string) error                             { return e }
-func (d *Dialer) Close() error                                           { return e }
-func (c *Conn) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
-	return e
+	mu     sync.Mutex
+	closed bool
+	pins   map[string][]ssh.PublicKey // by knownName, or by host alone
+	jumps  map[string]*jump
 }
-func (c *Conn) ReadFile(ctx context.Context, name string) ([]byte, error) { return nil, e }
-func (c *Conn) WriteFile(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
-	return e
+
+// jump is the shared connection to one jump host.
+type jump struct {
+	turn chan struct{} // one token: held while conn is looked at or dialed
+	conn *Conn
 }
-func (c *Conn) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) { return nil, e }
-func (c *Conn) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return nil, e
+
+// NewDialer reads the ssh_config file.
+func NewDialer(o Options) (*Dialer, error) {
+	d := &Dialer{opt: o, config: &config{name: "ssh_config"}, pins: map[string][]ssh.PublicKey{}, jumps: map[string]*jump{}}
+	if o.ConfigFile != "" {
+		src, err := os.ReadFile(o.ConfigFile)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read ssh_config: %w", err)
+		}
+		if d.config, err = parseConfig(o.ConfigFile, src); err != nil {
+			return nil, err
+		}
+	}
+	if d.opt.Warn == nil {
+		d.opt.Warn = func(string) {}
+	}
+	if d.opt.NetDial == nil {
+		d.opt.NetDial = (&net.Dialer{}).DialContext
+	}
+	return d, nil
 }
-func (c *Conn) Target() string        { return "" }
-func (c *Conn) HostKey() string       { return "" }
-func (c *Conn) Done() <-chan struct{} { return nil }
-func (c *Conn) Close() error          { return e }
+
+// Pin makes keys the only ones accepted for host.
+func (d *Dialer) Pin(host string, keys []string) error {
+	_, name, port, err := splitTarget(host)
+	if err != nil {
+		return fmt.Errorf("cannot pin a host key: %w", err)
+	}
+	parsed, err := parseKeys(host, keys)
+	if err != nil {
+		return err
+	}
+	name = strings.ToLower(name)
+	if port != 0 {
+		name = knownName(name, port)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pins[name] = parsed
+	return nil
+}
+
+// pinned returns the keys pinned for a hop and the name they were found by.
+func (d *Dialer) pinned(h *hop) (string, []ssh.PublicKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, n := range []string{h.alias, h.hostKeyAlias, h.host} {
+		if n == "" {
+			continue
+		}
+		n = strings.ToLower(n)
+		for _, key := range []string{knownName(n, h.port), n} {
+			if p := d.pins[key]; p != nil {
+				return key, p
+			}
+		}
+	}
+	return "", nil
+}
+
+// Close closes the connections to jump hosts.
+func (d *Dialer) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	jumps := d.jumps
+	d.jumps = map[string]*jump{}
+	d.mu.Unlock()
+	for _, j := range jumps {
+		j.turn <- struct{}{} // a dial under way ends by its own time-out
+		if j.conn != nil {
+			j.conn.Close()
+		}
+		<-j.turn
+	}
+	return nil
+}
+
+// Dial connects to target through its jump hosts.
+func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
+	hops, err := d.config.chain(target)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hops {
+		if err := d.complete(h); err != nil {
+			return nil, err
+		}
+	}
+	return d.dialHops(ctx, target, hops)
+}
+
+func (d *Dialer) dialHops(ctx context.Context, target string, hops []*hop) (*Conn, error) {
+	last := hops[len(hops)-1]
+	if len(hops) == 1 {
+		return d.connect(ctx, target, last, "", d.opt.NetDial)
+	}
+	before := hops[:len(hops)-1]
+	via := before[len(before)-1]
+	for {
+		b, reused, err := d.jumpConn(ctx, before)
+		if err != nil {
+			return nil, fmt.Errorf("cannot reach %s: its jump host %s: %w", target, via.alias, err)
+		}
+		c, err := d.connect(ctx, target, last, via.alias, b.DialContext)
+		if err == nil || !reused || ctx.Err() != nil {
+			return c, err
+		}
+		select {
+		case <-b.Done(): // died under us: once more with a new one
+		default:
+			return nil, err
+		}
+	}
+}
+
+// jumpConn returns the shared connection to the last of hops, connecting if
+// there is none that is alive.
+func (d *Dialer) jumpConn(ctx context.Context, hops []*hop) (c *Conn, reused bool, err error) {
+	var path []string
+	for _, h := range hops {
+		path = append(path, h.who()+" "+h.alias)
+	}
+	key := strings.Join(path, "\n")
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil, false, errors.New("the dialer is closed")
+	}
+	j := d.jumps[key]
+	if j == nil {
+		j = &jump{turn: make(chan struct{}, 1)}
+		d.jumps[key] = j
+	}
+	d.mu.Unlock()
+
+	select {
+	case j.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
+	defer func() { <-j.turn }()
+	if j.conn != nil {
+		if j.conn.alive(ctx, probeTimeout) {
+			return j.conn, true, nil
+		}
+		if ctx.Err() != nil {
+			return nil, false, ctx.Err()
+		}
+		j.conn.Close()
+		j.conn = nil
+	}
+	c, err = d.dialHops(ctx, hops[len(hops)-1].alias, hops)
+	if err != nil {
+		return nil, false, err
+	}
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		c.Close()
+		return nil, false, errors.New("the dialer is closed")
+	}
+	j.conn = c
+	return c, false, nil
+}
+
+// complete fills in what neither the target nor ssh_config said.
+func (d *Dialer) complete(h *hop) error {
+	if h.user == "" {
+		h.user = d.opt.User
+	}
+	if h.user == "" {
+		u, err := user.Current()
+		if err != nil {
+			return fmt.Errorf("cannot tell the login name for %s: %w", h.alias, err)
+		}
+		h.user = u.Username
+		if i := strings.LastIndexByte(h.user, '\\'); i >= 0 { // DOMAIN\user on Windows
+			h.user = h.user[i+1:]
+		}
+	}
+	if d.opt.KnownHosts != nil {
+		h.knownHosts = append([]string{}, d.opt.KnownHosts...)
+	} else {
+		if h.knownHosts == nil {
+			h.knownHosts = []string{"~/.ssh/known_hosts"}
+		}
+		h.knownHosts = append(h.knownHosts, "/etc/ssh/ssh_known_hosts")
+	}
+	if d.opt.ConnectTimeout > 0 {
+		h.timeout = d.opt.ConnectTimeout
+	}
+	if h.timeout <= 0 {
+		h.timeout = defaultTimeout
+	}
+	if d.opt.KeepAlive > 0 {
+		h.alive = d.opt.KeepAlive
+	}
+	if h.alive <= 0 {
+		h.alive = defaultAlive
+	}
+	if h.aliveCount <= 0 {
+		h.aliveCount = defaultCount
+	}
+	return h.expandFiles()
+}
+
+// verifierFor says which keys are accepted for a hop.
+func (d *Dialer) verifierFor(h *hop) (*verifier, error) {
+	keys, err := readKnownHosts(h.knownHosts)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range keys.skipped {
+		d.opt.Warn("known_hosts line skipped: " + s)
+	}
+	v := &verifier{keys: keys}
+	if h.hostKeyAlias != "" {
+		// As in ssh, the alias is used as it is, without the port.
+		v.name = strings.ToLower(h.hostKeyAlias)
+		v.known, v.revoked = keys.keysFor(v.name, 22)
+	} else {
+		v.name = knownName(h.host, h.port)
+		v.known, v.revoked = keys.keysFor(h.host, h.port)
+	}
+	if name, pins := d.pinned(h); pins != nil {
+		// Revoked keys stay revoked.
+		v.name, v.known = name, nil
+		for _, k := range pins {
+			v.known = append(v.known, knownEntry{key: k, source: "pinned"})
+		}
+	}
+	return v, nil
+}
+
+// connect makes one connection and logs in.
+func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
+	netDial func(context.Context, string, string) (net.Conn, error)) (*Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("cannot connect to %s: %w", target, err)
+	}
+	v, err := d.verifierFor(h)
+	if err != nil {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+
+	files := append([]string{}, d.opt.Identities...)
+	files = append(files, h.identities...)
+	defaults := len(files) == 0
+	if defaults {
+		files = defaultIdentities()
+	}
+	ids := loadIdentities(limited, files, defaults, d.opt.Agent, h.idsOnly)
+	defer ids.close()
+	if len(ids.list) == 0 {
+		return nil, &AuthError{Host: h.who(), Notes: ids.notes}
+	}
+
+	fail := func(err error) error {
+		if ctx.Err() != nil {
+			return fmt.Errorf("cannot connect to %s: %w", target, ctx.Err())
+		}
+		if limited.Err() != nil {
+			err = fmt.Errorf("no answer within %v: %w", h.timeout, limited.Err())
+		}
+		return &DialError{Host: target, Addr: h.addr(), Via: via, Err: err}
+	}
+	raw, err := netDial(limited, "tcp", h.addr())
+	if err != nil {
+		return nil, fail(err)
+	}
+	// Deadlines do nothing on connections through a jump host; closing works
+	// on all. The agent is closed with it, in case it waits for its owner.
+	stop := context.AfterFunc(limited, func() { raw.Close(); ids.close() })
+	var signers []ssh.Signer
+	for _, i := range ids.list {
+		signers = append(signers, i.signer)
+	}
+	cfg := &ssh.ClientConfig{
+		Config:            ssh.Config{KeyExchanges: ssh.SupportedAlgorithms().KeyExchanges},
+		User:              h.user,
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signers...)},
+		HostKeyAlgorithms: v.algorithms(),
+		HostKeyCallback: func(name string, remote net.Addr, key ssh.PublicKey) error {
+			return v.check(key, h.addr())
+		},
+	}
+	conn, chans, reqs, err := ssh.NewClientConn(raw, h.addr(), cfg)
+	if !stop() && err == nil {
+		conn.Close()
+		err = limited.Err()
+	}
+	if err != nil {
+		raw.Close()
+		if limited.Err() != nil {
+			return nil, fail(err)
+		}
+		if v.err != nil {
+			return nil, v.err
+		}
+		if v.ok != nil && isAuthFailure(err) {
+			return nil, &AuthError{Host: h.who(), Offered: ids.offered(), Notes: ids.notes, Err: err}
+		}
+		return nil, fail(err)
+	}
+	return newConn(target, h, raw, conn, chans, reqs, v.ok), nil
+}
+
+// isAuthFailure reads the text, as x/crypto has no type for it: either our
+// methods ran out, or the server ended it after too many keys.
+func isAuthFailure(err error) bool {
+	s := err.Error()
+	return strings.Contains(s, "unable to authenticate") || strings.Contains(s, "Too many authentication failures")
+}

@@ -1,0 +1,196 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+// maxOffered limits the keys shown to a server: sshd counts each one and
+// drops the connection after six tries (MaxAuthTries).
+const maxOffered = 5
+
+// identity is a key that can be offered.
+type identity struct {
+	name   string // file, or "agent COMMENT"
+	signer ssh.Signer
+}
+
+// identities are the keys to offer to one host, in order.
+type identities struct {
+	list  []identity
+	notes []string // what could not be used
+	agent net.Conn
+}
+
+func (ids *identities) close() {
+	if ids.agent != nil {
+		ids.agent.Close()
+	}
+}
+
+func (ids *identities) offered() []string {
+	var l []string
+	for _, i := range ids.list {
+		l = append(l, i.name+" "+ssh.FingerprintSHA256(i.signer.PublicKey()))
+	}
+	return l
+}
+
+// loadIdentities collects the keys for a host: identity files first, from the
+// agent where it holds them, then the other keys of the agent unless only the
+// files are wanted. defaults says that the files were not asked for by name,
+// so that a missing one is nothing to talk about.
+func loadIdentities(ctx context.Context, files []string, defaults, useAgent, only bool) *identities {
+	ids := &identities{}
+	var held []ssh.Signer
+	if useAgent {
+		var err error
+		if held, err = ids.dialAgent(ctx); err != nil {
+			ids.notes = append(ids.notes, err.Error())
+		}
+	}
+	seen := map[string]bool{}
+	add := func(name string, s ssh.Signer) {
+		k := string(s.PublicKey().Marshal())
+		if seen[k] {
+			return
+		}
+		seen[k] = true
+		if len(ids.list) >= maxOffered {
+			ids.notes = append(ids.notes, fmt.Sprintf("%s was not offered: servers stop after %d keys; use IdentitiesOnly", name, maxOffered))
+			return
+		}
+		ids.list = append(ids.list, identity{name, s})
+	}
+	inAgent := func(k ssh.PublicKey) ssh.Signer {
+		for _, s := range held {
+			if k != nil && sameKey(s.PublicKey(), k) {
+				return s
+			}
+		}
+		return nil
+	}
+	for _, f := range files {
+		s, err := loadIdentity(f, inAgent)
+		if err != nil {
+			if !defaults || !errors.Is(err, fs.ErrNotExist) {
+				ids.notes = append(ids.notes, err.Error())
+			}
+			continue
+		}
+		if c := withCertificate(f, s); c != nil {
+			add(f+"-cert.pub", c)
+		}
+		add(f, s)
+	}
+	if !only {
+		for _, s := range held {
+			name := "agent"
+			if k, ok := s.PublicKey().(*agent.Key); ok && k.Comment != "" {
+				name = "agent " + k.Comment
+			}
+			add(name, s)
+		}
+	}
+	return ids
+}
+
+func (ids *identities) dialAgent(ctx context.Context) ([]ssh.Signer, error) {
+	sock := os.Getenv("SSH_AUTH_SOCK")
+	if sock == "" {
+		return nil, errors.New("the agent is wanted but SSH_AUTH_SOCK is not set")
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", sock)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the agent: %w", err)
+	}
+	ids.agent = c
+	// A hanging agent must not outlive the attempt.
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	held, err := agent.NewClient(c).Signers()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the keys of the agent: %w", err)
+	}
+	return held, nil
+}
+
+// loadIdentity reads a private key file; an encrypted one, or a file that
+// holds only the public key, stands for the agent's key.
+func loadIdentity(file string, inAgent func(ssh.PublicKey) ssh.Signer) (ssh.Signer, error) {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	signer, err := ssh.ParsePrivateKey(src)
+	if err == nil {
+		return signer, nil
+	}
+	var locked *ssh.PassphraseMissingError
+	if errors.As(err, &locked) {
+		pub := locked.PublicKey
+		if pub == nil {
+			pub = readPublic(file + ".pub")
+		}
+		if s := inAgent(pub); s != nil {
+			return s, nil
+		}
+		return nil, fmt.Errorf("identity %s is encrypted and the agent does not hold it (ssh-add %s, and let the agent be used)", file, file)
+	}
+	if pub, _, _, _, perr := ssh.ParseAuthorizedKey(src); perr == nil {
+		if s := inAgent(pub); s != nil {
+			return s, nil
+		}
+		return nil, fmt.Errorf("identity %s is a public key and the agent does not hold it", file)
+	}
+	// The parser's text is not shown: it could quote parts of the file.
+	return nil, fmt.Errorf("identity %s is no private key that can be read", file)
+}
+
+func readPublic(file string) ssh.PublicKey {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	pub, _, _, _, err := ssh.ParseAuthorizedKey(src)
+	if err != nil {
+		return nil
+	}
+	return pub
+}
+
+// withCertificate returns a signer for FILE-cert.pub, nil if there is none
+// that belongs to the key.
+func withCertificate(file string, s ssh.Signer) ssh.Signer {
+	cert, ok := readPublic(file + "-cert.pub").(*ssh.Certificate)
+	if !ok {
+		return nil
+	}
+	c, err := ssh.NewCertSigner(cert, s)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// defaultIdentities are the files ssh tries when none is named.
+func defaultIdentities() []string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil
+	}
+	var l []string
+	for _, n := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+		l = append(l, filepath.Join(home, ".ssh", n))
+	}
+	return l
+}
