@@ -138,20 +138,40 @@ func mergeFile(a, b fileChange) (fileChange, error) {
 			return out, fmt.Errorf("cannot merge changes of %s: %w", a.name, err)
 		}
 		out.after = after
-		return out, checkMerged(a.name, a.before, after)
+		return out, checkMerged(a, b, after)
 	}
 	return out, fmt.Errorf("cannot merge changes of %s: the second starts neither where the first started nor where it ended", a.name)
 }
 
-// checkMerged sees to it that no upstream of the file lost its last server.
-func checkMerged(name string, before, after []byte) error {
-	old, err := Parse(name, before)
+// checkMerged sees to it that two changes of one text do not spoil each other,
+// and that no upstream lost its last server by both.
+func checkMerged(a, b fileChange, after []byte) error {
+	name := a.name
+	count := func(src []byte) (int, *File, error) {
+		f, err := Parse(name, src)
+		if err != nil {
+			return 0, nil, fmt.Errorf("cannot merge changes of %s: %w", name, err)
+		}
+		return len(f.nodes), f, nil
+	}
+	before, old, err := count(a.before)
 	if err != nil {
 		return err
 	}
-	now, err := Parse(name, after)
+	first, _, err := count(a.after)
 	if err != nil {
-		return fmt.Errorf("cannot merge changes of %s: %w", name, err)
+		return err
+	}
+	second, _, err := count(b.after)
+	if err != nil {
+		return err
+	}
+	both, now, err := count(after)
+	if err != nil {
+		return err
+	}
+	if both-before != (first-before)+(second-before) {
+		return fmt.Errorf("cannot merge changes of %s: they touch the same place; make the second on Tree.With of the first", name)
 	}
 	had := map[string]bool{}
 	for d := range old.All() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A SyntaxError says where nginx's reader would stop and, in nginx's words, why.
@@ -125,4 +126,78 @@ func (e *RefusedError) Unwrap() []error {
 		out[i] = r.Reason
 	}
 	return out
+}
+
+// ErrNotRunning means that no nginx master process was found.
+var ErrNotRunning = errors.New("nginx is not running")
+
+// A TestError says that nginx -t refused the configuration.
+type TestError struct {
+	Conf   string
+	Status int    // -1: a signal killed nginx, as an include circle does
+	Output string // what nginx printed
+	// BeforeEdit says that it was refused before anything was changed.
+	BeforeEdit bool
+}
+
+func (e *TestError) Error() string {
+	what := fmt.Sprintf("nginx -t refuses %s", e.Conf)
+	if e.Status < 0 {
+		what = fmt.Sprintf("nginx -t on %s was killed by a signal", e.Conf)
+	}
+	if e.BeforeEdit {
+		what += " as it was before our edit; nothing was changed"
+	}
+	if e.Output == "" {
+		return what
+	}
+	return what + ": " + e.Output
+}
+
+// A ReloadError says that nginx did not take a new configuration.
+type ReloadError struct {
+	Status      int    // of nginx -s reload
+	Output      string // of nginx -s reload
+	Before, Now []Worker
+	Waited      time.Duration // for new workers; 0 when the command itself failed
+}
+
+func (e *ReloadError) Error() string {
+	if e.Waited == 0 {
+		return fmt.Sprintf("cannot reload nginx: exit status %d: %s", e.Status, e.Output)
+	}
+	return fmt.Sprintf("nginx took the reload signal but still serves with its old workers after %v: it could not use the configuration (a port taken by another program?); its error log says why", e.Waited)
+}
+
+// A DriftError says that a file on the host is not what the change was made
+// from. It was not written.
+type DriftError struct {
+	Name       string
+	Want, Have string // SHA-256 in hexadecimal; Have is "" when it changed during the write
+}
+
+func (e *DriftError) Error() string {
+	return fmt.Sprintf("%s was changed by somebody else since it was read; load the configuration again", e.Name)
+}
+
+// An ApplyError says that a change could not be made live. PutBack is nil when
+// all files have their old bytes again and nginx accepts and runs them.
+type ApplyError struct {
+	Err     error
+	PutBack error
+}
+
+func (e *ApplyError) Error() string {
+	if e.PutBack != nil {
+		return fmt.Sprintf("the change failed: %v; and it could not be put back: %v", e.Err, e.PutBack)
+	}
+	return fmt.Sprintf("the change failed and was put back: %v", e.Err)
+}
+
+// Unwrap returns both errors.
+func (e *ApplyError) Unwrap() []error {
+	if e.PutBack == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Err, e.PutBack}
 }
