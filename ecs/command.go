@@ -95,9 +95,9 @@ func (c *Client) RunCommand(ctx context.Context, in CommandInput) (*CommandResul
 	if err != nil {
 		return nil, err
 	}
-	// "Failed" with a script that ran is its exit status; with a code of the
-	// cloud's the script never had one.
-	if last.Status == "Success" || last.Status == "Failed" && last.ErrorCode == "" {
+	// A script that ran and failed has an exit status; with any other code it
+	// never had one.
+	if last.Status == "Success" || last.Status == "Failed" && (last.ErrorCode == "" || last.ErrorCode == "ExitCodeNonzero") {
 		return &CommandResult{ExitCode: last.ExitCode, Output: last.Output, Dropped: last.Dropped}, nil
 	}
 	return nil, &CommandError{
