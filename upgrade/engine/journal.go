@@ -93,6 +93,11 @@ func encodeRecord(rec Record) ([]byte, error) {
 // sumTail is the length of `,"sum":"0123456789abcdef"}`.
 const sumTail = 8 + 16 + 2
 
+func sumMatches(line []byte) bool {
+	n := len(line) - sumTail
+	return n > 0 && string(line[n:]) == `,"sum":"`+sumOf(line[:n])+`"}`
+}
+
 func sumOf(line []byte) string {
 	sum := sha256.Sum256(line)
 	return hex.EncodeToString(sum[:8])
@@ -129,22 +134,20 @@ func parseJournal(data []byte) (parsed, error) {
 			return p, &DamagedError{Record: n, Reason: fmt.Sprintf(format, args...)}
 		}
 		line, next, whole := bytes.Cut(rest, []byte("\n"))
-		last := len(next) == 0
-		if !whole || last && !json.Valid(line) {
-			if n == 1 {
+		if !whole || !sumMatches(line) {
+			valid := json.Valid(line)
+			switch {
+			case whole && valid:
+				return bad("the line does not match its sum")
+			case len(next) > 0:
+				return bad("the line is not JSON")
+			case n == 1:
 				return bad("the first line is not whole") // it was renamed into place, so this is no crash
-			}
-			if bytes.Contains(line, fmt.Appendf(nil, `{"seq":%d,"time":"`, n+1)) {
+			case bytes.Contains(line, fmt.Appendf(nil, `{"seq":%d,"time":"`, n+1)):
 				return bad("two lines have run together")
 			}
 			p.torn = len(rest)
 			return p, nil
-		}
-		if !json.Valid(line) {
-			return bad("the line is not JSON")
-		}
-		if len(line) < sumTail || string(line[len(line)-sumTail:]) != `,"sum":"`+sumOf(line[:len(line)-sumTail])+`"}` {
-			return bad("the line does not match its sum")
 		}
 		var rec Record
 		if err := json.Unmarshal(line, &rec); err != nil {
