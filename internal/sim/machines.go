@@ -89,7 +89,9 @@ func (m machines) Delete(id string) error {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
 	delete(m.w.hosts, id)
-	delete(m.w.byAddr, h.Addr())
+	if m.w.byAddr[h.Addr()] == h {
+		delete(m.w.byAddr, h.Addr())
+	}
 	m.w.refused = append(m.w.refused, refusedBy(h)...)
 	return nil
 }

@@ -167,6 +167,18 @@ func (w *World) add(m machine) error {
 	return nil
 }
 
+// spawn runs f, which ends soon after w.ctx or the hosts do, unless the world is
+// being closed.
+func (w *World) spawn(f func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ctx.Err() != nil {
+		return false
+	}
+	w.wg.Go(f)
+	return true
+}
+
 func (w *World) options() host.Options { return host.Options{Speed: w.cfg.Speed, Network: w} }
 
 // enter connects a host with the network.
@@ -211,7 +223,9 @@ func (w *World) waitHealthy(ctx context.Context) error {
 
 // Close ends everything that the world started. A second call does nothing.
 func (w *World) Close() error {
-	w.cancel()
+	w.mu.Lock()
+	w.cancel() // under the lock: see spawn
+	w.mu.Unlock()
 	if w.clients != nil {
 		w.clients.Close()
 	}
@@ -249,15 +263,19 @@ func (w *World) Host(addr string) *host.Host {
 	return w.byAddr[addr]
 }
 
+// powerOffAfter is how long a host must be down before it counts as switched
+// off: longer than a shutdown waits for requests under way, in real time.
+const powerOffAfter = 12 * time.Second
+
 // Changed is called by hosts whose services or power changed. A host that
 // switched itself off becomes Stopped in the cloud; one that only reboots is
 // back before that.
 func (w *World) Changed(h *host.Host) {
-	if h.Up() || w.ctx.Err() != nil {
+	if h.Up() {
 		return
 	}
-	w.wg.Go(func() {
-		t := time.NewTimer(w.scaled(time.Minute) + 500*time.Millisecond)
+	w.spawn(func() {
+		t := time.NewTimer(w.scaled(time.Minute) + powerOffAfter)
 		defer t.Stop()
 		select {
 		case <-w.ctx.Done():
@@ -309,10 +327,9 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	case port == 22:
 		var far net.Conn
 		c, far = net.Pipe()
-		w.wg.Go(func() {
-			h.ServeSSH(far)
-			_ = far.Close()
-		})
+		if !w.spawn(func() { h.ServeSSH(far); _ = far.Close() }) {
+			return nil, dialError(to, syscall.EHOSTUNREACH)
+		}
 	default:
 		real, ok := h.Endpoint(port)
 		if !ok {
