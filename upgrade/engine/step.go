@@ -145,10 +145,10 @@ func (e *definitiveError) Unwrap() error { return e.err }
 // shows the three-way picture. Sides may return one; the engine makes one of a
 // Foreign sight.
 type ConflictError struct {
-	Object string // what it is about
-	Before string // as it was when we planned
-	Ours   string // as we made it or wanted to make it
-	Now    string // as it is
+	Object string `json:"object"` // what it is about
+	Before string `json:"before"` // as it was when we planned
+	Ours   string `json:"ours"`   // as we made it or wanted to make it
+	Now    string `json:"now"`    // as it is
 }
 
 // Error implements error.
