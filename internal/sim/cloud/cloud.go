@@ -11,9 +11,10 @@ import (
 
 // Machines is what runs behind the instances: whoever joins the parts of the
 // simulated world (or a test lab) implements it. Calls are made without the
-// cloud's lock held and may block; the calls that concern one instance come
-// one after another. No method may call back into the Cloud that made the
-// call and wait for an operation of the same instance.
+// cloud's lock held and may block. Create, Start, Stop, Reboot and Delete of
+// one instance come one after another; Snapshot and RunCommand may come at any
+// time. Methods may ask the Cloud (InstanceIP and the like), but must not wait
+// for it to finish an operation on the same instance.
 type Machines interface {
 	// Snapshot returns an opaque handle of what is on the instance's disks now.
 	Snapshot(instanceID string) (diskState string, err error)
@@ -81,24 +82,26 @@ type Config struct {
 // Cloud is the simulated Alibaba Cloud of one account and one region. It is
 // safe for concurrent use. Close it.
 type Cloud struct {
-	cfg Config
+	cfg     Config
+	actions map[string]map[string]*action // by version and name; never written after New
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	work   sync.WaitGroup // timers' functions and goroutines under way
 
-	mu        sync.Mutex
-	closed    bool
-	seq       int64 // last sequence number given to an object
-	nonces    map[string]time.Time
-	tokens    map[string]*tokenUse
-	counts    map[string]int
-	refused   []string
-	faults    []*Fault
-	onChange  []func()
-	timers    map[*time.Timer]struct{}
-	freeIPs   []string
-	publicIPs int // how many public addresses were ever given
+	mu          sync.Mutex
+	closed      bool
+	seq         int64 // last sequence number given to an object
+	nonces      map[string]time.Time
+	noncesSwept time.Time // when old ones were last forgotten
+	tokens      map[string]*tokenUse
+	counts      map[string]int
+	refused     []string
+	faults      []*Fault
+	onChange    []func()
+	timers      map[*time.Timer]struct{}
+	freeIPs     []string
+	publicIPs   int // how many public addresses were ever given
 
 	instances   map[string]*instance
 	disks       map[string]*disk
@@ -125,6 +128,9 @@ func New(cfg Config) *Cloud {
 	def(&cfg.StopTakes, 20*time.Second)
 	def(&cfg.RebootLag, 4*time.Second)
 	def(&cfg.BusyTakes, 2*time.Second)
+	if cfg.Machines == nil {
+		cfg.Machines = noMachines{}
+	}
 	if cfg.Region == "" {
 		cfg.Region = "cn-hangzhou"
 	}
@@ -133,6 +139,7 @@ func New(cfg Config) *Cloud {
 	}
 	c := &Cloud{
 		cfg:            cfg,
+		actions:        indexed(),
 		nonces:         map[string]time.Time{},
 		tokens:         map[string]*tokenUse{},
 		counts:         map[string]int{},

@@ -1,0 +1,667 @@
+package cloud
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The versions of the two APIs; a request names one, and so its product.
+const (
+	ecsVersion = "2014-05-26"
+	slbVersion = "2014-05-15"
+)
+
+// An action is one call of an API and what it may be given.
+//
+// served and other hold parameter names, one word each. In a name # stands
+// for an index from 1, and a final .* for any member of a structure. After
+// the name :int, :bool or :ids (a JSON array of at most 100 strings) says what
+// the value must look like, and ! that the parameter is required. The
+// parameters in other exist in the real API but not here: with a value they
+// are refused, because to ignore a filter or a setting would be a lie.
+type action struct {
+	name          string
+	served, other string
+	do            func(*Cloud, *call) (obj, *apiError)
+
+	version string
+	params  []param // parsed from served and other
+}
+
+// A param is one word of an action's served or other.
+type param struct {
+	name     string
+	kind     string // "", int, bool, ids
+	required bool
+	served   bool
+}
+
+// common are the parameters that every action takes.
+var common = map[string]bool{
+	"Action": true, "Version": true, "Format": true, "AccessKeyId": true, "Signature": true,
+	"SignatureMethod": true, "SignatureVersion": true, "SignatureNonce": true, "SignatureType": true,
+	"Timestamp": true, "SecurityToken": true, "RegionId": true,
+	"OwnerId": true, "OwnerAccount": true, "ResourceOwnerId": true, "ResourceOwnerAccount": true,
+}
+
+// indexed parses the served and other words of all actions.
+func indexed() map[string]map[string]*action {
+	all := map[string]map[string]*action{ecsVersion: {}, slbVersion: {}}
+	for version, list := range map[string][]action{ecsVersion: ecsActions(), slbVersion: slbActions()} {
+		for _, a := range list {
+			a.version = version
+			for i, words := range []string{a.served, a.other} {
+				for word := range strings.FieldsSeq(words) {
+					p := param{served: i == 0}
+					word, p.required = strings.CutSuffix(word, "!")
+					p.name, p.kind, _ = strings.Cut(word, ":")
+					a.params = append(a.params, p)
+				}
+			}
+			all[version][a.name] = &a
+		}
+	}
+	return all
+}
+
+func ecsActions() []action {
+	return []action{
+		{name: "DescribeInstances", do: (*Cloud).describeInstances,
+			served: `
+				AdditionalAttributes.# ImageId InstanceChargeType InstanceIds:ids InstanceName InstanceNetworkType
+				InstanceType KeyPairName MaxResults:int NextToken PageNumber:int PageSize:int PrivateIpAddresses:ids
+				PublicIpAddresses:ids RegionId! SecurityGroupId Status Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value
+				VSwitchId VpcId ZoneId`,
+			other: `
+				DeviceAvailable DryRun EipAddresses Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value Filter.3.Key
+				Filter.3.Value Filter.4.Key Filter.4.Value HpcClusterId HttpEndpoint HttpPutResponseHopLimit HttpTokens
+				InnerIpAddresses InstanceTypeFamily InternetChargeType IoOptimized Ipv6Address.# LockReason NeedSaleCycle
+				RdmaIpAddresses ResourceGroupId`,
+		},
+		{name: "DescribeInstanceAttribute", do: (*Cloud).describeInstanceAttribute,
+			served: `
+				InstanceId!`,
+		},
+		{name: "DescribeInstanceStatus", do: (*Cloud).describeInstanceStatus,
+			served: `
+				InstanceId.# PageNumber:int PageSize:int RegionId! ZoneId`,
+			other: `
+				ClusterId`,
+		},
+		{name: "DescribeDisks", do: (*Cloud).describeDisks,
+			served: `
+				AdditionalAttributes.# Category DeleteWithInstance:bool DiskIds:ids DiskName DiskType InstanceId
+				MaxResults:int NextToken PageNumber:int PageSize:int RegionId! Status Tag.#.Key Tag.#.Value Tag.#.key
+				Tag.#.value ZoneId`,
+			other: `
+				AutoSnapshotPolicyId DeleteAutoSnapshot DiskChargeType DryRun EnableAutoSnapshot
+				EnableAutomatedSnapshotPolicy EnableShared Encrypted Filter.1.Key Filter.1.Value Filter.2.Key
+				Filter.2.Value KMSKeyId LockReason MultiAttach Portable ResourceGroupId SnapshotId`,
+		},
+		{name: "CreateSnapshot", do: (*Cloud).createSnapshot,
+			served: `
+				ClientToken Description DiskId! ResourceGroupId RetentionDays:int SnapshotName Tag.#.Key Tag.#.Value
+				Tag.#.key Tag.#.value`,
+			other: `
+				Category InstantAccess InstantAccessRetentionDays StorageLocationArn`,
+		},
+		{name: "DescribeSnapshots", do: (*Cloud).describeSnapshots,
+			served: `
+				DiskId InstanceId MaxResults:int NextToken PageNumber:int PageSize:int RegionId! SnapshotIds:ids
+				SnapshotName SnapshotType SourceDiskType Status Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value Usage`,
+			other: `
+				Category DryRun Encrypted Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value KMSKeyId ResourceGroupId
+				SnapshotLinkId`,
+		},
+		{name: "DeleteSnapshot", do: (*Cloud).deleteSnapshot,
+			served: `
+				Force:bool SnapshotId!`,
+		},
+		{name: "CreateImage", do: (*Cloud).createImage,
+			served: `
+				Architecture BootMode ClientToken Description DetectionStrategy DiskDeviceMapping.#.Device
+				DiskDeviceMapping.#.DiskType DiskDeviceMapping.#.Size:int DiskDeviceMapping.#.SnapshotId DryRun:bool
+				ImageFamily ImageName ImageVersion InstanceId Platform RegionId! ResourceGroupId SnapshotId Tag.#.Key
+				Tag.#.Value Tag.#.key Tag.#.value`,
+			other: `
+				Features.*`,
+		},
+		{name: "DescribeImages", do: (*Cloud).describeImages,
+			served: `
+				Architecture ImageFamily ImageId ImageName ImageOwnerAlias IsSupportCloudinit:bool
+				IsSupportIoOptimized:bool OSType PageNumber:int PageSize:int RegionId! SnapshotId Status Tag.#.Key
+				Tag.#.Value Tag.#.key Tag.#.value Usage`,
+			other: `
+				ActionType DryRun Filter.#.Key Filter.#.Value ImageOwnerId InstanceType IsPublic ResourceGroupId
+				ShowExpired`,
+		},
+		{name: "DeleteImage", do: (*Cloud).deleteImage,
+			served: `
+				DryRun:bool Force:bool ImageId! RegionId!`,
+		},
+		{name: "RunInstances", do: (*Cloud).runInstances,
+			served: `
+				Affinity Amount:int AutoReleaseTime ClientToken CpuOptions.Core:int CpuOptions.Numa
+				CpuOptions.ThreadsPerCore:int CpuOptions.TopologyType CreditSpecification DataDisk.#.AutoSnapshotPolicyId
+				DataDisk.#.BurstingEnabled:bool DataDisk.#.Category DataDisk.#.DeleteWithInstance:bool
+				DataDisk.#.Description DataDisk.#.Device DataDisk.#.DiskName DataDisk.#.EncryptAlgorithm
+				DataDisk.#.Encrypted DataDisk.#.KMSKeyId DataDisk.#.PerformanceLevel DataDisk.#.ProvisionedIops:int
+				DataDisk.#.Size:int DataDisk.#.SnapshotId DataDisk.#.StorageClusterId DedicatedHostId
+				DeletionProtection:bool DeploymentSetGroupNo:int DeploymentSetId Description DryRun:bool HostName
+				HpcClusterId HttpEndpoint HttpPutResponseHopLimit:int HttpTokens ImageId InstanceChargeType InstanceName
+				InstanceType InternetChargeType InternetMaxBandwidthIn:int InternetMaxBandwidthOut:int IoOptimized
+				KeyPairName MinAmount:int Password PasswordInherit:bool Period:int PeriodUnit PrivateIpAddress RamRoleName
+				RegionId! ResourceGroupId SecurityEnhancementStrategy SecurityGroupId SecurityGroupIds.# SpotStrategy
+				SystemDisk.AutoSnapshotPolicyId
+				SystemDisk.BurstingEnabled:bool SystemDisk.Category SystemDisk.Description SystemDisk.DiskName SystemDisk.Encrypted:bool
+				SystemDisk.KMSKeyId SystemDisk.PerformanceLevel SystemDisk.ProvisionedIops:int
+				SystemDisk.Size Tag.#.Key Tag.#.Value Tenancy UserData VSwitchId ZoneId`,
+			other: `
+				Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn AutoPay AutoRenew AutoRenewPeriod ClockOptions.*
+				HibernationOptions.Configured HostNames.# ImageFamily ImageOptions.* Ipv6Address.# Ipv6AddressCount Isp
+				LaunchTemplateId LaunchTemplateName LaunchTemplateVersion NetworkInterface.#.DeleteOnRelease
+				NetworkInterface.#.Description NetworkInterface.#.InstanceType NetworkInterface.#.Ipv6Address.#
+				NetworkInterface.#.Ipv6AddressCount NetworkInterface.#.NetworkCardIndex
+				NetworkInterface.#.NetworkInterfaceId NetworkInterface.#.NetworkInterfaceName
+				NetworkInterface.#.NetworkInterfaceTrafficMode NetworkInterface.#.PrimaryIpAddress
+				NetworkInterface.#.QueueNumber NetworkInterface.#.QueuePairNumber NetworkInterface.#.RxQueueSize
+				NetworkInterface.#.SecondaryPrivateIpAddressCount NetworkInterface.#.SecurityGroupId
+				NetworkInterface.#.SecurityGroupIds.# NetworkInterface.#.SourceDestCheck NetworkInterface.#.TxQueueSize
+				NetworkInterface.#.VSwitchId NetworkInterfaceQueueNumber NetworkOptions.* PrivateDnsNameOptions.*
+				PrivatePoolOptions.Id PrivatePoolOptions.MatchCriteria SchedulerOptions.DedicatedHostClusterId
+				SecurityOptions.ConfidentialComputingMode SecurityOptions.TrustedSystemMode SpotDuration
+				SpotInterruptionBehavior SpotPriceLimit StorageSetId StorageSetPartitionNumber SystemDisk.* UniqueSuffix`,
+		},
+		{name: "StartInstance", do: (*Cloud).startInstance,
+			served: `
+				DryRun:bool InstanceId!`,
+			other: `
+				InitLocalDisk`,
+		},
+		{name: "StopInstance", do: (*Cloud).stopInstance,
+			served: `
+				ConfirmStop:bool DryRun:bool ForceStop:bool InstanceId! StoppedMode`,
+			other: `
+				Hibernate`,
+		},
+		{name: "RebootInstance", do: (*Cloud).rebootInstance,
+			served: `
+				DryRun:bool ForceStop:bool InstanceId!`,
+		},
+		{name: "DeleteInstance", do: (*Cloud).deleteInstance,
+			served: `
+				DryRun:bool Force:bool ForceStop:bool InstanceId! TerminateSubscription:bool`,
+		},
+		{name: "ModifyInstanceAutoReleaseTime", do: (*Cloud).modifyInstanceAutoReleaseTime,
+			served: `
+				AutoReleaseTime InstanceId!`,
+		},
+		{name: "ModifyInstanceAttribute", do: (*Cloud).modifyInstanceAttribute,
+			served: `
+				DeletionProtection:bool Description HostName InstanceId! InstanceName SecurityGroupIds.# UserData`,
+			other: `
+				CpuOptions.Core CpuOptions.ThreadsPerCore CpuOptions.TopologyType CreditSpecification EnableJumboFrame
+				EnableNetworkEncryption NetworkInterfaceQueueNumber Password PrivateDnsNameOptions.* Recyclable
+				RemoteConnectionOptions.*`,
+		},
+		{name: "TagResources", do: (*Cloud).tagResources,
+			served: `
+				RegionId! ResourceId.#! ResourceType! Tag.#.Key! Tag.#.Value!`,
+		},
+		{name: "DescribeUserData", do: (*Cloud).describeUserData,
+			served: `
+				InstanceId! RegionId!`,
+		},
+		{name: "DescribeInstanceRamRole", do: (*Cloud).describeInstanceRAMRole,
+			served: `
+				InstanceIds:ids PageNumber:int PageSize:int RamRoleName RegionId!`,
+		},
+		{name: "RunCommand", do: (*Cloud).runCommand,
+			served: `
+				ClientToken CommandContent! ContentEncoding Description EnableParameter:bool InstanceId.# KeepCommand:bool
+				Name RegionId! RepeatMode ResourceGroupId Tag.#.Key Tag.#.Value TerminationMode Timeout:int Type! Username
+				WorkingDir`,
+			other: `
+				ContainerId ContainerName Frequency Launcher OssOutputDelivery Parameters ResourceTag.#.Key
+				ResourceTag.#.Value Timed WindowsPasswordName`,
+		},
+		{name: "DescribeInvocationResults", do: (*Cloud).describeInvocationResults,
+			served: `
+				CommandId ContentEncoding IncludeHistory:bool InstanceId InvokeId InvokeRecordStatus MaxResults:int
+				NextToken PageNumber:int PageSize:int RegionId!`,
+			other: `
+				ResourceGroupId Tag.#.Key Tag.#.Value`,
+		},
+		{name: "DescribeCloudAssistantStatus", do: (*Cloud).describeCloudAssistantStatus,
+			served: `
+				InstanceId.# MaxResults:int NextToken OSType PageNumber:int PageSize:int RegionId!`,
+		},
+		{name: "DescribeRegions", do: (*Cloud).describeRegions,
+			served: `
+				AcceptLanguage InstanceChargeType ResourceType`,
+		},
+	}
+}
+
+func slbActions() []action {
+	return []action{
+		{name: "DescribeLoadBalancers", do: (*Cloud).describeLoadBalancers,
+			served: `
+				Address AddressType LoadBalancerId LoadBalancerName LoadBalancerStatus PageNumber:int PageSize:int
+				RegionId! ServerId ServerIntranetAddress Tag.#.Key Tag.#.Value VSwitchId VpcId`,
+			other: `
+				AddressIPVersion InternetChargeType MasterZoneId NetworkType PayType ResourceGroupId SlaveZoneId Tags`,
+		},
+		{name: "DescribeLoadBalancerAttribute", do: (*Cloud).describeLoadBalancerAttribute,
+			served: `
+				LoadBalancerId!`,
+		},
+		{name: "DescribeLoadBalancerListeners", do: (*Cloud).describeLoadBalancerListeners,
+			served: `
+				ListenerPort:int ListenerProtocol LoadBalancerId.# MaxResults:int NextToken`,
+			other: `
+				Description Tag.#.Key Tag.#.Value`,
+		},
+		{name: "DescribeVServerGroups", do: (*Cloud).describeVServerGroups,
+			served: `
+				IncludeListener:bool IncludeRule:bool LoadBalancerId! RegionId!`,
+			other: `
+				Description Tag.#.Key Tag.#.Value`,
+		},
+		{name: "DescribeVServerGroupAttribute", do: (*Cloud).describeVServerGroupAttribute,
+			served: `
+				RegionId! VServerGroupId!`,
+		},
+		{name: "SetVServerGroupAttribute", do: (*Cloud).setVServerGroupAttribute,
+			served: `
+				BackendServers RegionId! VServerGroupId! VServerGroupName`,
+		},
+		{name: "AddVServerGroupBackendServers", do: (*Cloud).addVServerGroupBackendServers,
+			served: `
+				BackendServers! RegionId! VServerGroupId!`,
+		},
+		{name: "RemoveVServerGroupBackendServers", do: (*Cloud).removeVServerGroupBackendServers,
+			served: `
+				BackendServers! RegionId! VServerGroupId!`,
+		},
+		{name: "AddBackendServers", do: (*Cloud).addBackendServers,
+			served: `
+				BackendServers LoadBalancerId!`,
+		},
+		{name: "SetBackendServers", do: (*Cloud).setBackendServers,
+			served: `
+				BackendServers LoadBalancerId!`,
+		},
+		{name: "RemoveBackendServers", do: (*Cloud).removeBackendServers,
+			served: `
+				BackendServers! LoadBalancerId!`,
+		},
+		{name: "DescribeHealthStatus", do: (*Cloud).describeHealthStatus,
+			served: `
+				ListenerPort:int ListenerProtocol LoadBalancerId!`,
+		},
+		{name: "DescribeRules", do: (*Cloud).describeRules,
+			served: `
+				ListenerPort:int! ListenerProtocol LoadBalancerId! RegionId!`,
+		},
+		{name: "DescribeMasterSlaveServerGroups", do: (*Cloud).describeMasterSlaveServerGroups,
+			served: `
+				IncludeListener:bool LoadBalancerId! RegionId!`,
+			other: `
+				Description Tag.#.Key Tag.#.Value`,
+		},
+	}
+}
+
+// A call is one request after all that can be checked without the state of
+// the cloud. Empty parameters are the same as absent ones.
+type call struct {
+	action *action
+	params map[string]string
+}
+
+// parse finds the action and checks every parameter against its table.
+func (c *Cloud) parse(params map[string]string) (*call, *apiError) {
+	if f := params["Format"]; !strings.EqualFold(f, "JSON") {
+		return nil, refuse(400, "InvalidParameter.Format", "The simulator answers with JSON only: send Format=JSON (got %q; the cloud's own default is XML).", f)
+	}
+	version, ok := c.actions[params["Version"]]
+	if !ok {
+		return nil, refuse(400, "InvalidVersion", "Specified version %q is not one of %s (ECS) and %s (SLB).", params["Version"], ecsVersion, slbVersion)
+	}
+	a, ok := version[params["Action"]]
+	if !ok {
+		return nil, refuse(403, "InvalidAction", "Specified action %q is not known in version %s.", params["Action"], params["Version"])
+	}
+	call := &call{action: a, params: map[string]string{}}
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		value := params[name]
+		if common[name] {
+			if name == "RegionId" && value != "" {
+				call.params[name] = value
+			}
+			continue
+		}
+		p := a.find(name)
+		switch {
+		case p == nil:
+			return nil, refuse(400, "UnsupportedParameter", "%s has no parameter %s.", a.name, name)
+		case value == "":
+			continue
+		case !p.served:
+			return nil, refuse(400, "UnsupportedParameter", "The parameter %s of %s is not simulated.", name, a.name)
+		}
+		if err := p.check(name, value); err != nil {
+			return nil, err
+		}
+		call.params[name] = value
+	}
+	if err := call.gaps(); err != nil {
+		return nil, err
+	}
+	for _, p := range a.params {
+		if p.required && !call.has(p.name) {
+			return nil, refuse(400, "MissingParameter", "The input parameter %q that is mandatory for processing this request is not supplied.", p.name)
+		}
+	}
+	if r := call.str("RegionId"); r != "" && r != c.cfg.Region {
+		return nil, refuse(404, "InvalidRegionId.NotFound", "The specified RegionId %q does not exist: this is %s.", r, c.cfg.Region)
+	}
+	return call, nil
+}
+
+// gaps refuses lists that do not count 1, 2, 3, …: what stands behind the gap
+// would be lost.
+func (q *call) gaps() *apiError {
+	seen := map[string]bool{} // every list and element, as Tag.1
+	for name := range q.params {
+		parts := strings.Split(name, ".")
+		for i := 1; i < len(parts); i++ {
+			seen[strings.Join(parts[:i+1], ".")] = true
+		}
+	}
+	for element := range seen {
+		i := strings.LastIndexByte(element, '.')
+		if n, err := strconv.Atoi(element[i+1:]); err == nil && n > 1 && !seen[element[:i+1]+strconv.Itoa(n-1)] {
+			return refuse(400, "InvalidParameter", "The list %s has a gap before %d.", element[:i], n)
+		}
+	}
+	return nil
+}
+
+// find returns the entry of the table that name belongs to; nil if none. An
+// exact or indexed name wins over a structure.
+func (a *action) find(name string) *param {
+	plain := unindexed(name)
+	var whole *param
+	for i := range a.params {
+		p := &a.params[i]
+		if p.name == plain {
+			return p
+		}
+		if prefix, ok := strings.CutSuffix(p.name, "*"); ok && strings.HasPrefix(plain, prefix) {
+			whole = p
+		}
+	}
+	return whole
+}
+
+// unindexed replaces the indices in a name with #: Tag.1.Key is Tag.#.Key.
+// Filter.1.Key and the like stand in the tables as they are.
+func unindexed(name string) string {
+	parts := strings.Split(name, ".")
+	for i, part := range parts {
+		if n, err := strconv.Atoi(part); i > 0 && err == nil && n >= 1 && strconv.Itoa(n) == part && parts[0] != "Filter" {
+			parts[i] = "#"
+		}
+	}
+	return strings.Join(parts, ".")
+}
+
+func (p *param) check(name, value string) *apiError {
+	switch p.kind {
+	case "int":
+		if _, err := strconv.Atoi(value); err != nil {
+			return refuse(400, "InvalidParameter", "The parameter %s is not a number: %q.", name, value)
+		}
+	case "bool":
+		if value != "true" && value != "false" {
+			return refuse(400, "InvalidParameter", "The parameter %s is neither true nor false: %q.", name, value)
+		}
+	case "ids":
+		var ids []string
+		if err := json.Unmarshal([]byte(value), &ids); err != nil {
+			return refuse(400, "InvalidParameter", "The parameter %s is not a JSON array of strings.", name)
+		}
+		if len(ids) > 100 {
+			return refuse(400, "InvalidParameter", "The parameter %s holds %d values; 100 are allowed.", name, len(ids))
+		}
+	}
+	return nil
+}
+
+// has reports whether a parameter, or for an indexed one its first, is given.
+func (q *call) has(name string) bool { return q.params[strings.ReplaceAll(name, "#", "1")] != "" }
+
+func (q *call) str(name string) string { return q.params[name] }
+
+// num returns a number; parse has seen that it is one.
+func (q *call) num(name string, otherwise int) int {
+	if n, err := strconv.Atoi(q.params[name]); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+func (q *call) is(name string) bool { return q.params[name] == "true" }
+
+// ids returns the strings of a JSON array; given is false when there is no
+// such parameter, which is not the same as an empty array.
+func (q *call) ids(name string) (ids []string, given bool) {
+	v := q.params[name]
+	if v == "" {
+		return nil, false
+	}
+	_ = json.Unmarshal([]byte(v), &ids) // parse has seen that it is one
+	return ids, true
+}
+
+// list returns Name.1, Name.2, … up to the first that is missing.
+func (q *call) list(name string) []string {
+	var l []string
+	for i := 1; ; i++ {
+		v := q.params[name+"."+strconv.Itoa(i)]
+		if v == "" {
+			return l
+		}
+		l = append(l, v)
+	}
+}
+
+// group returns the members of Name.i, nil when there is none.
+func (q *call) group(name string, i int) map[string]string {
+	prefix := name + "." + strconv.Itoa(i) + "."
+	var g map[string]string
+	for k, v := range q.params {
+		if member, ok := strings.CutPrefix(k, prefix); ok {
+			if g == nil {
+				g = map[string]string{}
+			}
+			g[member] = v
+		}
+	}
+	return g
+}
+
+// tags returns the Tag.N pairs to put on a resource.
+func (q *call) tags() (map[string]string, *apiError) {
+	tags, err := q.tagFilter()
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range tags {
+		if strings.HasPrefix(k, "acs:") || strings.HasPrefix(k, "aliyun") || strings.Contains(k, "http://") || strings.Contains(k, "https://") || len(k) > 128 {
+			return nil, refuse(400, "InvalidTagKey.Malformed", "The specified Tag.n.Key %q is not valid.", k)
+		}
+		if len(v) > 128 {
+			return nil, refuse(400, "InvalidTagValue.Malformed", "The specified Tag.n.Value of %q is not valid.", k)
+		}
+	}
+	return tags, nil
+}
+
+// tagFilter returns the Tag.N pairs to look for; an empty value means any.
+func (q *call) tagFilter() (map[string]string, *apiError) {
+	tags := map[string]string{}
+	for i := 1; ; i++ {
+		g := q.group("Tag", i)
+		if g == nil {
+			return tags, nil
+		}
+		if i > 20 {
+			return nil, refuse(400, "InvalidParameter.TagNum", "The tags are more than 20.")
+		}
+		key, value := g["Key"], g["Value"]
+		if key == "" {
+			key = g["key"]
+		}
+		if value == "" {
+			value = g["value"]
+		}
+		if key == "" {
+			return nil, refuse(400, "MissingParameter.TagKey", "You must specify Tag.%d.Key.", i)
+		}
+		if _, twice := tags[key]; twice {
+			return nil, refuse(400, "Duplicate.TagKey", "The Tag.n.Key %q is given twice.", key)
+		}
+		tags[key] = value
+	}
+}
+
+// tagged reports whether tags meet a filter.
+func tagged(tags, filter map[string]string) bool {
+	for k, want := range filter {
+		if v, ok := tags[k]; !ok || want != "" && v != want {
+			return false
+		}
+	}
+	return true
+}
+
+// tagList is the Tags of an answer.
+func tagList(tags map[string]string) obj {
+	l := []obj{}
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		l = append(l, obj{"TagKey": k, "TagValue": tags[k]})
+	}
+	return obj{"Tag": l}
+}
+
+// fingerprint is what must be equal in two requests with one ClientToken.
+func (q *call) fingerprint() string {
+	b, err := json.Marshal(q.params) // keys come sorted
+	if err != nil {
+		panic("internal error: " + err.Error())
+	}
+	return string(b)
+}
+
+// stampSeconds is what a moment looks like in most answers and parameters.
+const stampSeconds = "2006-01-02T15:04:05Z"
+
+// stampMinutes is what it looks like in DescribeInstances.
+const stampMinutes = "2006-01-02T15:04Z"
+
+// stamp renders t, the zero time as nothing.
+func stamp(t time.Time, layout string) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(layout)
+}
+
+// numbered is an object of the cloud with its place in the order of creation.
+type numbered interface{ number() int64 }
+
+// sorted returns the values of m in order of creation.
+func sorted[T numbered](m map[string]T) []T {
+	return slices.SortedFunc(maps.Values(m), func(a, b T) int { return int(a.number() - b.number()) })
+}
+
+// pageOf cuts the part of all that the request's paging parameters ask for and
+// returns the paging members of the answer with it: by NextToken and
+// MaxResults when one of them is given, else by PageNumber and PageSize.
+func pageOf[T numbered](q *call, all []T) ([]T, obj, *apiError) {
+	if !q.has("NextToken") && !q.has("MaxResults") {
+		number, size := q.num("PageNumber", 1), q.num("PageSize", 10)
+		if number < 1 || size < 1 || size > 100 {
+			return nil, nil, refuse(400, "InvalidParameter", "PageNumber starts at 1, and PageSize is between 1 and 100.")
+		}
+		from := min((number-1)*size, len(all))
+		part := all[from:min(from+size, len(all))]
+		return part, obj{"PageNumber": number, "PageSize": size, "TotalCount": len(all), "NextToken": ""}, nil
+	}
+	// Below 10 the cloud takes 10, above 100 it takes 100.
+	size := min(max(q.num("MaxResults", 10), 10), 100)
+	var after int64
+	if t := q.str("NextToken"); t != "" {
+		plain, err := base64.RawURLEncoding.DecodeString(t)
+		action, seq, _ := strings.Cut(string(plain), ":")
+		after, _ = strconv.ParseInt(seq, 10, 64)
+		if err != nil || action != q.action.name || after == 0 {
+			return nil, nil, refuse(400, "InvalidParameter.NextToken", "The specified NextToken was not given out by %s.", q.action.name)
+		}
+	}
+	var part []T
+	next := ""
+	for _, v := range all {
+		if v.number() <= after {
+			continue
+		}
+		if len(part) == size {
+			next = base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s:%d", q.action.name, part[size-1].number()))
+			break
+		}
+		part = append(part, v)
+	}
+	// With tokens TotalCount means nothing, and the cloud says 0.
+	return part, obj{"NextToken": next, "MaxResults": size, "PageNumber": 0, "PageSize": 0, "TotalCount": 0}, nil
+}
+
+// oneOf reports whether v is in the comma-separated list; an empty list holds
+// everything.
+func oneOf(v, list string) bool {
+	if list == "" {
+		return true
+	}
+	for item := range strings.SplitSeq(list, ",") {
+		if strings.TrimSpace(item) == v {
+			return true
+		}
+	}
+	return false
+}
+
+// like matches a name with the wildcard * at either end.
+func like(name, pattern string) bool {
+	if pattern == "" {
+		return true
+	}
+	core := strings.Trim(pattern, "*")
+	head, tail := strings.HasPrefix(pattern, "*"), strings.HasSuffix(pattern, "*")
+	switch {
+	case head && tail:
+		return strings.Contains(name, core)
+	case head:
+		return strings.HasSuffix(name, core)
+	case tail:
+		return strings.HasPrefix(name, core)
+	}
+	return name == pattern
+}
