@@ -80,6 +80,9 @@ type Inventory struct {
 	Java        []Java             `json:"java"`
 	Containers  []Container        `json:"containers"`
 	Units       []Unit             `json:"units"`
+
+	owners map[string]owner // by socket inode
+	clock  int64            // the host's, Unix seconds
 }
 
 // OS identifies the distribution.

@@ -246,4 +246,3 @@ func (r *rig) dial(t *testing.T) *remote.Conn {
 	t.Cleanup(func() { c.Close(); d.Close() })
 	return c
 }
-

@@ -1,0 +1,201 @@
+package hostinv
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+//go:embed script.sh
+var scriptText string
+
+// sectionNames are the sections in the order they are collected. Never
+// written to.
+var sectionNames = []string{
+	SectionOS, SectionKernel, SectionBoot, SectionUptime, SectionHost, SectionListeners,
+	SectionOwners, SectionJava, SectionDocker, SectionContainers, SectionUnits,
+}
+
+// inspectFormat gives one JSON array a line. It takes no environment
+// variables, commands or mounts: they can hold secrets.
+const inspectFormat = `[{{json .Id}},{{json .Name}},{{json .Config.Image}},{{json .Image}},` +
+	`{{json .State.Status}},{{json .State.ExitCode}},{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},` +
+	`{{json .HostConfig.RestartPolicy.Name}},` +
+	`{{with .Config.Labels}}[{{json (index . "com.docker.compose.project")}},{{json (index . "com.docker.compose.service")}},` +
+	`{{json (index . "com.docker.compose.container-number")}},{{json (index . "com.docker.compose.project.working_dir")}},` +
+	`{{json (index . "com.docker.compose.project.config_files")}}]{{else}}[]{{end}},` +
+	`{{json .HostConfig.PortBindings}},{{json .NetworkSettings.Ports}}]`
+
+// script returns the text sent to a host, with its mark.
+func script(mark string) string {
+	return strings.NewReplacer("@MARK@", mark, "@FORMAT@", inspectFormat, "@SECTIONS@", strings.Join(sectionNames, " ")).Replace(scriptText)
+}
+
+const (
+	shellCommand   = "/bin/sh -s"
+	defaultMaxSize = 64 << 20
+	maxSection     = 8388608 // as in the script
+	maxTable       = 262144  // as in the script
+	maxNoise       = 4 << 10
+)
+
+// errTooMuch ends a collection that brings more than asked for.
+var errTooMuch = errors.New("the host sent more than the limit")
+
+// limitWriter keeps up to left bytes.
+type limitWriter struct {
+	buf  bytes.Buffer
+	left int64
+}
+
+func (w *limitWriter) Write(p []byte) (int, error) {
+	if int64(len(p)) > w.left {
+		w.buf.Write(p[:w.left])
+		w.left = 0
+		return 0, errTooMuch
+	}
+	w.left -= int64(len(p))
+	return w.buf.Write(p)
+}
+
+func collect(ctx context.Context, h Host, o Options) (*Inventory, error) {
+	var raw [16]byte
+	rand.Read(raw[:]) // never fails
+	mark := hex.EncodeToString(raw[:])
+	if o.MaxOutput <= 0 {
+		o.MaxOutput = defaultMaxSize
+	}
+	out, stderr := &limitWriter{left: o.MaxOutput}, &limitWriter{left: 8 << 10}
+	begin := time.Now()
+	err := h.Run(ctx, shellCommand, strings.NewReader(script(mark)), out, lenient{stderr})
+	if err != nil && !ran(err) {
+		return nil, fmt.Errorf("cannot collect the inventory: %w", err)
+	}
+	inv, framed := parseStream(out.buf.Bytes(), mark)
+	if !framed {
+		said := strings.TrimSpace(inv.Noise + "\n" + stderr.buf.String())
+		said = strings.ReplaceAll(said, mark, "…")
+		if err == nil {
+			err = errors.New("exit status 0")
+		}
+		return nil, fmt.Errorf("cannot collect the inventory: the login shell did not run %s (%w); it printed %q; "+
+			"check the login shell and its start files on the host", shellCommand, err, clip(said, 300))
+	}
+	inv.CollectedAt = begin.UTC().Truncate(time.Millisecond)
+	if inv.clock != 0 {
+		// The script's clock was read somewhere between begin and now.
+		mid := begin.Add(time.Since(begin) / 2)
+		inv.ClockSkew = time.Unix(inv.clock, 0).Sub(mid.Truncate(time.Second))
+	}
+	return inv, nil
+}
+
+// ran reports whether err says that the command ran and failed.
+func ran(err error) bool {
+	var s interface{ ExitStatus() int }
+	return errors.As(err, &s)
+}
+
+// lenient drops what does not fit: standard error only serves messages.
+type lenient struct{ w io.Writer }
+
+func (l lenient) Write(p []byte) (int, error) {
+	l.w.Write(p)
+	return len(p), nil
+}
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}
+
+// bootCommand and the next one use what the collector uses, nothing else.
+const bootCommand = "cat /proc/sys/kernel/random/boot_id"
+
+func readBootID(ctx context.Context, h Host) (string, error) {
+	out := &limitWriter{left: 4 << 10}
+	if err := h.Run(ctx, bootCommand, nil, out, nil); err != nil {
+		return "", fmt.Errorf("cannot read the boot ID: %w", err)
+	}
+	id, ok := bootID(out.buf.String())
+	if !ok {
+		return "", fmt.Errorf("cannot read the boot ID: the host answered %q", clip(out.buf.String(), 100))
+	}
+	return id, nil
+}
+
+// bootID takes the last line, as a login shell may print before it, and
+// checks its form.
+func bootID(s string) (string, bool) {
+	s = strings.TrimSpace(s)
+	if i := strings.LastIndexByte(s, '\n'); i >= 0 {
+		s = s[i+1:]
+	}
+	if len(s) != 36 {
+		return "", false
+	}
+	for i := 0; i < len(s); i++ {
+		switch {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if s[i] != '-' {
+				return "", false
+			}
+		case !strings.ContainsRune("0123456789abcdef", rune(s[i])):
+			return "", false
+		}
+	}
+	return s, true
+}
+
+// The last line proves that the tables are whole.
+const connectionsCommand = `cat /proc/net/tcp && if [ -r /proc/net/tcp6 ]; then cat /proc/net/tcp6; fi && echo upgradectl-end`
+
+func listConnections(ctx context.Context, h Host) ([]Connection, error) {
+	out := &limitWriter{left: defaultMaxSize}
+	if err := h.Run(ctx, connectionsCommand, nil, out, nil); err != nil {
+		return nil, fmt.Errorf("cannot list the connections: %w", err)
+	}
+	text, ok := strings.CutSuffix(strings.TrimRight(out.buf.String(), "\n"), "upgradectl-end")
+	if !ok {
+		return nil, errors.New("cannot list the connections: the host's answer is cut off")
+	}
+	list := []Connection{}
+	header := false
+	for _, line := range strings.Split(text, "\n") {
+		if strings.Contains(line, "local_address") {
+			header = true
+			continue
+		}
+		s, ok := parseSocket(line)
+		if !header || strings.TrimSpace(line) == "" {
+			continue // printed by the login shell, or between the tables
+		}
+		if !ok {
+			return nil, fmt.Errorf("cannot list the connections: line %q cannot be read", clip(line, 120))
+		}
+		if s.state == stateListen {
+			continue
+		}
+		name := stateNames[s.state]
+		if name == "" {
+			name = fmt.Sprintf("%02X", s.state)
+		}
+		list = append(list, Connection{
+			LocalIP: s.local.Addr().Unmap().String(), LocalPort: int(s.local.Port()),
+			RemoteIP: s.remote.Addr().Unmap().String(), RemotePort: int(s.remote.Port()), State: name,
+		})
+	}
+	if !header {
+		return nil, errors.New("cannot list the connections: the host's answer holds no table")
+	}
+	return list, nil
+}

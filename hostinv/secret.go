@@ -1,0 +1,45 @@
+package hostinv
+
+import (
+	"regexp"
+	"strings"
+)
+
+// hidden stands for a value that was taken out.
+const hidden = "[hidden]"
+
+var (
+	// secretWord is what names of secrets contain.
+	secretWord = `(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credential|api[-_.]?key|access[-_.]?key|private[-_.]?key|encrypt[-_.]?key|auth)`
+
+	// secretValue finds NAME= or NAME: (as in JSON) with such a name; all
+	// that follows in the argument is taken out.
+	secretValue = regexp.MustCompile(`(?i)` + secretWord + `[a-z0-9_.\-\]]*["']?\s*[=:]`)
+
+	// secretOption is an option whose value is the next argument.
+	secretOption = regexp.MustCompile(`(?i)^--?[a-z0-9_.\-]*` + secretWord + `[a-z0-9_.\-]*$`)
+
+	// urlUser finds the password in SCHEME://USER:PASSWORD@HOST.
+	urlUser = regexp.MustCompile(`(://[^/\s:@]*:)[^/\s@]*@`)
+)
+
+// redactArgs returns args without the values that look like secrets. It
+// would rather hide too much.
+func redactArgs(args []string) []string {
+	out := make([]string, len(args))
+	hide := false
+	for i, a := range args {
+		switch {
+		case hide && !strings.HasPrefix(a, "--"):
+			out[i] = hidden
+		default:
+			a = urlUser.ReplaceAllString(a, "${1}"+hidden+"@")
+			if m := secretValue.FindStringIndex(a); m != nil && m[1] < len(a) {
+				a = a[:m[1]] + hidden
+			}
+			out[i] = a
+		}
+		hide = i > 0 && secretOption.MatchString(a)
+	}
+	return out
+}
