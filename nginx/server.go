@@ -277,9 +277,9 @@ func (s *Server) workers(ctx context.Context, pidFile string) ([]Worker, error) 
 // still has the bytes the change was made from; tests again; reloads and waits
 // for new workers. Whatever fails, all files are put back and tested, and nginx
 // is reloaded once more if it had been, also when ctx has ended meanwhile; the
-// error is an *ApplyError then. Files that have their new bytes already count
-// as written, so that an Apply that was cut off can be repeated. An empty change
-// does nothing.
+// error is an *ApplyError then. Files that have their new bytes already are left,
+// so that an Apply that was cut off can be repeated. An empty change does
+// nothing.
 //
 // A file is replaced by renaming: links to it are followed, owner, mode and
 // SELinux label are kept, other hard links stay with the old content.
@@ -324,10 +324,14 @@ func (s *Server) put(ctx context.Context, files []FileChange) (*Applied, error) 
 	}
 	var written []FileChange // also those of which only the attempt is known
 	for _, f := range todo {
-		written = append(written, f.FileChange)
-		if err = s.swap(ctx, f); err != nil {
-			break
+		if err = s.swap(ctx, f); err == nil {
+			written = append(written, f.FileChange)
+			continue
 		}
+		if _, untouched := errors.AsType[*DriftError](err); !untouched {
+			written = append(written, f.FileChange)
+		}
+		break
 	}
 	var workers []Worker
 	reloaded := false
@@ -340,6 +344,9 @@ func (s *Server) put(ctx context.Context, files []FileChange) (*Applied, error) 
 	}
 	if err == nil {
 		return &Applied{Files: slices.Clone(files), Workers: workers}, nil
+	}
+	if len(written) == 0 {
+		return nil, err
 	}
 	return nil, &ApplyError{Err: err, PutBack: s.putBack(ctx, written, reloaded)}
 }
@@ -445,9 +452,6 @@ func (s *Server) swap(ctx context.Context, f onDisk) error {
 // putBack gives files their bytes from before, tests, and reloads if the failed
 // change had been reloaded. It runs on when the caller's context has ended.
 func (s *Server) putBack(ctx context.Context, files []FileChange, reload bool) error {
-	if len(files) == 0 {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
 	defer cancel()
 	back := make([]FileChange, len(files))

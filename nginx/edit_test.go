@@ -1,0 +1,438 @@
+package nginx_test
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
+	"github.com/upgradectl/upgradectl/nginx"
+)
+
+const (
+	addr  = "172.31.0.90"
+	other = "172.31.0.91"
+)
+
+func load(t testing.TB, files nginx.MapFS) *nginx.Tree {
+	t.Helper()
+	tree, err := nginx.Load(context.Background(), files, "nginx.conf")
+	require.NoError(t, err)
+	return tree
+}
+
+// one is a tree of one file, whose content is that of the http block: an http
+// block around it is put on its first and last line.
+func one(t testing.TB, http string) *nginx.Tree {
+	return load(t, nginx.MapFS{"nginx.conf": []byte("events{}http{" + http + "}")})
+}
+
+func body(t testing.TB, c *nginx.Change) string {
+	t.Helper()
+	require.Len(t, c.Files(), 1)
+	text, ok := strings.CutPrefix(string(c.Files()[0].After), "events{}http{")
+	require.True(t, ok)
+	return strings.TrimSuffix(text, "}")
+}
+
+// disableRows: what Disable of addr under tag T makes of an http block.
+var disableRows = []struct {
+	name, before, after string
+	refused             error
+}{
+	{name: "one of two",
+		before: "\nupstream u {\n\tserver 172.31.0.90:8080 weight=2; # blue\n\tserver 172.31.0.9:8080;\n}\n",
+		after:  "\nupstream u {\n\t#upgradectl:off(T) server 172.31.0.90:8080 weight=2; # blue\n\tserver 172.31.0.9:8080;\n}\n"},
+	{name: "CRLF",
+		before: "\r\nupstream u {\r\n  server 172.31.0.90:8080;\r\n  server b.invalid;\r\n}\r\n",
+		after:  "\r\nupstream u {\r\n  #upgradectl:off(T) server 172.31.0.90:8080;\r\n  server b.invalid;\r\n}\r\n"},
+	{name: "several on a line",
+		before: "upstream u { server 172.31.0.90:1; server 172.31.0.90:2; server 10.0.0.1; }\n",
+		after:  "upstream u { #upgradectl:off(T,nl) server 172.31.0.90:1;\n #upgradectl:off(T,nl) server 172.31.0.90:2;\n server 10.0.0.1; }\n"},
+	{name: "several on a line, CRLF",
+		before: "\r\nupstream u { server 172.31.0.90:1;server 10.0.0.1; }\r\n",
+		after:  "\r\nupstream u { #upgradectl:off(T,nl) server 172.31.0.90:1;\r\nserver 10.0.0.1; }\r\n"},
+	{name: "over several lines",
+		before: "\nupstream u {\n\tserver 172.31.0.90:8080 # a\n\n\t\tweight=2\n\t\tmax_fails=3; server 10.0.0.1;\n}\n",
+		after:  "\nupstream u {\n\t#upgradectl:off(T,nl) server 172.31.0.90:8080 # a\n\n\t\t#upgradectl:off+(T) weight=2\n\t\t#upgradectl:off+(T) max_fails=3;\n server 10.0.0.1;\n}\n"},
+	{name: "quoted",
+		before: "upstream u {\nserver \"172.31.0.90:80\";\nserver 10.0.0.1;\n}",
+		after:  "upstream u {\n#upgradectl:off(T) server \"172.31.0.90:80\";\nserver 10.0.0.1;\n}"},
+	{name: "other ways to write it",
+		before: "upstream u {\nserver 0xac1f005a;\nserver 172.31.90;\nserver 172.31.000.090;\nserver 10.0.0.1;\n}",
+		after:  "upstream u {\n#upgradectl:off(T) server 0xac1f005a;\n#upgradectl:off(T) server 172.31.90;\n#upgradectl:off(T) server 172.31.000.090;\nserver 10.0.0.1;\n}"},
+	{name: "backup is enough beside another",
+		before: "upstream u {\nserver 172.31.0.90 backup;\nserver 10.0.0.1;\n}",
+		after:  "upstream u {\n#upgradectl:off(T) server 172.31.0.90 backup;\nserver 10.0.0.1;\n}"},
+	{name: "down already",
+		before: "upstream u {\nserver 172.31.0.90 down;\nserver 10.0.0.1;\n}",
+		after:  "upstream u {\nserver 172.31.0.90 down;\nserver 10.0.0.1;\n}"},
+	{name: "last server", before: "upstream u {\nserver 172.31.0.90;\n}", refused: nginx.ErrLastServer},
+	{name: "both servers", before: "upstream u {\nserver 172.31.0.90:1;\nserver 172.31.0.90:2;\n}", refused: nginx.ErrLastServer},
+	{name: "only backup left", before: "upstream u {\nserver 172.31.0.90;\nserver 10.0.0.1 backup;\n}", refused: nginx.ErrOnlyBackupLeft},
+	{name: "only down left", before: "upstream u {\nserver 172.31.0.90;\nserver 10.0.0.1 down;\n}", refused: nginx.ErrOnlyDownLeft},
+	{name: "direct pass", before: "server { location / { proxy_pass http://172.31.0.90:8080; } }", refused: nginx.ErrDirectPass},
+	{name: "variable", before: "server { set $b 172.31.0.90; location / { proxy_pass http://$b; } }", refused: nginx.ErrDirectPass},
+	{name: "too long", before: "upstream u {\nserver 172.31.0.90 " + strings.Repeat("weight=1 ", 455) + ";\nserver 10.0.0.1;\n}", refused: nginx.ErrTooLong},
+	{name: "other tag", before: "upstream u {\n#upgradectl:off(X) server 172.31.0.90;\nserver 10.0.0.1;\n}", refused: nginx.ErrOtherTag},
+	{name: "damaged", before: "upstream u {\n#upgradectl:off(T) server 172.31.0.90\nserver 10.0.0.1;\n}", refused: nginx.ErrMarkerDamaged},
+}
+
+func TestDisable(t *testing.T) {
+	for _, row := range disableRows {
+		t.Run(row.name, func(t *testing.T) {
+			tree := one(t, row.before)
+			c, err := tree.Disable(nginx.Query{Host: addr}, "T")
+			if row.refused != nil {
+				require.ErrorIs(t, err, row.refused)
+				var refused *nginx.RefusedError
+				require.ErrorAs(t, err, &refused)
+				assert.NotZero(t, refused.Refusals[0].Line)
+				return
+			}
+			require.NoError(t, err)
+			if row.before == row.after {
+				assert.True(t, c.Empty())
+				assert.NotEmpty(t, c.Already)
+				return
+			}
+			assert.Equal(t, row.after, body(t, c))
+			there, err := tree.With(c)
+			require.NoError(t, err)
+			again, err := there.Disable(nginx.Query{Host: addr}, "T")
+			require.NoError(t, err)
+			assert.True(t, again.Empty(), "twice is once")
+			back, err := there.Restore("T")
+			require.NoError(t, err)
+			assert.Equal(t, row.before, body(t, back))
+			none, err := there.Restore("U")
+			require.NoError(t, err)
+			assert.True(t, none.Empty(), "another tag")
+			assert.Equal(t, c.Files()[0].Before, c.Inverse().Files()[0].After)
+		})
+	}
+}
+
+// addRows: what AddServer of other like addr under tag T makes of an http block.
+var addRows = []struct {
+	name, before, after string
+	refused             error
+}{
+	{name: "a line of its own",
+		before: "\nupstream u {\n\tserver 172.31.0.90:8080 weight=2; # blue\n\tserver 10.0.0.1;\n}\n",
+		after:  "\nupstream u {\n\tserver 172.31.0.90:8080 weight=2; # blue\n\tserver 172.31.0.91:8080 weight=2; #upgradectl:add(T)\n\tserver 10.0.0.1;\n}\n"},
+	{name: "CRLF, default port, quoted",
+		before: "\r\nupstream u {\r\n  server '172.31.0.90';\r\n}\r\n",
+		after:  "\r\nupstream u {\r\n  server '172.31.0.90';\r\n  server '172.31.0.91'; #upgradectl:add(T)\r\n}\r\n"},
+	{name: "among others on a line",
+		before: "upstream u { server 172.31.0.90:1; server 10.0.0.1; }\n",
+		after:  "upstream u { server 172.31.0.90:1; server 172.31.0.91:1; #upgradectl:add(T,nl)\n server 10.0.0.1; }\n"},
+	{name: "over several lines",
+		before: "\nupstream u {\n  server 172.31.0.90:1\n     weight=3;\n}\n",
+		after:  "\nupstream u {\n  server 172.31.0.90:1\n     weight=3;\n  server 172.31.0.91:1\n     weight=3; #upgradectl:add(T)\n}\n"},
+	{name: "there already", before: "upstream u {\nserver 172.31.0.90;\nserver 172.31.0.91:80;\n}", refused: nginx.ErrExists},
+	{name: "nothing like it", before: "upstream u {\nserver 10.0.0.1;\n}"},
+	{name: "marked down", before: "upstream u {\nserver 172.31.0.90 down;\nserver 10.0.0.1;\n}"},
+}
+
+func TestAddServer(t *testing.T) {
+	for _, row := range addRows {
+		t.Run(row.name, func(t *testing.T) {
+			tree := one(t, row.before)
+			c, err := tree.AddServer(nginx.Query{Host: addr}, other, "T")
+			if row.refused != nil {
+				require.ErrorIs(t, err, row.refused)
+				return
+			}
+			require.NoError(t, err)
+			if row.after == "" {
+				assert.True(t, c.Empty())
+				return
+			}
+			assert.Equal(t, row.after, body(t, c))
+			there, err := tree.With(c)
+			require.NoError(t, err)
+			again, err := there.AddServer(nginx.Query{Host: addr}, other, "T")
+			require.NoError(t, err)
+			assert.True(t, again.Empty(), "twice is once")
+			assert.NotEmpty(t, again.Already)
+			back, err := there.RemoveAdded("T")
+			require.NoError(t, err)
+			assert.Equal(t, row.before, body(t, back))
+
+			// The order of the procedure: add, disable, restore, remove.
+			off, err := there.Disable(nginx.Query{Host: addr}, "D")
+			require.NoError(t, err)
+			shifted, err := there.With(off)
+			require.NoError(t, err)
+			_, err = shifted.RemoveAdded("T")
+			if strings.Contains(row.before, "10.0.0.1") {
+				assert.NoError(t, err)
+			} else {
+				assert.ErrorIs(t, err, nginx.ErrLastServer)
+			}
+			on, err := shifted.Restore("D")
+			require.NoError(t, err)
+			back2, err := shifted.With(on)
+			require.NoError(t, err)
+			last, err := back2.RemoveAdded("T")
+			require.NoError(t, err)
+			assert.Equal(t, row.before, body(t, last))
+		})
+	}
+}
+
+func TestAddServerAtTheEndOfAFile(t *testing.T) {
+	for _, servers := range []string{"server 172.31.0.90;", "  server 172.31.0.90; # x", "server 10.0.0.1;\r\nserver 172.31.0.90;", "server 172.31.0.90;\r"} {
+		files := nginx.MapFS{"nginx.conf": []byte("events{}http{upstream u{include s;}}"), "s": []byte(servers)}
+		tree := load(t, files)
+		c, err := tree.AddServer(nginx.Query{Host: addr}, other+":81", "T")
+		require.NoError(t, err)
+		there, err := tree.With(c)
+		require.NoError(t, err)
+		refs := there.Refs(nginx.Query{Host: other})
+		require.Len(t, refs, 1)
+		assert.Equal(t, 81, refs[0].Port)
+		assert.Equal(t, "T", refs[0].Tag)
+		back, err := there.RemoveAdded("T")
+		require.NoError(t, err)
+		assert.Equal(t, servers, string(back.Files()[0].After))
+	}
+}
+
+func TestReplace(t *testing.T) {
+	tree := one(t, `
+upstream u { server 172.31.0.90:8080; server 10.0.0.1; }
+map $host $m { default 172.31.0.90:8080; a "http://172.31.0.90:8080/x"; }
+map $host $unused { default 172.31.0.90; }
+server {
+	set $b 172.31.0.90;
+	location / { proxy_pass http://172.31.0.90:8080; }
+	location /a { proxy_pass "https://172.31.0.90/uri?x=$arg_x"; }
+	location /b { proxy_pass http://$b:8080; }
+	location /c { proxy_pass http://$m; }
+	location /d { fastcgi_pass 172.31.0.90:9000; }
+	location /e { proxy_pass http://172.31.0.90:8080$request_uri; }
+	location /f { proxy_pass http://172.31.0.9:8080; }
+}
+`)
+	c, err := tree.Replace(nginx.Query{Host: addr}, other, "T")
+	require.NoError(t, err)
+	got := body(t, c)
+	assert.Equal(t, 7, strings.Count(got, other), got)
+	assert.Contains(t, got, "server 172.31.0.90:8080;", "upstreams are left alone")
+	assert.Contains(t, got, `"https://172.31.0.91/uri?x=$arg_x"`)
+	assert.Contains(t, got, `$unused { default 172.31.0.90; }`)
+	assert.Len(t, c.Warnings, 1, "the unused variable")
+	assert.Equal(t, c.Files()[0].Before, c.Inverse().Files()[0].After)
+
+	// Both together: what the procedure does with a host that stands in both.
+	there, err := tree.With(c)
+	require.NoError(t, err)
+	off, err := there.Disable(nginx.Query{Host: addr}, "T")
+	require.NoError(t, err)
+	both, err := nginx.Merge(c, off)
+	require.NoError(t, err)
+	assert.Equal(t, off.Files()[0].After, both.Files()[0].After)
+	assert.Equal(t, c.Files()[0].Before, both.Files()[0].Before)
+	assert.Len(t, both.Edits(), 8)
+	assert.Equal(t, both.Files()[0].Before, both.Inverse().Files()[0].After)
+
+	only8080, err := tree.Replace(nginx.Query{Host: addr, Port: 9000}, "::1", "T")
+	require.NoError(t, err)
+	assert.Contains(t, body(t, only8080), "fastcgi_pass [::1]:9000;")
+	assert.Len(t, only8080.Edits(), 1)
+}
+
+func TestDisableCountsEveryInclude(t *testing.T) {
+	files := nginx.MapFS{
+		"nginx.conf": []byte("events{}\nhttp{\nupstream a{include s.conf;}\nupstream b{include s.conf;server 10.0.0.1;}\nupstream c{include s.conf;}\n}\n"),
+		"s.conf":     []byte("server 172.31.0.90:8080;\n"),
+	}
+	tree := load(t, files)
+	refs := tree.Refs(nginx.Query{Host: addr})
+	require.Len(t, refs, 1)
+	assert.Equal(t, 3, refs[0].Uses)
+	_, err := tree.Disable(nginx.Query{Host: addr}, "T")
+	var refused *nginx.RefusedError
+	require.ErrorAs(t, err, &refused)
+	assert.Len(t, refused.Refusals, 2, "upstreams a and c")
+}
+
+func TestMerge(t *testing.T) {
+	tree := one(t, "\nupstream u {\n\tserver 172.31.0.90:1;\n\tserver 172.31.0.90:2;\n}\n")
+	a, err := tree.Disable(nginx.Query{Host: addr, Port: 1}, "T")
+	require.NoError(t, err)
+	b, err := tree.Disable(nginx.Query{Host: addr, Port: 2}, "T")
+	require.NoError(t, err)
+	_, err = nginx.Merge(a, b)
+	assert.ErrorIs(t, err, nginx.ErrLastServer)
+	add, err := tree.AddServer(nginx.Query{Host: addr, Port: 1}, other, "T")
+	require.NoError(t, err)
+	all, err := nginx.Merge(add, b)
+	require.NoError(t, err)
+	assert.Equal(t, "\nupstream u {\n\tserver 172.31.0.90:1;\n\tserver 172.31.0.91:1; #upgradectl:add(T)\n\t#upgradectl:off(T) server 172.31.0.90:2;\n}\n", body(t, all))
+}
+
+func TestRestoreKeepsAPersonsEdit(t *testing.T) {
+	tree := one(t, "\nupstream u {\n#upgradectl:off(T) server 172.31.0.90 weight=7; # mine\nserver 10.0.0.1;\n}\n")
+	c, err := tree.Restore("T")
+	require.NoError(t, err)
+	assert.Equal(t, "\nupstream u {\nserver 172.31.0.90 weight=7; # mine\nserver 10.0.0.1;\n}\n", body(t, c))
+}
+
+func TestWarnings(t *testing.T) {
+	tree := one(t, "\nupstream u {\nip_hash;\nserver 172.31.0.90;\nserver 10.0.0.1;\nserver web90;\n}\nserver { location / { proxy_pass http://$arg_to; } }")
+	c, err := tree.Disable(nginx.Query{Host: addr}, "T")
+	require.NoError(t, err)
+	all := strings.Join(c.Warnings, "\n")
+	assert.Contains(t, all, "ip_hash")
+	assert.Contains(t, all, "web90")
+	assert.Contains(t, all, "$arg_to")
+}
+
+func TestDiff(t *testing.T) {
+	tree := one(t, "\nupstream u {\n\tserver 172.31.0.90:8080;\n\tserver 10.0.0.1;\n\n\n\n\n\n}\nupstream v {\n\tserver 172.31.0.90:8081;\n\tserver 10.0.0.1;\n}\n")
+	c, err := tree.Disable(nginx.Query{Host: addr}, "T")
+	require.NoError(t, err)
+	assert.Equal(t, `--- nginx.conf
++++ nginx.conf
+@@ -1,6 +1,6 @@
+ events{}http{
+ upstream u {
+-	server 172.31.0.90:8080;
++	#upgradectl:off(T) server 172.31.0.90:8080;
+ 	server 10.0.0.1;
+ 
+ 
+@@ -9,7 +9,7 @@
+ 
+ }
+ upstream v {
+-	server 172.31.0.90:8081;
++	#upgradectl:off(T) server 172.31.0.90:8081;
+ 	server 10.0.0.1;
+ }
+ }
+\ No newline at end of file
+`, c.Diff())
+}
+
+// TestEditsAsNginx shows every text before and after an edit to the real nginx,
+// and makes the refused edits by hand to see what they are refused for.
+func TestEditsAsNginx(t *testing.T) {
+	binary := testenv.Need(t, "nginx")
+	check := func(t *testing.T, http string) (string, error) {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "nginx.conf"), mainConf(dir, http))
+		out, err := exec.Command(binary, "-t", "-c", filepath.Join(dir, "nginx.conf")).CombinedOutput()
+		return string(out), err
+	}
+	resolvable := strings.NewReplacer("b.invalid", "10.0.0.2")
+	for _, row := range disableRows {
+		t.Run("disable "+row.name, func(t *testing.T) {
+			t.Parallel()
+			if row.name == "damaged" {
+				return // two lines that a person broke
+			}
+			out, err := check(t, resolvable.Replace(row.before))
+			require.NoError(t, err, "%s", out)
+			out, err = check(t, resolvable.Replace(row.after))
+			require.NoError(t, err, "%s", out)
+		})
+	}
+	for _, row := range addRows {
+		t.Run("add "+row.name, func(t *testing.T) {
+			t.Parallel()
+			out, err := check(t, row.before)
+			require.NoError(t, err, "%s", out)
+			out, err = check(t, row.after)
+			require.NoError(t, err, "%s", out)
+		})
+	}
+	for text, message := range map[string]string{
+		"upstream u {\n#server 172.31.0.90;\n}":                                                                              "no servers are inside upstream",
+		"upstream u {\n#server 172.31.0.90;\nserver 10.0.0.1 backup;\n}":                                                     "no servers in upstream",
+		"upstream u {\n#upgradectl:off(T) server 172.31.0.90 " + strings.Repeat("weight=1 ", 455) + ";\nserver 10.0.0.1;\n}": "too long parameter",
+	} {
+		out, err := check(t, text)
+		assert.Error(t, err)
+		assert.Contains(t, out, message)
+	}
+}
+
+func FuzzLossless(f *testing.F) {
+	for _, row := range disableRows {
+		f.Add([]byte(row.before))
+		f.Add([]byte(row.after))
+	}
+	for _, row := range addRows {
+		f.Add([]byte(row.before))
+		f.Add([]byte(row.after))
+	}
+	f.Add([]byte("upstream app {\r\n\tserver 172.31.0.90:8080; # blue\r\n}\r\n"))
+	f.Add([]byte("upstream u{server 172.31.0.90;server a;}server{location /{proxy_pass http://172.31.0.90:8080/x;}}"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		tree, err := nginx.Load(context.Background(), nginx.MapFS{"f": src}, "f")
+		if err != nil {
+			t.Skip() // a refusal is fine; a wrong edit is not
+		}
+		if !bytes.Equal(tree.Main().Bytes(), src) {
+			t.Fatal("an unedited file changed")
+		}
+		const tag = "fuzz-1"
+		if bytes.Contains(src, []byte(tag)) {
+			t.Skip()
+		}
+		q := nginx.Query{Host: addr}
+		there := func(c *nginx.Change, err error) *nginx.Tree {
+			if err != nil {
+				if _, ok := err.(*nginx.RefusedError); !ok {
+					t.Fatalf("an edit went wrong: %v", err)
+				}
+				return nil
+			}
+			for _, fc := range c.Inverse().Files() {
+				if !bytes.Equal(fc.After, src) {
+					t.Fatal("the inverse gives other bytes")
+				}
+			}
+			_ = c.Diff()
+			next, err := tree.With(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return next
+		}
+		back := func(from *nginx.Tree, c *nginx.Change, err error) {
+			if err != nil {
+				t.Fatalf("cannot take an edit back: %v\n%q", err, from.Main().Bytes())
+			}
+			next, err := from.With(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(next.Main().Bytes(), src) {
+				t.Fatalf("other bytes come back:\n%q\nfrom\n%q", next.Main().Bytes(), from.Main().Bytes())
+			}
+		}
+		if next := there(tree.Disable(q, tag)); next != nil {
+			if again, err := next.Disable(q, tag); err != nil || !again.Empty() {
+				t.Fatalf("twice is not once: %v", err)
+			}
+			c, err := next.Restore(tag)
+			back(next, c, err)
+		}
+		if next := there(tree.AddServer(q, other, tag)); next != nil {
+			c, err := next.RemoveAdded(tag)
+			back(next, c, err)
+		}
+		there(tree.Replace(q, other, tag))
+	})
+}
