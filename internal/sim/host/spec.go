@@ -38,11 +38,11 @@ type Spec struct {
 	UpdateRelease string // release after yum update; empty = unchanged
 	UpdateKernel  string // kernel that yum update installs; empty = none
 
-	Files     map[string]File // by absolute path; missing parents are made
-	Users     []User          // root exists always
-	Packages  []string        // more packages, "name-version-release.arch"
-	Units     []Unit
-	Compose   []string    // directories whose docker-compose.yml was brought up
+	Files    map[string]File // by absolute path; missing parents are made
+	Users    []User          // root exists always
+	Packages []string        // more packages, "name-version-release.arch"
+	Units    []Unit
+	Compose  []string // directories whose docker-compose.yml was brought up
 
 	Containers []Container
 	Processes  []Process          // started by hand before the first look: a reboot loses them
@@ -107,7 +107,8 @@ type Process struct {
 	// must not block.
 	OnExit func()
 
-	p *process
+	Unit string // systemd unit it belongs to; empty = none (Proc.Spawn fills it in)
+	p    *process
 }
 
 // A Conn is a TCP connection as the host's kernel knows it.
@@ -136,4 +137,13 @@ type Proc struct {
 
 	p     *process
 	umask fs.FileMode
+}
+
+// Spawn is Host.Spawn for a daemon that this command starts: it belongs to the
+// systemd unit the command was started for.
+func (p *Proc) Spawn(d Process) (*Process, error) {
+	if d.Unit == "" {
+		d.Unit = p.p.unit
+	}
+	return p.Host.Spawn(d)
 }

@@ -1,0 +1,253 @@
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func cmdEcho(_ context.Context, p *Proc) int {
+	fmt.Fprintln(p.Stdout, strings.Join(p.Args[1:], " "))
+	return 0
+}
+
+func cmdSha256sum(ctx context.Context, p *Proc) int {
+	f, ok := p.flags()
+	if !ok {
+		return statusUnknownFlag
+	}
+	return p.inputs(ctx, f.rest, func(name string, data []byte) {
+		fmt.Fprintf(p.Stdout, "%x  %s\n", sha256.Sum256(data), name)
+	})
+}
+
+// trSet expands a set of tr.
+func trSet(s string) ([]byte, bool) {
+	var out []byte
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '[' && strings.HasPrefix(s[i:], "[:"):
+			return nil, false
+		case c == '\\' && i+1 < len(s):
+			i++
+			switch s[i] {
+			case 'n':
+				c = '\n'
+			case 't':
+				c = '\t'
+			case 'r':
+				c = '\r'
+			case '0', '1', '2', '3', '4', '5', '6', '7':
+				end := i + 1
+				for end < len(s) && end < i+3 && s[end] >= '0' && s[end] <= '7' {
+					end++
+				}
+				n, err := strconv.ParseUint(s[i:end], 8, 8)
+				if err != nil {
+					return nil, false
+				}
+				c, i = byte(n), end-1
+			default:
+				c = s[i]
+			}
+		case c == '-' && len(out) > 0 && i+1 < len(s) && s[i+1] > out[len(out)-1]:
+			for b := int(out[len(out)-1]) + 1; b < int(s[i+1]); b++ {
+				out = append(out, byte(b))
+			}
+			continue
+		}
+		out = append(out, c)
+	}
+	return out, len(out) > 0
+}
+
+func cmdTr(ctx context.Context, p *Proc) int {
+	f, ok := p.flags()
+	if !ok {
+		return statusUnknownFlag
+	}
+	if len(f.rest) != 2 {
+		return p.refusef("needs two sets")
+	}
+	from, ok1 := trSet(f.rest[0])
+	to, ok2 := trSet(f.rest[1])
+	if !ok1 || !ok2 {
+		return p.refusef("sets %q %q", f.rest[0], f.rest[1])
+	}
+	var table [256]byte
+	for i := range table {
+		table[i] = byte(i)
+	}
+	for i, c := range from {
+		table[c] = to[min(i, len(to)-1)]
+	}
+	return p.inputs(ctx, nil, func(_ string, data []byte) {
+		for i, c := range data {
+			data[i] = table[c]
+		}
+		_, _ = p.Stdout.Write(data)
+	})
+}
+
+func cmdHead(ctx context.Context, p *Proc) int {
+	f, ok := p.flags("-c=", "-n=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	bytes, lines := -1, 10
+	if s, has := f.val["-c"]; has {
+		if bytes, ok = number(s); !ok {
+			return p.refusef("-c %s", s)
+		}
+	}
+	if s, has := f.val["-n"]; has {
+		if lines, ok = number(s); !ok {
+			return p.refusef("-n %s", s)
+		}
+	}
+	return p.inputs(ctx, f.rest, func(_ string, data []byte) {
+		if bytes >= 0 {
+			_, _ = p.Stdout.Write(data[:min(bytes, len(data))])
+			return
+		}
+		n := 0
+		for line := range strings.Lines(string(data)) {
+			if n++; n > lines {
+				break
+			}
+			fmt.Fprint(p.Stdout, line)
+		}
+	})
+}
+
+func cmdWc(ctx context.Context, p *Proc) int {
+	f, ok := p.flags("-c", "-l")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if len(f.is) != 1 {
+		return p.refusef("wc wants -c or -l")
+	}
+	return p.inputs(ctx, f.rest, func(name string, data []byte) {
+		n := len(data)
+		if f.is["-l"] {
+			n = strings.Count(string(data), "\n")
+		}
+		if name == "-" {
+			fmt.Fprintln(p.Stdout, n)
+			return
+		}
+		fmt.Fprintln(p.Stdout, n, name)
+	})
+}
+
+// basicRegexp turns a simple basic regular expression into Go's syntax.
+func basicRegexp(s string) (*regexp.Regexp, error) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; c {
+		case '+', '?', '(', ')', '{', '}', '|':
+			b.WriteString("\\" + string(c))
+		case '\\':
+			if i+1 < len(s) {
+				i++
+				switch s[i] {
+				case '(', ')', '{', '}', '|', '+', '?':
+					b.WriteByte(s[i])
+				default:
+					b.WriteString("\\" + string(s[i]))
+				}
+			}
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return regexp.Compile(b.String())
+}
+
+func cmdGrep(ctx context.Context, p *Proc) int {
+	f, ok := p.flags("-c", "-q", "-F", "-x")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if len(f.rest) == 0 {
+		return p.failf(2, "no pattern")
+	}
+	pattern := f.rest[0]
+	re, err := basicRegexp(pattern)
+	if f.is["-F"] {
+		re, err = regexp.Compile(regexp.QuoteMeta(pattern))
+	}
+	if err != nil {
+		return p.refusef("pattern %q", pattern)
+	}
+	total := 0
+	status := p.inputs(ctx, f.rest[1:], func(name string, data []byte) {
+		count := 0
+		prefix := ""
+		if len(f.rest) > 2 {
+			prefix = name + ":"
+		}
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSuffix(line, "\n")
+			at := re.FindStringIndex(line)
+			if at == nil || f.is["-x"] && (at[0] != 0 || at[1] != len(line)) {
+				continue
+			}
+			count++
+			if !f.is["-c"] && !f.is["-q"] {
+				fmt.Fprintf(p.Stdout, "%s%s\n", prefix, line)
+			}
+		}
+		if f.is["-c"] && !f.is["-q"] {
+			fmt.Fprintf(p.Stdout, "%s%d\n", prefix, count)
+		}
+		total += count
+	})
+	switch {
+	case status != 0:
+		return 2
+	case total == 0:
+		return 1
+	}
+	return 0
+}
+
+func lines(data []byte) []string {
+	var out []string
+	for line := range strings.Lines(string(data)) {
+		out = append(out, strings.TrimSuffix(line, "\n"))
+	}
+	return out
+}
+
+func cmdSort(ctx context.Context, p *Proc) int {
+	f, ok := p.flags()
+	if !ok {
+		return statusUnknownFlag
+	}
+	var all []string
+	status := p.inputs(ctx, f.rest, func(_ string, data []byte) { all = append(all, lines(data)...) })
+	slices.Sort(all)
+	for _, line := range all {
+		fmt.Fprintln(p.Stdout, line)
+	}
+	return status
+}
+
+func cmdUniq(ctx context.Context, p *Proc) int {
+	f, ok := p.flags()
+	if !ok {
+		return statusUnknownFlag
+	}
+	return p.inputs(ctx, f.rest, func(_ string, data []byte) {
+		for _, line := range slices.Compact(lines(data)) {
+			fmt.Fprintln(p.Stdout, line)
+		}
+	})
+}

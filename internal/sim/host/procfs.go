@@ -1,0 +1,304 @@
+package host
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mountProc puts /proc, and the few devices scripts use, into the tree.
+func (h *Host) mountProc() {
+	h.tree.mu.Lock()
+	defer h.tree.mu.Unlock()
+	now := time.Now()
+	dev := newDir(0o755)
+	dev.kids["null"] = &node{
+		mode: fs.ModeDevice | fs.ModeCharDevice | 0o666, mtime: now,
+		gen: func() []byte { return nil }, put: func([]byte, int) {},
+	}
+	h.tree.root.kids["dev"] = dev
+	fixed := map[string]*node{
+		"uptime":  h.genFile(h.uptime),
+		"version": h.genFile(func() string { return "Linux version " + h.Kernel() + "\n" }),
+		"cmdline": h.genFile(func() string { return "BOOT_IMAGE=/boot/vmlinuz-" + h.Kernel() + " root=UUID=0 ro\n" }),
+		"loadavg": h.genFile(func() string { return "0.00 0.01 0.05 1/100 1000\n" }),
+		"mounts":  h.genFile(func() string { return "/dev/vda1 / ext4 rw,relatime 0 0\nproc /proc proc rw 0 0\n" }),
+		"net": dirOf(map[string]*node{
+			"tcp":  h.genFile(func() string { return h.netTCP(false) }),
+			"tcp6": h.genFile(func() string { return h.netTCP(true) }),
+			"udp":  h.genFile(func() string { return udpHeader + "\n" }),
+			"udp6": h.genFile(func() string { return udp6Header + "\n" }),
+		}),
+		"sys": dirOf(map[string]*node{"kernel": dirOf(map[string]*node{
+			"osrelease": h.genFile(func() string { return h.Kernel() + "\n" }),
+			"ostype":    h.genFile(func() string { return "Linux\n" }),
+			"hostname":  h.genFile(func() string { return h.spec.Hostname + "\n" }),
+			"random":    dirOf(map[string]*node{"boot_id": h.genFile(func() string { return h.BootID() + "\n" })}),
+		})}),
+	}
+	h.tree.root.kids["proc"] = &node{
+		mode: fs.ModeDir | 0o555, mtime: now,
+		look: func(name string) *node {
+			if n := fixed[name]; n != nil {
+				return n
+			}
+			pid, err := strconv.Atoi(name)
+			if err != nil || strconv.Itoa(pid) != name {
+				return nil
+			}
+			return h.procDir(pid)
+		},
+		list: func() []string {
+			names := slices.Collect(maps.Keys(fixed))
+			for _, pid := range h.pids() {
+				names = append(names, strconv.Itoa(pid))
+			}
+			slices.Sort(names)
+			return names
+		},
+	}
+}
+
+func (h *Host) genFile(text func() string) *node {
+	return &node{mode: 0o444, mtime: time.Now(), gen: func() []byte { return []byte(text()) }}
+}
+
+func dirOf(kids map[string]*node) *node {
+	return &node{
+		mode: fs.ModeDir | 0o555, mtime: time.Now(),
+		look: func(name string) *node { return kids[name] },
+		list: func() []string { return slices.Sorted(maps.Keys(kids)) },
+	}
+}
+
+// uptime is in seconds of the world.
+func (h *Host) uptime() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	up := time.Since(h.bootTime).Seconds() * h.o.Speed
+	return fmt.Sprintf("%.2f %.2f\n", up, up*1.9)
+}
+
+// procDir is /proc/PID as it is at this moment.
+func (h *Host) procDir(pid int) *node {
+	h.mu.Lock()
+	p := h.procs[pid]
+	if p == nil {
+		h.mu.Unlock()
+		return nil
+	}
+	uid, gid, ppid, cwd, exe, unit := p.cred.uid, p.cred.gid, p.ppid, p.cwd, p.exe, p.unit
+	comm, kernel := p.comm(), len(p.args) == 0 && p.title == ""
+	if kernel {
+		comm = "kthreadd"
+	}
+	cmdline := strings.Join(p.args, "\x00")
+	if cmdline != "" {
+		cmdline += "\x00"
+	}
+	if p.title != "" {
+		cmdline = p.title + "\x00"
+	}
+	started := p.start.Sub(h.bootTime).Seconds() * h.o.Speed
+	links := map[string]string{"0": "/dev/null", "1": "/dev/null", "2": "/dev/null"}
+	if kernel {
+		clear(links)
+	}
+	for i, s := range p.service {
+		links[strconv.Itoa(3+i)] = fmt.Sprintf("socket:[%d]", s.inode)
+	}
+	if len(p.args) > 0 && p.unit == "sshd.service" && p.ppid == 1 {
+		links["3"] = fmt.Sprintf("socket:[%d]", sshdInode)
+		links["4"] = fmt.Sprintf("socket:[%d]", sshdInode+1)
+	}
+	h.mu.Unlock()
+
+	file := func(mode fs.FileMode, text string) *node {
+		return &node{mode: mode, uid: uid, gid: gid, mtime: time.Now(), gen: func() []byte { return []byte(text) }}
+	}
+	link := func(target string) *node {
+		return &node{mode: fs.ModeSymlink | 0o777, uid: uid, gid: gid, mtime: time.Now(), link: target, private: true}
+	}
+	fds := map[string]*node{}
+	for n, target := range links {
+		fds[n] = link(target)
+	}
+	fd := dirOf(fds)
+	fd.mode, fd.uid, fd.gid = fs.ModeDir|0o500, uid, gid
+	kids := map[string]*node{
+		"status":  file(0o444, procStatus(comm, pid, ppid, uid, gid, kernel)),
+		"cmdline": file(0o444, cmdline),
+		"comm":    file(0o644, comm+"\n"),
+		"cgroup":  file(0o444, procCgroup(unit)),
+		"stat":    file(0o444, procStat(comm, pid, ppid, started)),
+		"cwd":     link(cwd),
+		"root":    link("/"),
+		"fd":      fd,
+	}
+	if exe != "" {
+		kids["exe"] = link(exe)
+	}
+	d := dirOf(kids)
+	d.uid, d.gid = uid, gid
+	return d
+}
+
+// escapeComm writes a command name as /proc/PID/status does.
+func escapeComm(s string) string {
+	return strings.NewReplacer("\\", "\\\\", "\n", "\\n").Replace(s)
+}
+
+func procStatus(comm string, pid, ppid, uid, gid int, kernel bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Name:\t%s\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t0\n", escapeComm(comm), pid, pid, ppid)
+	fmt.Fprintf(&b, "Uid:\t%d\t%d\t%d\t%d\nGid:\t%d\t%d\t%d\t%d\nFDSize:\t64\nGroups:\t%d\n", uid, uid, uid, uid, gid, gid, gid, gid, gid)
+	if !kernel {
+		b.WriteString("VmPeak:\t  250000 kB\nVmSize:\t  250000 kB\nVmRSS:\t   40000 kB\n")
+	}
+	b.WriteString("Threads:\t1\n")
+	return b.String()
+}
+
+// procCgroup is the cgroup v1 view of CentOS 7.
+func procCgroup(unit string) string {
+	at := "/user.slice"
+	switch {
+	case strings.HasPrefix(unit, "/"):
+		at = unit
+	case unit != "":
+		at = "/system.slice/" + unit
+	}
+	var b strings.Builder
+	for i, c := range []string{"memory", "cpuacct,cpu", "pids", "name=systemd"} {
+		fmt.Fprintf(&b, "%d:%s:%s\n", 4-i, c, at)
+	}
+	return b.String()
+}
+
+func procStat(comm string, pid, ppid int, started float64) string {
+	return fmt.Sprintf("%d (%s) S %d %d %d 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0%s\n",
+		pid, comm, ppid, pid, pid, int(started*100), strings.Repeat(" 0", 28))
+}
+
+const (
+	tcpHeader  = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+	tcp6Header = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+	udpHeader  = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             "
+	udp6Header = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops"
+
+	sshdInode = firstInode - 100
+)
+
+// socketLine is one socket of /proc/net/tcp.
+type socketLine struct {
+	local, remote netip.AddrPort
+	state         int
+	uid, inode    int
+}
+
+// netTCP is /proc/net/tcp, or tcp6. As on a real host, Java and docker-proxy
+// listen on a dual-stack socket: they and their connections are in tcp6.
+func (h *Host) netTCP(v6 bool) string {
+	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	var lines []socketLine
+	h.mu.Lock()
+	h.expireConns()
+	if h.boot != nil && h.sshdPID() != 0 {
+		if v6 {
+			lines = append(lines, socketLine{netip.AddrPortFrom(any6, 22), netip.AddrPortFrom(any6, 0), 0x0A, 0, sshdInode + 1})
+		} else {
+			lines = append(lines, socketLine{netip.AddrPortFrom(any4, 22), netip.AddrPortFrom(any4, 0), 0x0A, 0, sshdInode})
+		}
+	}
+	dual := map[int]int{}
+	for port, s := range h.services {
+		any := any4
+		if s.dual() {
+			dual[port] = s.p.cred.uid
+			any = any6
+		}
+		if s.dual() == v6 {
+			lines = append(lines, socketLine{netip.AddrPortFrom(any, uint16(port)), netip.AddrPortFrom(any, 0), 0x0A, s.p.cred.uid, s.inode})
+		}
+	}
+	for t := range h.conns {
+		uid, is6 := dual[t.conn.LocalPort]
+		if is6 != v6 {
+			continue
+		}
+		local, err1 := netip.ParseAddr(t.conn.LocalIP)
+		remote, err2 := netip.ParseAddr(t.conn.RemoteIP)
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		if v6 {
+			local, remote = netip.AddrFrom16(local.As16()), netip.AddrFrom16(remote.As16())
+		}
+		if s := h.services[t.conn.LocalPort]; s != nil {
+			uid = s.p.cred.uid
+		}
+		l := socketLine{netip.AddrPortFrom(local, uint16(t.conn.LocalPort)), netip.AddrPortFrom(remote, uint16(t.conn.RemotePort)), 0x01, uid, t.inode}
+		if !t.expires.IsZero() {
+			l.state, l.uid, l.inode = 0x06, 0, 0
+		}
+		lines = append(lines, l)
+	}
+	h.mu.Unlock()
+	slices.SortFunc(lines, func(a, b socketLine) int {
+		return cmp.Or(-cmp.Compare(a.state, b.state), a.local.Compare(b.local), a.remote.Compare(b.remote))
+	})
+	header := tcpHeader
+	if v6 {
+		header = tcp6Header
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%-149s\n", header)
+	for i, l := range lines {
+		timer, tail := "00:00000000", "1 0000000000000000 100 0 0 10 0"
+		switch l.state {
+		case 0x01:
+			tail = "1 0000000000000000 20 4 30 10 -1"
+		case 0x06:
+			timer, tail = "03:000009A4", "3 0000000000000000"
+		}
+		line := fmt.Sprintf("%4d: %s %s %02X 00000000:00000000 %s 00000000 %5d %8d %d %s",
+			i, hexAddr(l.local), hexAddr(l.remote), l.state, timer, l.uid, 0, l.inode, tail)
+		fmt.Fprintf(&out, "%-149s\n", line)
+	}
+	return out.String()
+}
+
+// hexAddr is an address as the kernel of a little-endian machine prints it:
+// each 32 bit word in host order.
+func hexAddr(a netip.AddrPort) string {
+	var b strings.Builder
+	raw := a.Addr().AsSlice()
+	for i := 0; i < len(raw); i += 4 {
+		fmt.Fprintf(&b, "%08X", binary.LittleEndian.Uint32(raw[i:]))
+	}
+	return fmt.Sprintf("%s:%04X", b.String(), a.Port())
+}
+
+// dual reports whether the service listens on [::]. Host.mu is held.
+func (s *service) dual() bool {
+	c := s.p.comm()
+	return c == "java" || c == "docker-proxy"
+}
+
+// sshdPID is the pid of the SSH server, 0 when it does not run. Host.mu is
+// held.
+func (h *Host) sshdPID() int {
+	for pid, p := range h.procs {
+		if p.unit == "sshd.service" && p.ppid == 1 && !p.gone {
+			return pid
+		}
+	}
+	return 0
+}
