@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -427,4 +429,49 @@ func TestNoCredentials(t *testing.T) {
 	_, err := ecs.New(ecs.Config{Region: "cn-hangzhou"})
 	require.ErrorIs(t, err, ecs.ErrCredentials)
 	assert.ErrorContains(t, err, "ALIBABA_CLOUD_ACCESS_KEY_ID")
+}
+
+// recorder keeps what is sent through it.
+type recorder struct {
+	mu   sync.Mutex
+	next http.RoundTripper
+	sent []url.Values
+}
+
+func (r *recorder) RoundTrip(q *http.Request) (*http.Response, error) {
+	r.mu.Lock()
+	r.sent = append(r.sent, q.URL.Query())
+	r.mu.Unlock()
+	return r.next.RoundTrip(q)
+}
+
+// What a stop must say: the account's default may be another mode, which gives
+// the instance's place away.
+func TestPowerParameters(t *testing.T) {
+	sim := cloud.New(cloud.Config{AccessKeyID: keyID, AccessKeySecret: secret})
+	defer sim.Close()
+	sim.AddInstance(cloud.Instance{ID: "i-1", PrivateIP: "172.31.0.1"})
+	rec := &recorder{next: sim.Transport()}
+	c, err := ecs.New(ecs.Config{Region: "cn-hangzhou", AccessKeyID: keyID, AccessKeySecret: secret}, ecs.WithTransport(rec))
+	require.NoError(t, err)
+	require.NoError(t, c.StopInstance(t.Context(), "i-1"))
+	last := rec.sent[len(rec.sent)-1]
+	assert.Equal(t, "StopInstance", last.Get("Action"))
+	assert.Equal(t, "KeepCharging", last.Get("StoppedMode"))
+	assert.Equal(t, "false", last.Get("ForceStop"))
+}
+
+func TestConcurrent(t *testing.T) {
+	world(t, func(t *testing.T, sim *cloud.Cloud, c *ecs.Client, _ *machines) {
+		var wg sync.WaitGroup
+		for n := range 8 {
+			wg.Go(func() {
+				_, err := c.GetInstance(t.Context(), "i-web90")
+				assert.NoError(t, err)
+				_, err = c.RunCommand(t.Context(), ecs.CommandInput{InstanceID: "i-web90", Script: "true", Token: fmt.Sprint("t", n)})
+				assert.NoError(t, err)
+			})
+		}
+		wg.Wait()
+	})
 }
