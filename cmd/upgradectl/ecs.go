@@ -19,21 +19,25 @@ import (
 
 // cloudFlags say which cloud a command works on. There is deliberately no
 // flag for credentials: they would stand in the shell's history.
-type cloudFlags struct{ region, endpoint, profile string }
+type cloudFlags struct {
+	region, endpoint, profile string
+	poll                      time.Duration
+}
 
 func (c *cloudFlags) flags(a *app, cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&c.region, "region", "", a.t("region (default: the environment's or the profile's)", "地域（默认取环境变量或配置）"))
 	f.StringVar(&c.endpoint, "endpoint", "", a.t("API endpoint; http:// on loopback only", "API 地址；http:// 仅限本机回环"))
 	f.StringVar(&c.profile, "profile", "", a.t("profile of ~/.aliyun/config.json", "~/.aliyun/config.json 中的配置名"))
+	f.DurationVar(&c.poll, "poll", 3*time.Second, a.t("time between two looks of a wait", "等待时的轮询间隔"))
 }
 
 func (c *cloudFlags) ecs() (*ecs.Client, error) {
-	return ecs.New(ecs.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile})
+	return ecs.New(ecs.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile, Poll: c.poll})
 }
 
 func (c *cloudFlags) slb() (*slb.Client, error) {
-	return slb.New(slb.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile})
+	return slb.New(slb.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile, Poll: c.poll})
 }
 
 func newECS(a *app) *cobra.Command {
