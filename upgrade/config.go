@@ -52,11 +52,10 @@ const (
 // few kilobytes; a larger one is the wrong file.
 const maxConfigSize = 1 << 20
 
-// configSections are the sections of the runbook that have a step of their
-// own and can therefore have a gate, in order. 2.2 to 2.4 are recorded
-// together with 2.1.
+// configSections are the sections of the runbook, in order: each has a step
+// and can therefore have a gate.
 var configSections = [...]string{
-	"2.1", "2.5", "2.6", "2.7",
+	"2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "2.7",
 	"3.1", "3.2", "3.3", "3.4", "3.5", "3.6", "3.7", "3.8", "3.9", "3.10", "3.11",
 	"4.1", "4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8", "4.9",
 	"5.1", "5.2", "5.3",
@@ -678,7 +677,7 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 		case n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" || n.ShortTag() == "!!bool":
 			d.at(n, path, "must be a section such as 4.1, not %s", kindOf(n))
 		case !slices.Contains(configSections[:], n.Value):
-			d.at(n, path, "%s is not a section with a step of its own; docs/transition.md lists them", quote(n.Value))
+			d.at(n, path, "%s is not a section of the procedure; docs/transition.md lists them", quote(n.Value))
 		case slices.Contains(c.Gates, n.Value):
 			d.at(n, path, "%s is listed twice", quote(n.Value))
 		default:
