@@ -11,7 +11,14 @@ import (
 // which help shows them.
 func commands() []func(*app) *cobra.Command {
 	return []func(*app) *cobra.Command{
+		newSimulate,
 		newValidate,
+		newPlan,
+		newApply,
+		newResume,
+		newRollback,
+		newStatus,
+		newReport,
 		newECS,
 		newSLB,
 		newNginx,

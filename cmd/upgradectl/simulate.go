@@ -1,0 +1,329 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/upgrade"
+)
+
+// simulation is what `upgradectl simulate` was told.
+type simulation struct {
+	speed   float64
+	keep    string
+	keepFor time.Duration
+	killAt  string
+	finish  string
+	serve   string
+	addr    string
+	world   string // hidden: serve the world of --keep in this process
+}
+
+func newSimulate(a *app) *cobra.Command {
+	var s simulation
+	cmd := &cobra.Command{
+		Use:   "simulate",
+		Short: a.t("run a whole upgrade in a simulated world: no account, no root, nothing installed", "在模拟环境中完整演练一次升级：无需账号、root 或安装任何软件"),
+		Long: a.t(`simulate builds a world (a cloud, a production host with containers and Java
+processes, two nginx hosts, a load balancer, clients that never stop), runs the
+whole procedure in it through the real client code, and ends with the figures.
+It exits 0 only if no request failed and nothing was lost or left behind.`,
+			`simulate 构建一个模拟环境（云、带容器与 Java 进程的生产主机、两台 nginx、负载均衡、
+持续不断的客户端），用真实的客户端代码执行完整流程，最后给出统计。
+只有没有任何请求失败、没有任何丢失或遗留时才返回 0。`),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			switch {
+			case s.world != "":
+				return sim.Serve(ctx, s.world, sim.Config{Speed: s.speed}, s.keepFor)
+			case s.finish != "":
+				return s.finishWorld(ctx, a)
+			case s.serve != "":
+				return s.serveCloud(ctx, a)
+			case s.keep != "":
+				return s.kept(ctx, a)
+			case s.killAt != "":
+				return usagef(a.t("--kill-at needs --keep DIR: a world that outlives the command", "--kill-at 需要与 --keep DIR 一起使用"))
+			}
+			return s.once(ctx, a)
+		},
+	}
+	fl := cmd.Flags()
+	fl.Float64Var(&s.speed, "speed", 60, a.t("how much faster than a real cloud the world's clock runs", "模拟时钟相对真实云的倍速"))
+	fl.StringVar(&s.keep, "keep", "", a.t("leave the world running in a process of its own, with an operator's files in this directory", "让模拟环境在独立进程中继续运行，并把运维文件写入该目录"))
+	fl.DurationVar(&s.keepFor, "keep-for", time.Hour, a.t("when a kept world stops by itself", "保留的模拟环境自动停止的时间"))
+	fl.StringVar(&s.killAt, "kill-at", "", a.t("with --keep: end this process by SIGKILL at STEP[:intent|effect|done]", "与 --keep 一起使用：在 步骤[:intent|effect|done] 处用 SIGKILL 结束本进程"))
+	fl.StringVar(&s.finish, "finish", "", a.t("check the world kept in this directory, print the figures, and stop it", "检查该目录中保留的模拟环境，输出统计并停止它"))
+	fl.StringVar(&s.serve, "serve", "", a.t("only serve the simulated cloud API on this loopback address, for your own tests", "只在该回环地址上提供模拟云 API，供自己的测试使用"))
+	fl.StringVar(&s.addr, "addr-file", "", a.t("with --serve: write the endpoint to this file", "与 --serve 一起使用：把端点写入该文件"))
+	fl.StringVar(&s.world, "world", "", "")
+	_ = fl.MarkHidden("world")
+	return cmd
+}
+
+// killPoint splits --kill-at. The step is checked by the run itself: an
+// unknown one would never be reached.
+func (s *simulation) killPoint() (step, at string, err error) {
+	step, at, found := strings.Cut(s.killAt, ":")
+	if !found {
+		at = "effect"
+	}
+	if step == "" || at != "intent" && at != "effect" && at != "done" {
+		return "", "", usagef("--kill-at is STEP[:intent|effect|done], not %q", s.killAt)
+	}
+	return step, at, nil
+}
+
+// observer passes events on and, at the point of --kill-at, ends this process
+// as kill -9 would: no deferred call, no last record.
+func (s *simulation) observer(a *app) (func(upgrade.Event), error) {
+	if s.killAt == "" {
+		return a.observe, nil
+	}
+	step, at, err := s.killPoint()
+	if err != nil {
+		return nil, err
+	}
+	return func(e upgrade.Event) {
+		a.observe(e)
+		if e.Step == step && e.Kind == at {
+			a.progress("%s", a.t("killed at "+s.killAt, "在 "+s.killAt+" 处被终止"))
+			if p, err := os.FindProcess(os.Getpid()); err == nil {
+				_ = p.Kill()
+			}
+			select {} // the signal ends the process; nothing may happen meanwhile
+		}
+	}, nil
+}
+
+// apply plans and runs the upgrade as an operator would, from the files.
+func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgrade.Result, error) {
+	observe, err := s.observer(a)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := upgrade.LoadConfig(op.Config)
+	if err != nil {
+		return nil, err
+	}
+	creds := &upgrade.Credentials{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret}
+	e, err := upgrade.NewEnv(cfg, creds)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	facts, err := upgrade.Discover(ctx, cfg, e)
+	if err != nil {
+		return nil, err
+	}
+	p, err := upgrade.BuildPlan(cfg, facts, time.Now(), version())
+	if err != nil {
+		return nil, err
+	}
+	stored, err := p.JSON()
+	if err != nil {
+		return nil, err
+	}
+	if s.killAt != "" {
+		if step, _, _ := s.killPoint(); !p.HasStep(step) {
+			return nil, usagef("--kill-at: the plan has no step %q", step)
+		}
+	}
+	return upgrade.Apply(ctx, filepath.Join(op.Dir, "run"), upgrade.NewRunID(time.Now()), stored,
+		upgrade.RunOptions{ApproveAll: true, Actor: "simulate", Version: version(), Observer: observe, Credentials: creds})
+}
+
+// once runs everything in this process and leaves nothing.
+func (s *simulation) once(ctx context.Context, a *app) (err error) {
+	dir, err := os.MkdirTemp("", "upgradectl-simulate-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	began := time.Now()
+	w, err := sim.New(ctx, sim.Config{Speed: s.speed})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	op, err := w.WriteOperatorFiles(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := s.apply(ctx, a, op); err != nil {
+		return runError(err)
+	}
+	figures, err := w.Finish(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	return a.figures(figures, filepath.Join(dir, "run"), began)
+}
+
+// kept runs the upgrade against a world in a process of its own.
+func (s *simulation) kept(ctx context.Context, a *app) error {
+	if _, _, err := s.killPoint(); s.killAt != "" && err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(s.keep)
+	if err != nil {
+		return err
+	}
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return &exitError{code: exitRefused, err: fmt.Errorf("cannot keep a world in %s: it is not empty", dir)}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(dir, "world.log"), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	began := time.Now()
+	world := exec.Command(self, "simulate", "--world", dir, "--speed", strconv.FormatFloat(s.speed, 'g', -1, 64), "--keep-for", s.keepFor.String())
+	world.Stdout, world.Stderr = log, log
+	detach(world)
+	if err := world.Start(); err != nil {
+		return err
+	}
+	// The world is not our child for long: it outlives us, and its end is
+	// its own business. Only a death before it is ready is ours to report.
+	died := make(chan error, 1)
+	go func() { died <- world.Wait() }()
+	remote, err := attach(ctx, dir, died)
+	if err != nil {
+		return fmt.Errorf("%w (see %s)", err, log.Name())
+	}
+	a.progress(a.t("the world runs in process %d for %s; its files are in %s", "模拟环境运行于进程 %d，保留 %s；文件位于 %s"), world.Process.Pid, s.keepFor, dir)
+	if _, err := s.apply(ctx, a, remote.Operator); err != nil {
+		return runError(err)
+	}
+	figures, err := remote.Figures(ctx)
+	if err != nil {
+		return err
+	}
+	return a.figures(figures, filepath.Join(dir, "run"), began)
+}
+
+// attach waits until the world in dir is ready.
+func attach(ctx context.Context, dir string, died <-chan error) (*sim.Remote, error) {
+	t := time.NewTicker(50 * time.Millisecond)
+	defer t.Stop()
+	for {
+		r, err := sim.Attach(dir)
+		if err == nil {
+			return r, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case err := <-died:
+			return nil, fmt.Errorf("the world's process ended: %v", err)
+		case <-t.C:
+		}
+	}
+}
+
+func (s *simulation) finishWorld(ctx context.Context, a *app) error {
+	r, err := sim.Attach(s.finish)
+	if err != nil {
+		return err
+	}
+	figures, err := r.Finish(ctx)
+	if err != nil {
+		return err
+	}
+	return a.figures(figures, filepath.Join(s.finish, "run"), figures.Since)
+}
+
+func (s *simulation) serveCloud(ctx context.Context, a *app) error {
+	return sim.ServeCloud(ctx, s.serve, sim.Config{Speed: s.speed}, func(op sim.Operator) error {
+		if s.addr != "" {
+			if err := os.WriteFile(s.addr, []byte(op.Endpoint+"\n"), 0o600); err != nil {
+				return err
+			}
+		}
+		return a.result(op, func(w io.Writer) {
+			fmt.Fprintf(w, "%s\nALIBABA_CLOUD_ACCESS_KEY_ID=%s\nALIBABA_CLOUD_ACCESS_KEY_SECRET=%s\nALIBABA_CLOUD_REGION_ID=%s\n", op.Endpoint, op.AccessKeyID, op.AccessKeySecret, op.Region)
+		})
+	})
+}
+
+// simulated is the result of a simulation.
+type simulated struct {
+	Outcome         string   `json:"outcome"`
+	Requests        int64    `json:"requests"`
+	Failed          int64    `json:"failed"`
+	P50             float64  `json:"p50_ms"`
+	P99             float64  `json:"p99_ms"`
+	MinHealthy      int      `json:"min_healthy"`
+	Steps           int      `json:"steps"` // done
+	Created         int      `json:"created"`
+	Leaked          int      `json:"leaked"`
+	KeptSnapshots   int      `json:"kept_snapshots"`
+	WeightsRestored bool     `json:"weights_restored"`
+	NginxRestored   bool     `json:"nginx_restored"`
+	KernelBefore    string   `json:"kernel_before"`
+	KernelAfter     string   `json:"kernel_after"`
+	Duration        float64  `json:"duration_s"`
+	Problems        []string `json:"problems"`
+}
+
+// figures prints what the world counted and judges it by how the run ended.
+func (a *app) figures(f sim.Figures, run string, began time.Time) error {
+	rep, err := upgrade.ReadReport(run)
+	if err != nil {
+		return runError(err)
+	}
+	res := simulated{
+		Outcome: rep.State, Requests: f.Requests, Failed: f.Failed, P50: f.P50, P99: f.P99, MinHealthy: f.MinHealthy, Steps: rep.Counts()["done"],
+		Created: f.Created, Leaked: f.Leaked, KeptSnapshots: f.KeptSnapshots, WeightsRestored: f.WeightsRestored, NginxRestored: f.NginxRestored,
+		KernelBefore: f.KernelBefore, KernelAfter: f.KernelAfter, Duration: time.Since(began).Seconds(), Problems: f.CheckEnd(rep.State),
+	}
+	if res.Problems == nil {
+		res.Problems = []string{}
+	}
+	if err := a.result(res, func(w io.Writer) {
+		fmt.Fprintf(w, "\n%s: %s → %s, %s\n", rep.Host, f.KernelBefore, f.KernelAfter, rep.State)
+		if rep.Reason != "" && rep.State != "succeeded" {
+			fmt.Fprintf(w, "  %s: %s\n", rep.Step, rep.Reason)
+		}
+		fmt.Fprintf(w, a.t("  requests   %d sent, %d failed; latency p50 %.1f ms, p99 %.1f ms\n", "  请求       共 %d，失败 %d；延迟 p50 %.1f ms，p99 %.1f ms\n"), f.Requests, f.Failed, f.P50, f.P99)
+		fmt.Fprintf(w, a.t("  backends   never fewer than %d healthy in a group\n", "  后端       每组健康后端最少时为 %d\n"), f.MinHealthy)
+		fmt.Fprintf(w, a.t("  steps      %d done\n", "  步骤       完成 %d\n"), res.Steps)
+		fmt.Fprintf(w, a.t("  resources  %d made, %d left behind, %d snapshots kept until their retention ends\n", "  资源       创建 %d，遗留 %d，按保留期保留快照 %d\n"), f.Created, f.Leaked, f.KeptSnapshots)
+		fmt.Fprintf(w, a.t("  restored   nginx files %t, weights %t\n", "  恢复       nginx 文件 %t，权重 %t\n"), f.NginxRestored, f.WeightsRestored)
+		fmt.Fprintf(w, a.t("  took       %.1f s\n", "  用时       %.1f 秒\n"), res.Duration)
+		for _, p := range res.Problems {
+			fmt.Fprintf(w, a.t("  PROBLEM    %s\n", "  问题       %s\n"), p)
+		}
+	}); err != nil {
+		return err
+	}
+	switch {
+	case len(res.Problems) > 0:
+		return &exitError{code: exitFailed}
+	case rep.State == "parked":
+		return &exitError{code: exitParked}
+	case rep.State != "succeeded" && rep.State != "rolled-back":
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}

@@ -1,0 +1,230 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/upgradectl/upgradectl/ecs"
+	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/nginx"
+	"github.com/upgradectl/upgradectl/slb"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
+)
+
+// Discover reads everything a plan for cfg rests on. It changes nothing. It
+// fills in what cfg leaves to discovery: the instance and its address.
+func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
+	f := &Facts{}
+	var err error
+	if cfg.OS.Strategy == StrategyScript {
+		b, err := os.ReadFile(cfg.OS.Script)
+		if err != nil {
+			return nil, &RefusedError{Host: cfg.Host, Reasons: []string{"os.script: " + err.Error()}}
+		}
+		f.Script = string(b)
+	}
+	if f.Instance, f.Disks, err = discoverInstance(ctx, cfg, e); err != nil {
+		return nil, err
+	}
+	cfg.Instance = f.Instance.ID
+	if cfg.Address == "" && len(f.Instance.PrivateIPs) > 0 {
+		cfg.Address = f.Instance.PrivateIPs[0]
+	}
+	if !slices.Contains(f.Instance.PrivateIPs, cfg.Address) {
+		return nil, &RefusedError{Host: cfg.Host, Reasons: []string{fmt.Sprintf("instance %s has the private addresses %s, not %s", f.Instance.ID, strings.Join(f.Instance.PrivateIPs, ", "), cfg.Address)}}
+	}
+	prod := e.host(cfg.Host)
+	if f.Boot, err = hostos.GetBoot(ctx, prod); err != nil {
+		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
+	if f.HasDocker, err = hostos.DockerInstalled(ctx, prod); err != nil {
+		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
+	if f.Inventory, err = hostinv.Collect(ctx, prod, hostinv.Options{}); err != nil {
+		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
+	if f.Nginx, err = discoverNginx(ctx, cfg, e); err != nil {
+		return nil, err
+	}
+	if f.Memberships, err = discoverBalancers(ctx, cfg, e, f.Instance); err != nil {
+		return nil, err
+	}
+	if f.Direct, err = discoverDirect(ctx, cfg, e, f.Instance); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func discoverInstance(ctx context.Context, cfg *Config, e *Env) (ecs.Instance, []ecs.Disk, error) {
+	in, err := e.ECS.FindInstance(ctx, ecs.Lookup{ID: cfg.Instance, PrivateIP: pick(cfg.Instance == "", cfg.Address)})
+	if err != nil {
+		return ecs.Instance{}, nil, &AccessError{err}
+	}
+	disks, err := e.ECS.ListDisks(ctx, in.ID)
+	if err != nil {
+		return ecs.Instance{}, nil, &AccessError{err}
+	}
+	return *in, disks, nil
+}
+
+func discoverNginx(ctx context.Context, cfg *Config, e *Env) ([]NginxFacts, error) {
+	var out []NginxFacts
+	for _, n := range cfg.Nginx {
+		t, err := e.nginx(n).Load(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("host %s: %w", n.Host, err)
+		}
+		nf := NginxFacts{Host: n.Host, Conf: n.Conf, Files: map[string]string{}, Refs: t.Refs(nginx.Query{Host: cfg.Address})}
+		for _, file := range t.Files() {
+			nf.Files[file.Name()] = PlanHash(file.Bytes())
+		}
+		out = append(out, nf)
+	}
+	return out, nil
+}
+
+func discoverBalancers(ctx context.Context, cfg *Config, e *Env, in ecs.Instance) ([]slb.Membership, error) {
+	if cfg.Balancers == "none" {
+		return nil, nil
+	}
+	m, err := e.SLB.Discover(ctx, slb.Server{InstanceID: in.ID, ENIs: in.ENIs, IPs: in.PrivateIPs})
+	if err != nil {
+		return nil, &AccessError{err}
+	}
+	return m, nil
+}
+
+// discoverDirect lists the peers that use the host's services past nginx and
+// the balancers (section 2.7): such traffic is not moved by the procedure.
+func discoverDirect(ctx context.Context, cfg *Config, e *Env, in ecs.Instance) ([]string, error) {
+	conns, err := hostinv.ListConnections(ctx, e.host(cfg.Host))
+	if err != nil {
+		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
+	known, err := nginxAddrs(ctx, cfg, e)
+	if err != nil {
+		return nil, err
+	}
+	peers := map[string]bool{}
+	for _, c := range conns {
+		if c.State == "ESTABLISHED" && servesPort(cfg, c.LocalPort) && !known[c.RemoteIP] && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
+			peers[fmt.Sprintf("%s uses port %d", c.RemoteIP, c.LocalPort)] = true
+		}
+	}
+	out := slices.Sorted(maps.Keys(peers))
+	for _, ip := range in.PublicIPs {
+		out = append(out, fmt.Sprintf("public address %s: a domain that points to it does not pass the balancers", ip))
+	}
+	return out, nil
+}
+
+// nginxAddrs gives the addresses the nginx hosts are known by: the target
+// when it is one, and what their connections to the production host say.
+func nginxAddrs(ctx context.Context, cfg *Config, e *Env) (map[string]bool, error) {
+	out := map[string]bool{}
+	for _, n := range cfg.Nginx {
+		if _, err := netip.ParseAddr(n.Host); err == nil {
+			out[n.Host] = true
+		}
+		conns, err := hostinv.ListConnections(ctx, e.host(n.Host))
+		if err != nil {
+			return nil, fmt.Errorf("host %s: %w", n.Host, err)
+		}
+		for _, c := range conns {
+			if c.RemoteIP == cfg.Address {
+				out[c.LocalIP] = true
+			}
+		}
+	}
+	return out, nil
+}
+
+func servesPort(cfg *Config, port int) bool {
+	return slices.ContainsFunc(cfg.Services, func(s Service) bool { return slices.Contains(s.Ports, port) })
+}
+
+// balancerRange is where CLB's proxies and health checks come from
+// (Alibaba Cloud, "CLB health checks": 100.64.0.0/10).
+var balancerRange = netip.MustParsePrefix("100.64.0.0/10")
+
+func isBalancer(ip string) bool {
+	a, err := netip.ParseAddr(ip)
+	return err == nil && balancerRange.Contains(a.Unmap())
+}
+
+func isLocal(ip, own string) bool {
+	a, err := netip.ParseAddr(ip)
+	return ip == own || err == nil && a.Unmap().IsLoopback()
+}
+
+// drift compares the facts a plan was made on with what the world says now.
+func drift(p *Plan, now *Facts) []string {
+	var out []string
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	was := p.Facts
+	if was.Instance.ID != now.Instance.ID || now.Instance.Status != "Running" {
+		say("instance %s is now %s %s", was.Instance.ID, now.Instance.ID, now.Instance.Status)
+	}
+	if was.Boot.ID != now.Boot.ID {
+		say("%s was rebooted (kernel %s, was %s)", p.Host, now.Boot.Kernel, was.Boot.Kernel)
+	}
+	out = append(out, driftNginx(was.Nginx, now.Nginx)...)
+	out = append(out, driftBalancers(was.Memberships, now.Memberships)...)
+	return out
+}
+
+func driftNginx(was, now []NginxFacts) (out []string) {
+	for i, w := range was {
+		n := NginxFacts{}
+		if i < len(now) {
+			n = now[i]
+		}
+		for _, name := range slices.Sorted(maps.Keys(w.Files)) {
+			if n.Files[name] != w.Files[name] {
+				out = append(out, fmt.Sprintf("%s: %s has changed", w.Host, name))
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(n.Files)) {
+			if _, ok := w.Files[name]; !ok {
+				out = append(out, fmt.Sprintf("%s: %s is new", w.Host, name))
+			}
+		}
+	}
+	return out
+}
+
+func driftBalancers(was, now []slb.Membership) (out []string) {
+	key := func(m slb.Membership) string {
+		return fmt.Sprintf("%s %s port %d", m.LoadBalancerID, m.VServerGroupID, m.Backend.Port)
+	}
+	have := map[string]slb.Membership{}
+	for _, m := range now {
+		have[key(m)] = m
+	}
+	for _, m := range was {
+		n, ok := have[key(m)]
+		delete(have, key(m))
+		switch {
+		case !ok:
+			out = append(out, fmt.Sprintf("the host is no longer a backend of %s", key(m)))
+		case n.Backend.Weight != m.Backend.Weight:
+			out = append(out, fmt.Sprintf("the host's weight in %s is %d, was %d", key(m), n.Backend.Weight, m.Backend.Weight))
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(have)) {
+		out = append(out, "the host is a new backend of "+k)
+	}
+	return out
+}
+
+func pick(cond bool, s string) string {
+	if cond {
+		return s
+	}
+	return ""
+}

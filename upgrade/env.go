@@ -1,0 +1,232 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/upgradectl/upgradectl/ecs"
+	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/nginx"
+	"github.com/upgradectl/upgradectl/slb"
+)
+
+// An Env is what a procedure reaches the world through: the cloud's APIs and
+// the hosts. Close it when the procedure has returned.
+type Env struct {
+	ECS    *ecs.Client
+	SLB    *slb.Client
+	Dialer *hostinv.Dialer
+
+	mu    sync.Mutex
+	links map[string]*link
+}
+
+// Credentials are an access key of the cloud. They are never stored.
+type Credentials struct {
+	AccessKeyID, AccessKeySecret, SecurityToken string
+}
+
+// NewEnv makes the clients that cfg describes. Without credentials they come
+// from the environment or the profile. It reads the SSH settings, but reaches
+// nothing yet.
+func NewEnv(cfg *Config, creds *Credentials) (*Env, error) {
+	if creds == nil {
+		creds = &Credentials{}
+	}
+	ec, err := ecs.New(ecs.Config{
+		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
+		AccessKeyID: creds.AccessKeyID, AccessKeySecret: creds.AccessKeySecret, SecurityToken: creds.SecurityToken,
+	})
+	if err != nil {
+		return nil, &AccessError{err}
+	}
+	sc, err := slb.New(slb.Config{
+		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
+		AccessKeyID: creds.AccessKeyID, AccessKeySecret: creds.AccessKeySecret, SecurityToken: creds.SecurityToken,
+	})
+	if err != nil {
+		return nil, &AccessError{err}
+	}
+	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: cfg.SSH.Config, KnownHosts: cfg.SSH.KnownHosts})
+	if err != nil {
+		return nil, &AccessError{err}
+	}
+	return &Env{ECS: ec, SLB: sc, Dialer: d, links: map[string]*link{}}, nil
+}
+
+// Close ends all connections.
+func (e *Env) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, l := range e.links {
+		l.drop(nil)
+	}
+	return e.Dialer.Close()
+}
+
+// host gives the link to an SSH target. It does not dial yet.
+func (e *Env) host(target string) *link {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.links[target]
+	if l == nil {
+		l = &link{env: e, target: target}
+		e.links[target] = l
+	}
+	return l
+}
+
+// A link is a host that is dialled when it is needed, and again after its
+// connection was lost: a procedure outlives reboots and network troubles of
+// its hosts. It never repeats a command by itself; an unknown result stays
+// unknown, and the caller looks before it acts again.
+type link struct {
+	env    *Env
+	target string
+
+	mu   sync.Mutex
+	conn *hostinv.Conn
+}
+
+func (l *link) get(ctx context.Context) (*hostinv.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		return l.conn, nil
+	}
+	c, err := l.env.Dialer.Dial(ctx, l.target)
+	if err != nil {
+		return nil, &AccessError{err}
+	}
+	l.conn = c
+	return c, nil
+}
+
+// drop forgets the connection c, or whichever there is when c is nil.
+func (l *link) drop(c *hostinv.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil && (c == nil || c == l.conn) {
+		_ = l.conn.Close()
+		l.conn = nil
+	}
+}
+
+// check drops the connection when err does not come from the host's own
+// answer: then the connection may be dead, and the next call dials anew.
+func (l *link) check(c *hostinv.Conn, err error) error {
+	var ran interface{ ExitStatus() int }
+	if err == nil || errors.As(err, &ran) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	l.drop(c)
+	return err
+}
+
+// Run runs a command on the host; see hostinv.Conn.Run.
+func (l *link) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	c, err := l.get(ctx)
+	if err != nil {
+		return err
+	}
+	return l.check(c, c.Run(ctx, cmd, stdin, stdout, stderr))
+}
+
+// ReadFile reads a file of the host.
+func (l *link) ReadFile(ctx context.Context, name string) ([]byte, error) {
+	c, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.ReadFile(ctx, name)
+	return b, l.check(c, err)
+}
+
+// WriteFile makes a new file on the host.
+func (l *link) WriteFile(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
+	c, err := l.get(ctx)
+	if err != nil {
+		return err
+	}
+	return l.check(c, c.WriteFile(ctx, name, data, perm))
+}
+
+// ReadDir lists a directory of the host.
+func (l *link) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
+	c, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.ReadDir(ctx, name)
+	return d, l.check(c, err)
+}
+
+// DialContext opens a connection from the host to addr. A refused connection
+// is an answer, so the SSH connection is kept.
+func (l *link) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.DialContext(ctx, network, addr)
+}
+
+// alive makes sure that the link has a working connection, dialling anew if
+// the present one does not answer.
+func (l *link) alive(ctx context.Context) error {
+	ping, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := l.Run(ping, ":", nil, io.Discard, io.Discard); err == nil {
+		return nil
+	}
+	l.drop(nil)
+	return l.Run(ctx, ":", nil, io.Discard, io.Discard)
+}
+
+// nginx gives the nginx server of one of the plan's nginx hosts.
+func (e *Env) nginx(n NginxHost) *nginx.Server {
+	return &nginx.Server{Host: e.host(n.Host), Conf: n.Conf}
+}
+
+// An AccessError reports that the cloud or a host cannot be reached or does
+// not let us in, before anything was changed.
+type AccessError struct{ Err error }
+
+func (e *AccessError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *AccessError) Unwrap() error { return e.Err }
+
+// A RefusedError reports everything that keeps a plan from being made.
+type RefusedError struct {
+	Host    string
+	Reasons []string
+}
+
+func (e *RefusedError) Error() string {
+	msg := fmt.Sprintf("cannot plan the upgrade of %s:", e.Host)
+	for _, r := range e.Reasons {
+		msg += "\n  - " + r
+	}
+	return msg
+}
+
+// A DriftError reports that the world is no longer what the plan was made
+// for. Nothing was changed on account of it; make a new plan.
+type DriftError struct {
+	Changes []string
+}
+
+func (e *DriftError) Error() string {
+	msg := "the plan is stale; make a new one. Since it was made:"
+	for _, c := range e.Changes {
+		msg += "\n  - " + c
+	}
+	return msg
+}

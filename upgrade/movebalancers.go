@@ -1,0 +1,515 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upgradectl/upgradectl/slb"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+)
+
+// Sections 3.10, 4.1, 4.7 and 4.9 on the balancers: traffic moves, and only on
+// proof.
+
+// A weightChange is one backend of one group: From is what is there before.
+type weightChange struct {
+	Name    string      `json:"name"`
+	Group   slb.Group   `json:"group"`
+	Backend slb.Backend `json:"backend"`
+	From    int         `json:"from"`
+	To      int         `json:"to"`
+}
+
+type weightParams struct {
+	Changes []weightChange `json:"changes"`
+}
+
+func groupName(m slb.Membership) string {
+	g := "default group"
+	if m.VServerGroupID != "" {
+		g = m.VServerGroupID
+	}
+	s := m.LoadBalancerID + " " + g
+	if m.Backend.Port != 0 {
+		s += fmt.Sprintf(" port %d", m.Backend.Port)
+	}
+	return s
+}
+
+func sameBackend(a, b slb.Backend) bool {
+	return a.ServerID == b.ServerID && a.Port == b.Port && a.ServerIP == b.ServerIP
+}
+
+// getBackend reads one backend of a group.
+func (t *transition) getBackend(ctx context.Context, g slb.Group, b slb.Backend) (slb.Backend, bool, error) {
+	all, err := t.e.SLB.ListBackends(ctx, g)
+	if err != nil {
+		return b, false, err
+	}
+	for _, x := range all {
+		if x.ServerID == b.ServerID && x.Port == b.Port {
+			return x, true, nil
+		}
+	}
+	return b, false, nil
+}
+
+// setWeight sets a weight from whatever it is among allowed.
+func (t *transition) setWeight(ctx context.Context, c weightChange, to int, allowed ...int) error {
+	b, ok, err := t.getBackend(ctx, c.Group, c.Backend)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return &engine.ConflictError{Object: c.Name, Before: fmt.Sprintf("weight %d", c.From), Ours: fmt.Sprintf("weight %d", to), Now: "not a backend any more"}
+	}
+	if b.Weight == to {
+		return nil
+	}
+	if !slices.Contains(allowed, b.Weight) {
+		return &engine.ConflictError{Object: c.Name, Before: fmt.Sprintf("weight %d", c.From), Ours: fmt.Sprintf("weight %d", to), Now: fmt.Sprintf("weight %d", b.Weight)}
+	}
+	return t.e.SLB.SetWeight(ctx, c.Group, b, to)
+}
+
+// ramp brings backends into service: weight 1, healthy on every listener,
+// then the full weight. Weight 0 would not do for the first look: layer-4
+// health is not measured there.
+func (t *transition) ramp(ctx context.Context, a *engine.Act, r role, changes []weightChange) error {
+	for _, c := range changes {
+		if min(1, c.To) == c.To {
+			continue
+		}
+		b, _, err := t.getBackend(ctx, c.Group, c.Backend)
+		if err != nil {
+			return err
+		}
+		if b.Weight != c.To {
+			if err := t.setWeight(ctx, c, 1, 0); err != nil {
+				return err
+			}
+		}
+	}
+	if err := t.waitServing(ctx, a, r); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := t.setWeight(ctx, c, c.To, 0, 1); err != nil {
+			return err
+		}
+		a.Progress("%s: weight %d", c.Name, c.To)
+	}
+	return nil
+}
+
+// serverID gives the instance ID of a role.
+func (t *transition) serverID(a *engine.Act, r role) (string, error) {
+	if r == prod {
+		return t.p.Facts.Instance.ID, nil
+	}
+	c, _, err := t.clone(a)
+	return c.InstanceID, err
+}
+
+// serving checks that a host takes requests in every group of the plan:
+// weight above 0, and healthy on every listener that checks it. It is asked
+// immediately before the other host's share is taken away.
+func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
+	id, err := t.serverID(a, r)
+	if err != nil {
+		return err
+	}
+	for _, m := range t.p.Facts.Memberships {
+		want := m.Backend
+		want.ServerID = id
+		b, ok, err := t.getBackend(ctx, m.Group(), want)
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return fmt.Errorf("%s is no backend of %s", t.name(r), groupName(m))
+		case b.Weight == 0 && m.Backend.Weight > 0:
+			return fmt.Errorf("%s has weight 0 in %s", t.name(r), groupName(m))
+		}
+		health, err := t.e.SLB.ListHealth(ctx, m.LoadBalancerID)
+		if err != nil {
+			return err
+		}
+		for _, l := range m.Listeners {
+			if !l.HealthCheck || l.Status != "running" || m.Backend.Weight == 0 {
+				continue
+			}
+			if !slices.ContainsFunc(health, func(h slb.Health) bool {
+				return h.ServerID == id && h.ListenerPort == l.Port && h.Status == "normal"
+			}) {
+				return fmt.Errorf("%s is not healthy behind %s listener %d", t.name(r), m.LoadBalancerID, l.Port)
+			}
+		}
+	}
+	return nil
+}
+
+// waitServing blocks until serving has held three times in a row.
+func (t *transition) waitServing(ctx context.Context, a *engine.Act, r role) error {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+	defer cancel()
+	tick := time.NewTicker(t.cfg.Pace.Poll)
+	defer tick.Stop()
+	for ok := 0; ; {
+		err := t.serving(ctx, a, r)
+		if err == nil {
+			if ok++; ok == 3 {
+				return nil
+			}
+		} else {
+			ok = 0
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (last: %v)", ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+func (t *transition) addToBalancers() engine.Step {
+	var lines []string
+	for _, m := range t.p.Facts.Memberships {
+		lines = append(lines, fmt.Sprintf("slb add (transition host) to %s: weight 1, healthy on every listener, then weight %d", groupName(m), m.Backend.Weight))
+	}
+	return engine.Step{
+		ID: "3.10-slb", Section: "3.10", Title: "add the transition host to the balancers", Effect: engine.SetState, Lines: lines,
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			if len(t.p.Facts.Memberships) == 0 {
+				return engine.Proposal{NotApplicable: "no balancer leads to " + t.p.Host}, nil
+			}
+			c, _, err := t.clone(a)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			if err := t.waitAllHealthy(ctx, a, old); err != nil {
+				return engine.Proposal{}, err
+			}
+			var p weightParams
+			for _, m := range t.p.Facts.Memberships {
+				b := slb.Backend{ServerID: c.InstanceID, Type: "ecs", Port: m.Backend.Port, Description: m.Backend.Description}
+				if had, ok, err := t.getBackend(ctx, m.Group(), b); err != nil {
+					return engine.Proposal{}, err
+				} else if ok {
+					return engine.Proposal{}, fmt.Errorf("%s is a backend of %s already (weight %d), not by this run", c.InstanceID, groupName(m), had.Weight)
+				}
+				p.Changes = append(p.Changes, weightChange{Name: groupName(m), Group: m.Group(), Backend: b, To: m.Backend.Weight})
+			}
+			return engine.Proposal{Params: p}, nil
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return engine.Sight{}, err
+			}
+			state := engine.Absent
+			for _, c := range p.Changes {
+				b, ok, err := t.getBackend(ctx, c.Group, c.Backend)
+				switch {
+				case err != nil:
+					return engine.Sight{}, err
+				case ok && !slices.Contains([]int{0, 1, c.To}, b.Weight):
+					return engine.Sight{State: engine.Foreign, Detail: fmt.Sprintf("%s: weight %d is not ours", c.Name, b.Weight)}, nil
+				case ok:
+					state = engine.InProgress
+				}
+			}
+			return engine.Sight{State: state}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			for _, c := range p.Changes {
+				b := c.Backend
+				b.Weight = min(1, c.To)
+				if have, ok, err := t.getBackend(ctx, c.Group, b); err != nil {
+					return nil, err
+				} else if ok && have.Weight > 0 {
+					continue
+				}
+				if err := t.e.SLB.AddBackend(ctx, c.Group, b); err != nil {
+					return nil, err
+				}
+			}
+			return nil, t.ramp(ctx, a, old, p.Changes)
+		},
+		Verify: func(ctx context.Context, a *engine.Act) (any, error) { return nil, t.waitServing(ctx, a, old) },
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return err
+			}
+			return t.leave(ctx, a, p.Changes)
+		},
+	}
+}
+
+// leave takes the transition host out of the balancers without cutting
+// anything: weight 0, wait until nothing comes any more, remove.
+func (t *transition) leave(ctx context.Context, a *engine.Act, changes []weightChange) error {
+	if err := t.waitServing(ctx, a, prod); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if _, ok, err := t.getBackend(ctx, c.Group, c.Backend); err != nil {
+			return err
+		} else if ok {
+			if err := t.setWeight(ctx, c, 0, 1, c.To); err != nil {
+				return err
+			}
+		}
+	}
+	w, err := t.watchOn(ctx, a, old)
+	if err != nil {
+		return err
+	}
+	if _, err := w.waitSilence(ctx, a, func(peer string) bool { return peer == "balancer" }); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := t.e.SLB.RemoveBackend(ctx, c.Group, c.Backend); err != nil {
+			return err
+		}
+		a.Progress("%s: transition host removed", c.Name)
+	}
+	return nil
+}
+
+func (t *transition) removeFromBalancers() engine.Step {
+	return engine.Step{
+		ID: "4.9-slb", Section: "4.9", Title: "take the transition host out of the balancers", Effect: engine.SetState,
+		Lines: []string{"slb weight 0, wait for silence, remove"},
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			var p weightParams
+			if ok, err := a.ParamsOf("3.10-slb", &p); err != nil {
+				return engine.Proposal{}, err
+			} else if !ok {
+				return engine.Proposal{NotApplicable: "the transition host is in no balancer"}, nil
+			}
+			return engine.Proposal{Params: p}, nil
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return engine.Sight{}, err
+			}
+			left := 0
+			for _, c := range p.Changes {
+				if _, ok, err := t.getBackend(ctx, c.Group, c.Backend); err != nil {
+					return engine.Sight{}, err
+				} else if ok {
+					left++
+				}
+			}
+			if left == 0 {
+				return engine.Sight{State: engine.Ours}, nil
+			}
+			return engine.Sight{State: engine.InProgress}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			return nil, t.leave(ctx, a, p.Changes)
+		},
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return err
+			}
+			if err := t.waitAllHealthy(ctx, a, old); err != nil {
+				return err
+			}
+			for _, c := range p.Changes {
+				b := c.Backend
+				b.Weight = min(1, c.To)
+				if have, ok, err := t.getBackend(ctx, c.Group, b); err != nil {
+					return err
+				} else if ok && have.Weight > 0 {
+					continue
+				} else if ok {
+					if err := t.e.SLB.SetWeight(ctx, c.Group, have, b.Weight); err != nil {
+						return err
+					}
+					continue
+				}
+				if err := t.e.SLB.AddBackend(ctx, c.Group, b); err != nil {
+					return err
+				}
+			}
+			return t.ramp(ctx, a, old, p.Changes)
+		},
+	}
+}
+
+// weightStep moves the production host's weights. down takes them to 0, up
+// brings them back.
+func (t *transition) weightStep(id, section, title string, lines []string, plan func(context.Context, *engine.Act) (weightParams, error), do, undo func(context.Context, *engine.Act, []weightChange) error) engine.Step {
+	return engine.Step{
+		ID: id, Section: section, Title: title, Effect: engine.SetState, Lines: lines,
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			p, err := plan(ctx, a)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			if len(p.Changes) == 0 {
+				return engine.Proposal{NotApplicable: "no balancer sends requests to " + t.p.Host}, nil
+			}
+			return engine.Proposal{Params: p, Before: p}, nil
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return engine.Sight{}, err
+			}
+			return t.observeWeights(ctx, p)
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			return nil, do(ctx, a, p.Changes)
+		},
+		Verify: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			s, err := t.observeWeights(ctx, p)
+			if err == nil && s.State != engine.Ours {
+				err = fmt.Errorf("weights of %s are not as set: %s", t.p.Host, s.Detail)
+			}
+			return p, err
+		},
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			var p weightParams
+			if err := a.Params(&p); err != nil {
+				return err
+			}
+			return undo(ctx, a, p.Changes)
+		},
+	}
+}
+
+func (t *transition) observeWeights(ctx context.Context, p weightParams) (engine.Sight, error) {
+	done, begun := 0, 0
+	var detail []string
+	for _, c := range p.Changes {
+		b, ok, err := t.getBackend(ctx, c.Group, c.Backend)
+		if err != nil {
+			return engine.Sight{}, err
+		}
+		if !ok {
+			return engine.Sight{State: engine.Foreign, Detail: c.Name + ": somebody removed the backend"}, nil
+		}
+		detail = append(detail, fmt.Sprintf("%s: weight %d", c.Name, b.Weight))
+		switch {
+		case b.Weight == c.To:
+			done++
+		case b.Weight == c.From:
+		case b.Weight == 1 && c.From == 0: // half-way up
+			begun++
+		default:
+			return engine.Sight{State: engine.Foreign, Detail: fmt.Sprintf("%s: weight was %d, is to be %d, and somebody set %d", c.Name, c.From, c.To, b.Weight)}, nil
+		}
+	}
+	s := engine.Sight{Detail: strings.Join(detail, ", ")}
+	switch {
+	case done == len(p.Changes):
+		s.State = engine.Ours
+	case done+begun == 0:
+		s.State = engine.Absent
+	default:
+		s.State = engine.InProgress
+	}
+	return s, nil
+}
+
+// down sets weights to 0, once the other host is seen to serve.
+func (t *transition) down(ctx context.Context, a *engine.Act, other role, changes []weightChange, zero func(weightChange) []int) error {
+	for _, c := range changes {
+		if err := t.waitServing(ctx, a, other); err != nil {
+			return err
+		}
+		if err := t.setWeight(ctx, c, 0, zero(c)...); err != nil {
+			return err
+		}
+		a.Progress("%s: weight 0", c.Name)
+	}
+	return nil
+}
+
+func (t *transition) drainBalancers() engine.Step {
+	var lines []string
+	for _, m := range t.p.Facts.Memberships {
+		lines = append(lines, fmt.Sprintf("slb weight %s %s: %d → 0", groupName(m), m.Backend.ServerID, m.Backend.Weight))
+	}
+	return t.weightStep("4.1-slb", "4.1", "take "+t.p.Host+" out of the balancers by weight 0", lines,
+		func(ctx context.Context, _ *engine.Act) (weightParams, error) {
+			var p weightParams
+			for _, m := range t.p.Facts.Memberships {
+				if m.Backend.Weight == 0 {
+					continue
+				}
+				b, ok, err := t.getBackend(ctx, m.Group(), m.Backend)
+				if err != nil {
+					return p, err
+				}
+				if !ok || b.Weight != m.Backend.Weight {
+					return p, &engine.ConflictError{Object: groupName(m), Before: fmt.Sprintf("weight %d", m.Backend.Weight), Ours: "weight 0", Now: fmt.Sprintf("weight %d, present: %t", b.Weight, ok)}
+				}
+				p.Changes = append(p.Changes, weightChange{Name: groupName(m), Group: m.Group(), Backend: b, From: b.Weight, To: 0})
+			}
+			return p, nil
+		},
+		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
+			return t.down(ctx, a, old, cs, func(c weightChange) []int { return []int{c.From} })
+		},
+		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
+			if err := t.waitAllHealthy(ctx, a, prod); err != nil {
+				return err
+			}
+			return t.up(ctx, a, cs, func(c weightChange) int { return c.From })
+		})
+}
+
+// up ramps production's weights to target.
+func (t *transition) up(ctx context.Context, a *engine.Act, changes []weightChange, target func(weightChange) int) error {
+	goal := slices.Clone(changes)
+	for i := range goal {
+		goal[i].To = target(changes[i])
+	}
+	return t.ramp(ctx, a, prod, goal)
+}
+
+func (t *transition) restoreBalancers() engine.Step {
+	return t.weightStep("4.7-slb", "4.7", "give "+t.p.Host+" its weights back", []string{"weight 1, healthy on every listener, then the weight recorded in 4.1"},
+		func(ctx context.Context, a *engine.Act) (weightParams, error) {
+			var p weightParams
+			if ok, err := a.ParamsOf("4.1-slb", &p); err != nil || !ok {
+				return weightParams{}, err
+			}
+			for i := range p.Changes {
+				p.Changes[i].From, p.Changes[i].To = p.Changes[i].To, p.Changes[i].From
+			}
+			return p, t.waitAllHealthy(ctx, a, prod)
+		},
+		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
+			return t.up(ctx, a, cs, func(c weightChange) int { return c.To })
+		},
+		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
+			return t.down(ctx, a, old, cs, func(c weightChange) []int { return []int{1, c.To} })
+		})
+}

@@ -1,0 +1,280 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/upgradectl/upgradectl/nginx"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+)
+
+// Sections 3.9, 4.2, 4.6 and 4.9 on the nginx hosts: traffic moves, and only
+// on proof.
+
+// A fileChange is one nginx file of one host; Before and After are blobs.
+type fileChange struct {
+	Host   string `json:"host"`
+	Conf   string `json:"conf"`
+	Name   string `json:"name"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+type nginxParams struct {
+	Files []fileChange `json:"files"`
+}
+
+// back turns the changes round.
+func (p nginxParams) back() nginxParams {
+	out := nginxParams{Files: slices.Clone(p.Files)}
+	for i := range out.Files {
+		out.Files[i].Before, out.Files[i].After = out.Files[i].After, out.Files[i].Before
+	}
+	return out
+}
+
+// nginxStep changes nginx files. plan says how; guard, when not nil, is what
+// must hold before traffic moves one way (do) or the other (undo).
+func (t *transition) nginxStep(id, section, title string, lines []string, plan func(context.Context, *engine.Act) (nginxParams, error), do, undo func(context.Context, *engine.Act) error) engine.Step {
+	return engine.Step{
+		ID: id, Section: section, Title: title, Effect: engine.SetState, Lines: lines,
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			p, err := plan(ctx, a)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			if len(p.Files) == 0 {
+				return engine.Proposal{NotApplicable: "no nginx file leads to " + t.p.Host}, nil
+			}
+			if err := do(ctx, a); err != nil {
+				return engine.Proposal{}, err
+			}
+			// The before-images are the blobs that the parameters name.
+			return engine.Proposal{Params: p}, nil
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			var p nginxParams
+			if err := a.Params(&p); err != nil {
+				return engine.Sight{}, err
+			}
+			return t.observeFiles(ctx, a, p)
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p nginxParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			return nil, t.putFiles(ctx, a, p)
+		},
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			var p nginxParams
+			if err := a.Params(&p); err != nil {
+				return err
+			}
+			if err := undo(ctx, a); err != nil {
+				return err
+			}
+			return t.putFiles(ctx, a, p.back())
+		},
+	}
+}
+
+// observeFiles says how far the change of the files has come. It never says
+// "ours": a file that is written may not be loaded yet, and loading it once
+// more harms nothing.
+func (t *transition) observeFiles(ctx context.Context, a *engine.Act, p nginxParams) (engine.Sight, error) {
+	state := engine.Absent
+	for _, f := range p.Files {
+		now, err := t.e.host(f.Host).ReadFile(ctx, f.Name)
+		if err != nil {
+			return engine.Sight{}, fmt.Errorf("host %s: %w", f.Host, err)
+		}
+		switch PlanHash(now) {
+		case f.After:
+			state = engine.InProgress
+		case f.Before:
+		default:
+			return engine.Sight{State: engine.Foreign, Detail: fmt.Sprintf("%s: %s was changed by somebody else", f.Host, f.Name)}, nil
+		}
+	}
+	return engine.Sight{State: state}, nil
+}
+
+// putFiles brings the files from Before to After, host by host, tested and
+// loaded. Files that are there already are loaded once more.
+func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams) error {
+	var hosts []string
+	for _, f := range p.Files {
+		if !slices.Contains(hosts, f.Host) {
+			hosts = append(hosts, f.Host)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+	defer cancel()
+	for _, h := range hosts {
+		l := t.e.host(h)
+		if err := l.alive(ctx); err != nil {
+			return err
+		}
+		srv := &nginx.Server{Host: l}
+		var files []nginx.FileChange
+		there := true
+		for _, f := range p.Files {
+			if f.Host != h {
+				continue
+			}
+			srv.Conf = f.Conf
+			before, err := a.Blob(f.Before)
+			if err != nil {
+				return err
+			}
+			after, err := a.Blob(f.After)
+			if err != nil {
+				return err
+			}
+			now, err := l.ReadFile(ctx, f.Name)
+			if err != nil {
+				return fmt.Errorf("host %s: %w", h, err)
+			}
+			there = there && string(now) == string(after)
+			files = append(files, nginx.FileChange{Name: f.Name, Before: before, After: after})
+		}
+		var err error
+		if there {
+			if err = srv.Test(ctx); err == nil {
+				err = srv.Reload(ctx)
+			}
+		} else {
+			err = srv.Put(ctx, files)
+		}
+		if err != nil {
+			return fmt.Errorf("host %s: %w", h, err)
+		}
+		a.Progress("%s: nginx has reloaded", h)
+	}
+	return nil
+}
+
+// planNginx computes a change on every nginx host from its files of now.
+func (t *transition) planNginx(ctx context.Context, a *engine.Act, change func(*nginx.Tree, NginxFacts) (*nginx.Change, error)) (nginxParams, error) {
+	var p nginxParams
+	for _, n := range t.p.Facts.Nginx {
+		tree, err := t.e.nginx(NginxHost{Host: n.Host, Conf: n.Conf}).Load(ctx)
+		if err != nil {
+			return p, fmt.Errorf("host %s: %w", n.Host, err)
+		}
+		c, err := change(tree, n)
+		if err != nil {
+			return p, fmt.Errorf("host %s: %w", n.Host, err)
+		}
+		if c == nil {
+			continue
+		}
+		for _, w := range c.Warnings {
+			a.Progress("%s: warning: %s", n.Host, w)
+		}
+		for _, f := range c.Files() {
+			fc := fileChange{Host: n.Host, Conf: n.Conf, Name: f.Name}
+			if fc.Before, err = a.PutBlob(f.Before); err != nil {
+				return p, err
+			}
+			if fc.After, err = a.PutBlob(f.After); err != nil {
+				return p, err
+			}
+			p.Files = append(p.Files, fc)
+		}
+		if d := c.Diff(); d != "" {
+			a.Progress("%s:\n%s", n.Host, d)
+		}
+	}
+	return p, nil
+}
+
+func (t *transition) addToNginx() engine.Step {
+	var lines []string
+	for _, n := range t.p.Facts.Nginx {
+		lines = append(lines, fmt.Sprintf("%s: a server line for the transition host beside each of %d for %s; nginx -t; reload", n.Host, n.servers(), t.cfg.Address))
+	}
+	return t.nginxStep("3.9-nginx", "3.9", "add the transition host to the upstreams of nginx", lines,
+		func(ctx context.Context, a *engine.Act) (nginxParams, error) {
+			c, _, err := t.clone(a)
+			if err != nil {
+				return nginxParams{}, err
+			}
+			return t.planNginx(ctx, a, func(tree *nginx.Tree, n NginxFacts) (*nginx.Change, error) {
+				if n.servers() == 0 {
+					return nil, nil
+				}
+				return tree.AddServer(nginx.Query{Host: t.cfg.Address}, c.PrivateIP, a.Key())
+			})
+		},
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
+	)
+}
+
+func (t *transition) drainNginx() engine.Step {
+	var lines []string
+	for _, n := range t.p.Facts.Nginx {
+		lines = append(lines, fmt.Sprintf("%s: %d server lines off, %d direct passes to the transition host; nginx -t; reload", n.Host, n.servers(), n.passes()))
+	}
+	return t.nginxStep("4.2-nginx", "4.2", "take "+t.p.Host+" out of nginx", lines,
+		func(ctx context.Context, a *engine.Act) (nginxParams, error) {
+			c, _, err := t.clone(a)
+			if err != nil {
+				return nginxParams{}, err
+			}
+			return t.planNginx(ctx, a, func(tree *nginx.Tree, n NginxFacts) (*nginx.Change, error) {
+				q := nginx.Query{Host: t.cfg.Address}
+				if n.servers()+n.passes() == 0 {
+					return nil, nil
+				}
+				// Direct passes first: Disable refuses while one still leads
+				// to the host, because it could not take that traffic away.
+				moved, err := tree.Replace(q, c.PrivateIP, a.Key())
+				if err != nil {
+					return nil, err
+				}
+				next, err := tree.With(moved)
+				if err != nil {
+					return nil, err
+				}
+				off, err := next.Disable(q, a.Key())
+				if err != nil {
+					return nil, err
+				}
+				return nginx.Merge(moved, off)
+			})
+		},
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
+	)
+}
+
+// reverse plans to put back what an earlier nginx step changed.
+func reverse(step string) func(context.Context, *engine.Act) (nginxParams, error) {
+	return func(_ context.Context, a *engine.Act) (nginxParams, error) {
+		var p nginxParams
+		if _, err := a.ParamsOf(step, &p); err != nil {
+			return p, err
+		}
+		return p.back(), nil
+	}
+}
+
+func (t *transition) restoreNginx() engine.Step {
+	return t.nginxStep("4.6-nginx", "4.6", "put "+t.p.Host+" back into nginx", []string{"the files as they were before 4.2, byte for byte"},
+		reverse("4.2-nginx"),
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
+	)
+}
+
+func (t *transition) removeFromNginx() engine.Step {
+	return t.nginxStep("4.9-nginx", "4.9", "take the transition host out of nginx", []string{"the files as they were before 3.9, byte for byte"},
+		reverse("3.9-nginx"),
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
+		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
+	)
+}

@@ -1,0 +1,210 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
+)
+
+// What the tool can know of traffic without anybody's access log, and how
+// (section 3.11): each nginx host shows in its connection table whom it talks
+// to, and the observed host shows who talks to it. A balancer's health checks
+// come from the same addresses as its traffic, so from there only a
+// connection that lives on from one sample to the next counts as traffic.
+
+// A flow is one TCP connection as its table shows it.
+type flow struct {
+	peer string // who: an SSH target of an nginx host, "balancer", or an address
+	id   string // address and port of both ends
+	open bool   // can still carry a request
+}
+
+// A watch observes the traffic of one host.
+type watch struct {
+	env   *Env
+	cfg   *Config
+	host  *link  // the observed host
+	ip    string // its address
+	known map[string]bool
+}
+
+// sample reads the tables once.
+func (w *watch) sample(ctx context.Context) (map[string]flow, error) {
+	out := map[string]flow{}
+	add := func(peer string, c hostinv.Connection) {
+		f := flow{peer: peer, id: fmt.Sprintf("%s:%d-%s:%d", c.LocalIP, c.LocalPort, c.RemoteIP, c.RemotePort), open: c.State != "TIME_WAIT" && c.State != "CLOSE"}
+		out[peer+" "+f.id] = f
+	}
+	for _, n := range w.cfg.Nginx {
+		conns, err := hostinv.ListConnections(ctx, w.env.host(n.Host))
+		if err != nil {
+			return nil, fmt.Errorf("host %s: %w", n.Host, err)
+		}
+		for _, c := range conns {
+			if c.RemoteIP == w.ip && servesPort(w.cfg, c.RemotePort) {
+				add(n.Host, c)
+			}
+		}
+	}
+	conns, err := w.inbound(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range conns {
+		switch {
+		case isLocal(c.RemoteIP, w.ip), w.known[c.RemoteIP]: // nginx hosts are seen at their own end
+		case isBalancer(c.RemoteIP):
+			add("balancer", c)
+		default:
+			add(c.RemoteIP, c)
+		}
+	}
+	return out, nil
+}
+
+// inbound lists the connections to the host's services, those of containers
+// included: a published port is translated on the way into the container's
+// network namespace, and the host's own table does not show it.
+func (w *watch) inbound(ctx context.Context) ([]hostinv.Connection, error) {
+	conns, err := hostinv.ListConnections(ctx, w.host)
+	if err != nil {
+		return nil, fmt.Errorf("host %s: %w", w.host.target, err)
+	}
+	conns = slices.DeleteFunc(conns, func(c hostinv.Connection) bool { return !servesPort(w.cfg, c.LocalPort) })
+	return conns, nil
+}
+
+// traffic gives the flows of now that prove requests since before.
+func traffic(before, now map[string]flow) map[string]flow {
+	out := map[string]flow{}
+	for k, f := range now {
+		b, seen := before[k]
+		if f.peer == "balancer" {
+			if seen && b.open && f.open {
+				out[k] = f
+			}
+		} else if f.open || !seen {
+			out[k] = f
+		}
+	}
+	return out
+}
+
+// waitSilence blocks until Pace.Observe samples in a row show no traffic of
+// the peers that count (nil: all).
+func (w *watch) waitSilence(ctx context.Context, a *engine.Act, count func(peer string) bool) (Silence, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Pace.Timeout)
+	defer cancel()
+	t := time.NewTicker(w.cfg.Pace.Sample)
+	defer t.Stop()
+	before, err := w.sample(ctx)
+	if err != nil {
+		return Silence{}, err
+	}
+	quiet, samples := 0, 1
+	var last map[string]flow
+	for {
+		select {
+		case <-ctx.Done():
+			return Silence{}, fmt.Errorf("%s still gets traffic: %s: %w", w.ip, describe(last), ctx.Err())
+		case <-t.C:
+		}
+		now, err := w.sample(ctx)
+		if err != nil {
+			return Silence{}, err
+		}
+		samples++
+		last = traffic(before, now)
+		for k, f := range last {
+			if count != nil && !count(f.peer) {
+				delete(last, k)
+			}
+		}
+		if before = now; len(last) > 0 {
+			if quiet = 0; samples%10 == 0 {
+				a.Progress("%s still gets traffic: %s", w.ip, describe(last))
+			}
+			continue
+		}
+		if quiet++; quiet >= w.cfg.Pace.Observe {
+			return Silence{Host: w.ip, Samples: samples, Quiet: quiet}, nil
+		}
+	}
+}
+
+// waitArrival blocks until every peer of want has been seen to send traffic.
+func (w *watch) waitArrival(ctx context.Context, a *engine.Act, want []string) (Arrival, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Pace.Timeout)
+	defer cancel()
+	t := time.NewTicker(w.cfg.Pace.Sample)
+	defer t.Stop()
+	before, err := w.sample(ctx)
+	if err != nil {
+		return Arrival{}, err
+	}
+	seen := map[string]int{}
+	for samples := 1; ; samples++ {
+		missing := slices.DeleteFunc(slices.Clone(want), func(p string) bool { return seen[p] > 0 })
+		if len(missing) == 0 && samples > w.cfg.Pace.Observe {
+			return Arrival{Host: w.ip, Samples: samples, Seen: seen}, nil
+		}
+		if samples%20 == 0 && len(missing) > 0 {
+			a.Progress("no traffic to %s yet from %s", w.ip, strings.Join(missing, ", "))
+		}
+		select {
+		case <-ctx.Done():
+			return Arrival{}, fmt.Errorf("no traffic to %s was seen from %s; if that way is idle, send a request along it and resume: %w", w.ip, strings.Join(missing, ", "), ctx.Err())
+		case <-t.C:
+		}
+		now, err := w.sample(ctx)
+		if err != nil {
+			return Arrival{}, err
+		}
+		for _, f := range traffic(before, now) {
+			seen[f.peer]++
+		}
+		before = now
+	}
+}
+
+// Silence is the evidence that a host gets no traffic.
+type Silence struct {
+	Host    string `json:"host"`
+	Samples int    `json:"samples"`
+	Quiet   int    `json:"quiet"` // samples in a row without traffic
+}
+
+// Arrival is the evidence that traffic reaches a host.
+type Arrival struct {
+	Host    string         `json:"host"`
+	Samples int            `json:"samples"`
+	Seen    map[string]int `json:"seen"` // peer: connections seen
+}
+
+func describe(flows map[string]flow) string {
+	n := map[string]int{}
+	for _, f := range flows {
+		n[f.peer]++
+	}
+	var out []string
+	for p, c := range n {
+		out = append(out, p+" "+strconv.Itoa(c)+" connections")
+	}
+	slices.Sort(out)
+	if len(out) == 0 {
+		return "not quiet for long enough"
+	}
+	return strings.Join(out, ", ")
+}
+
+// service gives the hostos form of a configured service.
+func service(s Service) hostos.Service {
+	return hostos.Service{Name: s.Name, Kind: hostos.ServiceKind(s.Kind), Dir: s.Dir, User: s.User, Container: s.Container, Unit: s.Unit, Start: s.Start, Ports: s.Ports, Health: s.Health}
+}

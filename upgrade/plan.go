@@ -1,0 +1,258 @@
+package upgrade
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upgradectl/upgradectl/ecs"
+	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/nginx"
+	"github.com/upgradectl/upgradectl/slb"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
+)
+
+// planFormat names the form of plan.json.
+const planFormat = "upgradectl-plan/1"
+
+// Facts is what Discover read of the world: everything a plan rests on.
+type Facts struct {
+	Instance    ecs.Instance       `json:"instance"`
+	Disks       []ecs.Disk         `json:"disks"`
+	Boot        hostos.Boot        `json:"boot"`
+	HasDocker   bool               `json:"has_docker"`
+	Inventory   *hostinv.Inventory `json:"inventory"`
+	Nginx       []NginxFacts       `json:"nginx"`
+	Memberships []slb.Membership   `json:"memberships"`
+	Direct      []string           `json:"direct"`           // peers that reach the host past nginx and the balancers
+	Script      string             `json:"script,omitempty"` // content of os.script
+}
+
+// NginxFacts is what the nginx files of one host say about the production
+// host.
+type NginxFacts struct {
+	Host  string            `json:"host"`
+	Conf  string            `json:"conf"`
+	Files map[string]string `json:"files"` // every file nginx reads: SHA-256, hex
+	Refs  []nginx.Ref       `json:"refs"`  // references to the production host
+}
+
+// servers and passes count the references that traffic follows.
+func (n NginxFacts) servers() int { return n.count(nginx.KindServer) }
+func (n NginxFacts) passes() int  { return n.count(nginx.KindPass) + n.count(nginx.KindValue) }
+
+func (n NginxFacts) count(k nginx.Kind) (c int) {
+	for _, r := range n.Refs {
+		if r.Kind == k {
+			c++
+		}
+	}
+	return c
+}
+
+// A Plan says what a run will do, on which facts, step by step. It holds no
+// secret. Its hash is that of its bytes: approvals and runs are bound to it.
+type Plan struct {
+	Format    string     `json:"format"`
+	Procedure string     `json:"procedure"`
+	Host      string     `json:"host"`
+	Created   time.Time  `json:"created"`
+	Version   string     `json:"version"` // of the tool that made it
+	Config    Config     `json:"config"`
+	Facts     Facts      `json:"facts"`
+	Steps     []PlanStep `json:"steps"`
+}
+
+// A PlanStep is what a person reviews of one step.
+type PlanStep struct {
+	ID      string   `json:"id"`
+	Section string   `json:"section"` // of docs/transition.md
+	Title   string   `json:"title"`
+	Effect  string   `json:"effect"`
+	Gate    string   `json:"gate,omitempty"`
+	Pivot   bool     `json:"pivot,omitempty"`
+	Lines   []string `json:"lines,omitempty"` // API calls, commands, diffs
+}
+
+// BuildPlan makes the plan for cfg from facts. It is pure. What speaks
+// against the upgrade comes all at once as a *RefusedError.
+func BuildPlan(cfg *Config, f *Facts, now time.Time, version string) (*Plan, error) {
+	if reasons := refusals(cfg, f); len(reasons) > 0 {
+		return nil, &RefusedError{Host: cfg.Host, Reasons: reasons}
+	}
+	p := &Plan{
+		Format:    planFormat,
+		Procedure: "transition",
+		Host:      cfg.Host,
+		Created:   now.UTC().Truncate(time.Second),
+		Version:   version,
+		Config:    *cfg,
+		Facts:     *f,
+	}
+	for _, s := range transitionSteps(p, nil) {
+		p.Steps = append(p.Steps, PlanStep{ID: s.ID, Section: s.Section, Title: s.Title, Effect: string(s.Effect), Gate: s.Gate, Pivot: s.Pivot, Lines: s.Lines})
+	}
+	return p, nil
+}
+
+// JSON gives the plan as it is stored; its SHA-256 is the plan's hash.
+func (p *Plan) JSON() ([]byte, error) {
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("internal error: plan of %s: %w", p.Host, err)
+	}
+	return append(b, '\n'), nil
+}
+
+// HasStep tells whether the plan has a step of that ID.
+func (p *Plan) HasStep(id string) bool {
+	return slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.ID == id })
+}
+
+// PlanHash gives the hash of a stored plan, hex.
+func PlanHash(stored []byte) string {
+	h := sha256.Sum256(stored)
+	return hex.EncodeToString(h[:])
+}
+
+// ParsePlan reads a stored plan. It refuses one of another format.
+func ParsePlan(stored []byte) (*Plan, error) {
+	var p Plan
+	if err := json.Unmarshal(stored, &p); err != nil {
+		return nil, fmt.Errorf("cannot read the plan: %w", err)
+	}
+	if p.Format != planFormat {
+		return nil, fmt.Errorf("cannot read the plan: its format is %q, this program reads %q", p.Format, planFormat)
+	}
+	if p.Procedure != "transition" {
+		return nil, fmt.Errorf("cannot read the plan: unknown procedure %q", p.Procedure)
+	}
+	if p.Facts.Inventory == nil {
+		return nil, errors.New("cannot read the plan: it holds no inventory")
+	}
+	return &p, nil
+}
+
+// Text prints the plan for review.
+func (p *Plan) Text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Transition upgrade of %s (%s, %s, %s)\n", p.Host, p.Facts.Instance.ID, p.Facts.Boot.Release, p.Facts.Boot.Kernel)
+	for _, s := range p.Steps {
+		b.WriteByte('\n')
+		if s.Gate != "" {
+			fmt.Fprintf(&b, "--- gate before %s: %s\n", s.Section, s.Gate)
+		}
+		if s.Pivot {
+			b.WriteString("=== pivot: from here on a run can be parked, not rolled back\n")
+		}
+		fmt.Fprintf(&b, "%-16s %s [%s]\n", s.ID, s.Title, s.Effect)
+		for _, l := range s.Lines {
+			for _, part := range strings.Split(strings.TrimRight(l, "\n"), "\n") {
+				fmt.Fprintf(&b, "    %s\n", part)
+			}
+		}
+	}
+	return b.String()
+}
+
+// refusals lists everything in the facts that the procedure cannot handle or
+// that the configuration forgot.
+func refusals(cfg *Config, f *Facts) []string {
+	var out []string
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+
+	if f.Instance.Status != "Running" {
+		say("instance %s is %s, not Running", f.Instance.ID, f.Instance.Status)
+	}
+	out = append(out, checkContainers(f.Inventory, cfg.Services)...)
+	out = append(out, checkJava(f.Inventory, cfg.Services)...)
+	out = append(out, checkPorts(f.Inventory, cfg.Services)...)
+
+	for _, n := range f.Nginx {
+		for _, r := range n.Refs {
+			switch {
+			case r.Kind == nginx.KindOff || r.Tag != "":
+				say("%s: %s:%d carries a mark of an earlier run (%s); restore it first", n.Host, r.File, r.Line, r.Tag)
+			case r.Kind == nginx.KindComment || r.Kind == nginx.KindMention:
+				// No traffic follows it; section 2.5 shows it.
+			case !r.Certain:
+				say("%s: %s:%d refers to %s in a way that cannot be decided (%s); move it by hand first", n.Host, r.File, r.Line, cfg.Address, r.Reason)
+			}
+		}
+	}
+	for _, m := range f.Memberships {
+		for _, l := range m.Listeners {
+			// With plain round robin CLB ignores weights: weight 0 would go on
+			// receiving requests (CLB documentation, "schedulers and weights").
+			if l.Scheduler != "wrr" && l.Scheduler != "wlc" {
+				say("%s listener %d uses scheduler %q, which does not follow weights; set it to wrr first", m.LoadBalancerID, l.Port, l.Scheduler)
+			}
+		}
+	}
+	return out
+}
+
+// checkContainers compares the running containers with the services.
+func checkContainers(inv *hostinv.Inventory, services []Service) (out []string) {
+	covered := map[string]bool{}
+	for _, s := range services {
+		found := false
+		for _, c := range inv.Containers {
+			if s.Kind == string(hostos.Container) && c.Name == s.Container || s.Kind == string(hostos.Compose) && c.Compose.Dir == s.Dir {
+				found = true
+				covered[c.Name] = true
+			}
+		}
+		if !found && (s.Kind == string(hostos.Container) || s.Kind == string(hostos.Compose)) {
+			out = append(out, fmt.Sprintf("service %s: no container of it is on the host", s.Name))
+		}
+	}
+	for _, c := range inv.Containers {
+		if c.State == "running" && !covered[c.Name] {
+			out = append(out, fmt.Sprintf("container %s runs but no service names it; it would not be proved after the upgrade", c.Name))
+		}
+	}
+	return out
+}
+
+// checkJava compares the Java processes of the host itself with the services.
+func checkJava(inv *hostinv.Inventory, services []Service) (out []string) {
+	for _, s := range services {
+		if s.Kind == string(hostos.Java) && !slices.ContainsFunc(inv.Java, func(j hostinv.Java) bool { return j.Cwd == s.Dir }) {
+			out = append(out, fmt.Sprintf("service %s: no java process runs in %s", s.Name, s.Dir))
+		}
+	}
+	for _, j := range inv.Java {
+		if j.Container != "" {
+			continue
+		}
+		if !slices.ContainsFunc(services, func(s Service) bool {
+			return s.Kind == string(hostos.Java) && s.Dir == j.Cwd || s.Kind == string(hostos.Unit)
+		}) {
+			out = append(out, fmt.Sprintf("a java process runs in %s but no service names that directory; it would not be started again", j.Cwd))
+		}
+	}
+	return out
+}
+
+// checkPorts sees that every port of a service is served now: a port that is
+// mute before the upgrade cannot prove anything after it.
+func checkPorts(inv *hostinv.Inventory, services []Service) (out []string) {
+	for _, s := range services {
+		for _, port := range s.Ports {
+			listens := slices.ContainsFunc(inv.Listeners, func(l hostinv.Listener) bool { return l.Port == port && strings.HasPrefix(l.Proto, "tcp") })
+			published := slices.ContainsFunc(inv.Containers, func(c hostinv.Container) bool {
+				return slices.ContainsFunc(c.Ports, func(p hostinv.Port) bool { return p.HostPort == port })
+			})
+			if !listens && !published {
+				out = append(out, fmt.Sprintf("service %s: nothing listens on port %d", s.Name, port))
+			}
+		}
+	}
+	return out
+}

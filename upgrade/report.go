@@ -1,0 +1,160 @@
+package upgrade
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+)
+
+// A Report is what a run directory tells: nothing else is asked. It holds no
+// before-image and no content of a blob.
+type Report struct {
+	Run           string       `json:"run"`
+	Host          string       `json:"host"`
+	Procedure     string       `json:"procedure"`
+	State         string       `json:"state"`
+	Live          bool         `json:"live"` // a process works on it now
+	Step          string       `json:"step,omitempty"`
+	Reason        string       `json:"reason,omitempty"`
+	Work          []string     `json:"work,omitempty"` // left by an incomplete rollback
+	Created       time.Time    `json:"created"`
+	Updated       time.Time    `json:"updated"`
+	KernelBefore  string       `json:"kernel_before,omitempty"`
+	KernelAfter   string       `json:"kernel_after,omitempty"`
+	ReleaseBefore string       `json:"release_before,omitempty"`
+	ReleaseAfter  string       `json:"release_after,omitempty"`
+	Transition    string       `json:"transition,omitempty"` // instance and address of the transition host
+	KeptSnapshots []string     `json:"kept_snapshots,omitempty"`
+	PlanHash      string       `json:"plan_hash"`
+	JournalHead   string       `json:"journal_head"` // names the whole history
+	Steps         []ReportStep `json:"steps"`
+}
+
+// A ReportStep is one step of a run.
+type ReportStep struct {
+	ID       string        `json:"id"`
+	Title    string        `json:"title"`
+	State    string        `json:"state"`
+	Reason   string        `json:"reason,omitempty"`
+	Attempt  int           `json:"attempt,omitempty"`
+	Adopted  bool          `json:"adopted,omitempty"`
+	Approved string        `json:"approved_by,omitempty"`
+	Started  time.Time     `json:"started,omitzero"`
+	Took     time.Duration `json:"took_ns,omitempty"`
+}
+
+// ReadReport makes the report of the run in dir.
+func ReadReport(dir string) (*Report, error) {
+	h, err := engine.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	p, err := ParsePlan(h.Plan)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{
+		Run: h.Run, Host: h.Host, Procedure: h.Procedure, State: string(h.State), Live: h.Live, Step: h.Step, Reason: h.Reason, Work: h.Work,
+		Created: h.Created, PlanHash: h.PlanHash, JournalHead: h.Head,
+		KernelBefore: p.Facts.Boot.Kernel, ReleaseBefore: p.Facts.Boot.Release,
+	}
+	if n := len(h.Records); n > 0 {
+		r.Updated = h.Records[n-1].Time
+	}
+	for _, ps := range p.Steps {
+		s := h.StepByID(ps.ID)
+		rs := ReportStep{ID: ps.ID, Title: ps.Title, State: string(s.State), Reason: s.Reason, Attempt: s.Attempt, Adopted: s.Adopted, Approved: s.ApprovedBy, Started: s.Started}
+		if !s.Ended.IsZero() && !s.Started.IsZero() {
+			rs.Took = s.Ended.Sub(s.Started)
+		}
+		r.Steps = append(r.Steps, rs)
+	}
+	var cmp compareResult
+	if decode(h.StepByID("4.5-compare"), &cmp) {
+		r.KernelAfter, r.ReleaseAfter = cmp.Inventory.Boot.Kernel, cmp.Inventory.Boot.Release
+	}
+	var c cloneFacts
+	if decode(h.StepByID("3.4-addresses"), &c) {
+		r.Transition = c.InstanceID + " " + c.PrivateIP
+	}
+	var end endResult
+	if decode(h.StepByID("5.3-verify"), &end) {
+		r.KeptSnapshots = end.KeptSnapshots
+	}
+	return r, nil
+}
+
+func decode(s engine.StepHistory, out any) bool {
+	return s.State == engine.StepDone && len(s.Result) > 0 && json.Unmarshal(s.Result, out) == nil
+}
+
+// Counts sums the steps up by their state.
+func (r *Report) Counts() map[string]int {
+	out := map[string]int{}
+	for _, s := range r.Steps {
+		out[s.State]++
+	}
+	return out
+}
+
+// Summary is the report's head: how the run stands.
+func (r *Report) Summary() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "run %s: %s of %s: %s", r.Run, r.Procedure, r.Host, r.State)
+	if r.Live {
+		b.WriteString(" (a process is at work)")
+	}
+	if r.Step != "" {
+		fmt.Fprintf(&b, " at %s", r.Step)
+	}
+	b.WriteByte('\n')
+	if r.Reason != "" {
+		fmt.Fprintf(&b, "  %s\n", r.Reason)
+	}
+	for _, w := range r.Work {
+		fmt.Fprintf(&b, "  left to do: %s\n", w)
+	}
+	c := r.Counts()
+	fmt.Fprintf(&b, "  steps: %d done, %d not applicable, %d of %d to go\n", c["done"], c["skipped"], len(r.Steps)-c["done"]-c["skipped"], len(r.Steps))
+	return b.String()
+}
+
+// Text prints the whole report.
+func (r *Report) Text() string {
+	var b strings.Builder
+	b.WriteString(r.Summary())
+	fmt.Fprintf(&b, "  began %s, last record %s\n", r.Created.Format(time.RFC3339), r.Updated.Format(time.RFC3339))
+	fmt.Fprintf(&b, "  kernel %s → %s\n  release %s → %s\n", r.KernelBefore, orNone(r.KernelAfter), r.ReleaseBefore, orNone(r.ReleaseAfter))
+	if r.Transition != "" {
+		fmt.Fprintf(&b, "  transition host %s\n", r.Transition)
+	}
+	if len(r.KeptSnapshots) > 0 {
+		fmt.Fprintf(&b, "  kept until their retention ends: %s\n", strings.Join(r.KeptSnapshots, ", "))
+	}
+	fmt.Fprintf(&b, "  plan %s\n  journal head %s\n\n", r.PlanHash, r.JournalHead)
+	for _, s := range r.Steps {
+		note := s.Reason
+		if s.Adopted {
+			note = strings.TrimSpace("found done after an interruption " + note)
+		}
+		if s.Approved != "" {
+			note = strings.TrimSpace("approved by " + s.Approved + " " + note)
+		}
+		fmt.Fprintf(&b, "  %-11s %-18s %8s  %s", s.State, s.ID, s.Took.Round(time.Millisecond), s.Title)
+		if note != "" {
+			fmt.Fprintf(&b, " (%s)", note)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "(not yet)"
+	}
+	return s
+}

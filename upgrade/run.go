@@ -1,0 +1,243 @@
+package upgrade
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+)
+
+// An Event is what a run tells an observer; see engine.Event.
+type Event = engine.Event
+
+// RunOptions say how far a run goes and who answers its gates.
+type RunOptions struct {
+	Until      string   // last section, such as "3.11"; "" = to the end
+	Approve    []string // sections or step IDs whose gates are approved now
+	ApproveAll bool     // no gate is asked
+	Actor      string   // who approves and acts; "" = the user of the process
+	Version    string   // of the program
+	Observer   func(Event)
+
+	Credentials *Credentials // nil = from the environment or the profile
+}
+
+func (o RunOptions) engine() engine.Options {
+	return engine.Options{Until: o.Until, Approve: o.Approve, ApproveAll: o.ApproveAll, Actor: o.Actor, Observer: o.Observer}
+}
+
+// A Result is how a run stands after Apply, Resume, or Rollback.
+type Result struct {
+	Run    string   `json:"run"`
+	Dir    string   `json:"dir"`
+	State  string   `json:"outcome"` // a run state of design: running, paused, succeeded, …
+	Step   string   `json:"step,omitempty"`
+	Reason string   `json:"reason,omitempty"`
+	Work   []string `json:"work,omitempty"`
+	// Untouched tells that the run has changed nothing in the world.
+	Untouched bool  `json:"untouched"`
+	Err       error `json:"-"`
+}
+
+// Exit statuses of a run, as docs/errors.md lists them.
+const (
+	ExitDone       = 0
+	ExitError      = 1
+	ExitRefused    = 4
+	ExitPaused     = 5
+	ExitFailed     = 6
+	ExitIncomplete = 8
+	ExitLocked     = 9
+	ExitDrift      = 10
+	ExitParked     = 11
+	ExitJournal    = 12
+	ExitInterrupt  = 130
+)
+
+// ExitStatus is the exit status that a command ends with for r.
+func (r *Result) ExitStatus() int {
+	switch engine.RunState(r.State) {
+	case engine.Succeeded, engine.RolledBack:
+		return ExitDone
+	case engine.Paused:
+		return ExitPaused
+	case engine.Parked:
+		return ExitParked
+	case engine.RollbackIncomplete:
+		return ExitIncomplete
+	case engine.Interrupted:
+		return ExitInterrupt
+	case engine.Failed:
+		if status := ErrorStatus(r.Err); status == ExitDrift || status == ExitJournal || status == ExitRefused && r.Untouched {
+			return status
+		}
+		return ExitFailed
+	}
+	return ExitError
+}
+
+// ErrorStatus is the exit status for an error of this package's functions.
+func ErrorStatus(err error) int {
+	var (
+		drift    *DriftError
+		conflict *engine.ConflictError
+		access   *AccessError
+		refused  *RefusedError
+	)
+	switch {
+	case errors.As(err, &drift), errors.As(err, &conflict), errors.Is(err, engine.ErrPlanChanged):
+		return ExitDrift
+	case errors.Is(err, engine.ErrLocked):
+		return ExitLocked
+	case errors.Is(err, engine.ErrDamaged), errors.Is(err, engine.ErrUnwritable):
+		return ExitJournal
+	case errors.As(err, &access), errors.As(err, &refused), errors.Is(err, engine.ErrPastReturn), errors.Is(err, engine.ErrFinished),
+		errors.Is(err, engine.ErrRollbackFirst), errors.Is(err, engine.ErrVersion):
+		return ExitRefused
+	}
+	return ExitError
+}
+
+// NewRunID makes the identifier of a new run.
+func NewRunID(now time.Time) string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return now.UTC().Format("20060102-150405-") + hex.EncodeToString(b[:])
+}
+
+// StateDir is where runs live by default: $XDG_STATE_HOME/upgradectl, or the
+// place that stands for it.
+func StateDir() (string, error) {
+	if d := os.Getenv("XDG_STATE_HOME"); d != "" {
+		return filepath.Join(d, "upgradectl"), nil
+	}
+	if runtime.GOOS == "windows" {
+		d, err := os.UserConfigDir()
+		if err != nil {
+			return "", fmt.Errorf("cannot find a place for runs: %w; use --run DIR", err)
+		}
+		return filepath.Join(d, "upgradectl"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("cannot find a place for runs: %w; use --run DIR", err)
+	}
+	return filepath.Join(home, ".local", "state", "upgradectl"), nil
+}
+
+// FindRun gives the run directory that name means: a directory, or the unique
+// prefix of a run's ID below StateDir.
+func FindRun(name string) (string, error) {
+	if _, err := os.Stat(filepath.Join(name, "journal.jsonl")); err == nil {
+		return filepath.Abs(name)
+	}
+	if name == "" || strings.ContainsAny(name, `/\`) {
+		return "", fmt.Errorf("no run in %q: it has no journal.jsonl", name)
+	}
+	state, err := StateDir()
+	if err != nil {
+		return "", err
+	}
+	dirs, err := filepath.Glob(filepath.Join(state, "*", "journal.jsonl"))
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, d := range dirs {
+		if id := filepath.Base(filepath.Dir(d)); strings.HasPrefix(id, name) {
+			found = append(found, id)
+		}
+	}
+	slices.Sort(found)
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("no run %q in the working directory or in %s", name, state)
+	case 1:
+		return filepath.Join(state, found[0]), nil
+	}
+	return "", fmt.Errorf("run %q is not unique: %s", name, strings.Join(found, ", "))
+}
+
+// Apply begins the run of a stored plan in dir, which must not hold a run.
+func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*Result, error) {
+	p, err := ParsePlan(stored)
+	if err != nil {
+		return nil, &RefusedError{Host: "(plan)", Reasons: []string{err.Error()}}
+	}
+	e, err := NewEnv(&p.Config, o.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	run, err := engine.Create(dir, engine.Header{Run: id, Procedure: p.Procedure, Host: p.Host, Version: o.Version}, stored, engine.WithActor(o.Actor), engine.WithVersion(o.Version))
+	if err != nil {
+		return nil, err
+	}
+	defer run.Close()
+	out, err := run.Apply(ctx, transitionSteps(p, e), o.engine())
+	return result(dir, out, err)
+}
+
+// Resume goes on with a run: after a gate, a pause, a failure, a kill, or a
+// rollback that parked it.
+func Resume(ctx context.Context, dir string, o RunOptions) (*Result, error) {
+	return reopen(dir, o, func(run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
+		return run.Apply(ctx, steps, o.engine())
+	})
+}
+
+// Rollback takes a run back to its beginning or, past the pivot, to where the
+// transition host carries the traffic.
+func Rollback(ctx context.Context, dir string, o RunOptions) (*Result, error) {
+	return reopen(dir, o, func(run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
+		return run.Rollback(ctx, steps, o.engine())
+	})
+}
+
+func reopen(dir string, o RunOptions, do func(*engine.Run, []engine.Step) (engine.Outcome, error)) (*Result, error) {
+	run, err := engine.Open(dir, engine.WithActor(o.Actor), engine.WithVersion(o.Version))
+	if err != nil {
+		return nil, err
+	}
+	defer run.Close()
+	h, err := engine.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	p, err := ParsePlan(h.Plan)
+	if err != nil {
+		return nil, err
+	}
+	e, err := NewEnv(&p.Config, o.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	out, err := do(run, transitionSteps(p, e))
+	return result(dir, out, err)
+}
+
+func result(dir string, out engine.Outcome, err error) (*Result, error) {
+	if err != nil {
+		return nil, err
+	}
+	h, err := engine.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Run: h.Run, Dir: dir, State: string(out.State), Step: out.Step, Reason: out.Reason, Work: out.Work, Err: out.Err, Untouched: untouched(h)}, nil
+}
+
+// untouched tells whether no step that changes anything has ever begun.
+func untouched(h *engine.History) bool {
+	return !slices.ContainsFunc(h.Steps, func(s engine.StepHistory) bool { return s.Attempt > 0 && s.Effect != engine.ReadOnly })
+}

@@ -1,0 +1,661 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upgradectl/upgradectl/ecs"
+	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/slb"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
+)
+
+// transitionSteps is the transition upgrade: traffic moves off a production
+// host while that host is upgraded. The numbers are the sections of
+// docs/transition.md. With a nil Env the steps can be listed, not run.
+func transitionSteps(p *Plan, e *Env) []engine.Step {
+	t := &transition{p: p, cfg: &p.Config, e: e}
+	steps := []engine.Step{
+		t.recordInventory(),     // 2.1
+		t.recordContainers(),    // 2.2
+		t.recordProjects(),      // 2.3
+		t.recordPorts(),         // 2.4
+		t.recordNginx(),         // 2.5
+		t.recordBalancers(),     // 2.6
+		t.recordDirect(),        // 2.7
+		t.createSnapshots(),     // 3.1
+		t.createImage(),         // 3.2
+		t.createClone(),         // 3.3
+		t.recordAddresses(),     // 3.4
+		t.upgradeDocker(old),    // 3.5
+		t.upgradeOS(old),        // 3.6
+		t.reboot(old),           // 3.6
+		t.startContainers(old),  // 3.7
+		t.startServices(old),    // 3.8
+		t.holdClone(),           // 3.9
+		t.addToNginx(),          // 3.9
+		t.addToBalancers(),      // 3.10
+		t.observeClone(),        // 3.11
+		t.drainBalancers(),      // 4.1
+		t.drainNginx(),          // 4.2
+		t.proveSilence(),        // 4.3
+		t.stopProduction(),      // 4.4
+		t.snapshotBeforeOS(),    // 4.5
+		t.upgradeDocker(prod),   // 4.5
+		t.upgradeOS(prod),       // 4.5
+		t.reboot(prod),          // 4.5
+		t.startContainers(prod), // 4.5
+		t.startServices(prod),   // 4.5
+		t.compareInventory(),    // 4.5
+		t.restoreNginx(),        // 4.6
+		t.restoreBalancers(),    // 4.7
+		t.observeProduction(),   // 4.8
+		t.removeFromBalancers(), // 4.9
+		t.removeFromNginx(),     // 4.9
+		t.proveCloneSilence(),   // 4.9
+		t.expireClone(),         // 4.9
+		t.stopClone(),           // 5.1
+		t.stopCloneInstance(),   // 5.2
+		t.releaseClone(),        // 5.3
+		t.verifyEnd(),           // 5.3
+	}
+	for _, section := range p.Config.Gates {
+		i := slices.IndexFunc(steps, func(s engine.Step) bool { return s.Section == section })
+		if i >= 0 {
+			steps[i].Gate = gateText(section, p)
+		}
+	}
+	return steps
+}
+
+// gateText is what a person is asked before a section.
+func gateText(section string, p *Plan) string {
+	switch section {
+	case "4.1":
+		return fmt.Sprintf("the transition host serves; take traffic off %s?", p.Host)
+	case "4.4":
+		return fmt.Sprintf("%s gets no traffic; stop its services and upgrade it? From the package transaction on there is no rollback, only parking", p.Host)
+	case "5.3":
+		return fmt.Sprintf("%s serves alone again; release the transition host and its image?", p.Host)
+	}
+	return "go on with section " + section + "?"
+}
+
+// transition is what the steps share: the plan and the way to the world.
+// Nothing of a run is kept in it; that is the journal's.
+type transition struct {
+	p   *Plan
+	cfg *Config
+	e   *Env
+}
+
+// Which of the two hosts a step of sections 3.5 to 3.8 works on: the runbook
+// does the same on both, in 3.5-3.8 and again in 4.5.
+type role string
+
+const (
+	old  role = "transition" // the transition host, first in time
+	prod role = "production"
+)
+
+// id gives the step ID of work that is done on both hosts.
+func (r role) id(section, word string) (id, sec string) {
+	if r == prod {
+		section = "4.5"
+	}
+	return section + "-" + word, section
+}
+
+// cloneFacts is the result of step 3.4: everything later steps need to reach
+// the transition host.
+type cloneFacts struct {
+	InstanceID string      `json:"instance_id"`
+	PrivateIP  string      `json:"private_ip"`
+	PublicIPs  []string    `json:"public_ips"`
+	Target     string      `json:"target"`    // SSH target
+	HostKeys   []string    `json:"host_keys"` // read through Cloud Assistant, not over the network
+	Boot       hostos.Boot `json:"boot"`
+}
+
+// clone gives the transition host of the run and the link to it.
+func (t *transition) clone(a *engine.Act) (cloneFacts, *link, error) {
+	var c cloneFacts
+	ok, err := a.Result("3.4-addresses", &c)
+	if err != nil {
+		return c, nil, err
+	}
+	if !ok {
+		return c, nil, errors.New("internal error: the transition host is not recorded yet")
+	}
+	if err := t.e.Dialer.Pin(c.Target, c.HostKeys); err != nil {
+		return c, nil, err
+	}
+	return c, t.e.host(c.Target), nil
+}
+
+// on gives the link and the private address of the host a step works on.
+func (t *transition) on(a *engine.Act, r role) (*link, string, error) {
+	if r == prod {
+		return t.e.host(t.cfg.Host), t.cfg.Address, nil
+	}
+	c, l, err := t.clone(a)
+	return l, c.PrivateIP, err
+}
+
+// tags mark everything a step makes in the cloud.
+func (t *transition) tags(a *engine.Act) map[string]string {
+	return map[string]string{"upgradectl:run": a.RunID(), "upgradectl:step": a.StepID(), "upgradectl:key": a.Key()}
+}
+
+// keyTag finds again what this attempt made.
+func keyTag(a *engine.Act) map[string]string {
+	return map[string]string{"upgradectl:key": a.Key()}
+}
+
+// adopted tells whether the transition host existed before the run.
+func (t *transition) adopted() bool { return t.cfg.Transition.Instance != "" }
+
+// ---- 2 records ----
+
+type inventoryResult struct {
+	Blob   string      `json:"blob"` // the inventory as JSON
+	Boot   hostos.Boot `json:"boot"`
+	Counts string      `json:"counts"`
+}
+
+// collect takes an inventory of a host and stores it in the run.
+func (t *transition) collect(ctx context.Context, a *engine.Act, l *link) (*hostinv.Inventory, inventoryResult, error) {
+	boot, err := hostos.GetBoot(ctx, l)
+	if err != nil {
+		return nil, inventoryResult{}, fmt.Errorf("host %s: %w", l.target, err)
+	}
+	inv, err := hostinv.Collect(ctx, l, hostinv.Options{})
+	if err != nil {
+		return nil, inventoryResult{}, fmt.Errorf("host %s: %w", l.target, err)
+	}
+	ref, err := putJSON(a, inv)
+	if err != nil {
+		return nil, inventoryResult{}, err
+	}
+	return inv, inventoryResult{Blob: ref, Boot: boot, Counts: fmt.Sprintf("%d listeners, %d java processes, %d containers, %d units", len(inv.Listeners), len(inv.Java), len(inv.Containers), len(inv.Units))}, nil
+}
+
+func (t *transition) recordInventory() engine.Step {
+	return engine.Step{
+		ID: "2.1-inventory", Section: "2.1", Effect: engine.ReadOnly,
+		Title: "record release, kernel, and everything that runs on " + t.p.Host,
+		Lines: []string{"ssh " + t.cfg.Host + " /bin/sh -s < (collector)", fmt.Sprintf("expected: kernel %s, boot %s", t.p.Facts.Boot.Kernel, t.p.Facts.Boot.ID)},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			_, res, err := t.collect(ctx, a, t.e.host(t.cfg.Host))
+			if err != nil {
+				return nil, err
+			}
+			if res.Boot.ID != t.p.Facts.Boot.ID {
+				return nil, &DriftError{[]string{fmt.Sprintf("%s was rebooted (kernel %s, was %s)", t.p.Host, res.Boot.Kernel, t.p.Facts.Boot.Kernel)}}
+			}
+			return res, nil
+		},
+	}
+}
+
+// recorded checks the inventory of 2.1 against the services.
+func (t *transition) recorded(check func(*hostinv.Inventory, []Service) []string, a *engine.Act) error {
+	var r inventoryResult
+	if ok, err := a.Result("2.1-inventory", &r); err != nil || !ok {
+		return errors.Join(errors.New("internal error: no inventory recorded"), err)
+	}
+	var inv hostinv.Inventory
+	if err := getJSON(a, r.Blob, &inv); err != nil {
+		return err
+	}
+	if bad := check(&inv, t.cfg.Services); len(bad) > 0 {
+		return &DriftError{bad}
+	}
+	return nil
+}
+
+func (t *transition) recordContainers() engine.Step {
+	return engine.Step{
+		ID: "2.2-containers", Section: "2.2", Effect: engine.ReadOnly,
+		Title: "every running container belongs to a service of the plan",
+		Do: func(_ context.Context, a *engine.Act) (any, error) {
+			return nil, t.recorded(checkContainers, a)
+		},
+	}
+}
+
+func (t *transition) recordProjects() engine.Step {
+	return engine.Step{
+		ID: "2.3-projects", Section: "2.3", Effect: engine.ReadOnly,
+		Title: "every java process belongs to a service of the plan",
+		Do: func(_ context.Context, a *engine.Act) (any, error) {
+			return nil, t.recorded(checkJava, a)
+		},
+	}
+}
+
+func (t *transition) recordPorts() engine.Step {
+	return engine.Step{
+		ID: "2.4-ports", Section: "2.4", Effect: engine.ReadOnly,
+		Title: "every port of a service is served",
+		Do: func(_ context.Context, a *engine.Act) (any, error) {
+			return nil, t.recorded(checkPorts, a)
+		},
+	}
+}
+
+func (t *transition) recordNginx() engine.Step {
+	s := engine.Step{
+		ID: "2.5-nginx-refs", Section: "2.5", Effect: engine.ReadOnly,
+		Title: "the nginx files that lead to " + t.p.Host + " are as planned",
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			now, err := discoverNginx(ctx, t.cfg, t.e)
+			if err != nil {
+				return nil, err
+			}
+			if d := driftNginx(t.p.Facts.Nginx, now); len(d) > 0 {
+				return nil, &DriftError{d}
+			}
+			return now, nil
+		},
+	}
+	for _, n := range t.p.Facts.Nginx {
+		for _, r := range n.Refs {
+			s.Lines = append(s.Lines, fmt.Sprintf("%s %s:%d %s %s", n.Host, r.File, r.Line, r.Kind, r.Addr))
+		}
+	}
+	return s
+}
+
+func (t *transition) recordBalancers() engine.Step {
+	s := engine.Step{
+		ID: "2.6-balancers", Section: "2.6", Effect: engine.ReadOnly,
+		Title: "the balancers that lead to " + t.p.Host + " are as planned",
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			now, err := discoverBalancers(ctx, t.cfg, t.e, t.p.Facts.Instance)
+			if err != nil {
+				return nil, err
+			}
+			if d := driftBalancers(t.p.Facts.Memberships, now); len(d) > 0 {
+				return nil, &DriftError{d}
+			}
+			return now, nil
+		},
+	}
+	for _, m := range t.p.Facts.Memberships {
+		s.Lines = append(s.Lines, fmt.Sprintf("%s: weight %d, %d listeners, %d backends", groupName(m), m.Backend.Weight, len(m.Listeners), len(m.Backends)))
+	}
+	return s
+}
+
+func (t *transition) recordDirect() engine.Step {
+	s := engine.Step{
+		ID: "2.7-direct", Section: "2.7", Effect: engine.ReadOnly,
+		Title: "who reaches " + t.p.Host + " past nginx and the balancers (such traffic is not moved)",
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			peers, err := discoverDirect(ctx, t.cfg, t.e, t.p.Facts.Instance)
+			for _, peer := range peers {
+				a.Progress("not moved: %s", peer)
+			}
+			return map[string][]string{"direct": peers}, err
+		},
+	}
+	s.Lines = append(s.Lines, t.p.Facts.Direct...)
+	return s
+}
+
+// ---- 3.1 to 3.4: the transition host comes into being ----
+
+type snapshotParams struct {
+	Input ecs.SnapshotInput `json:"input"`
+}
+
+type snapshotResult struct {
+	Snapshots []ecs.Snapshot `json:"snapshots"`
+}
+
+func (t *transition) createSnapshots() engine.Step {
+	s := t.snapshotStep("3.1-snapshots", "3.1", "snapshot every disk of "+t.p.Host)
+	plan := s.Plan
+	s.Plan = func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+		if t.adopted() {
+			return engine.Proposal{NotApplicable: "transition host " + t.cfg.Transition.Instance + " exists already and is adopted"}, nil
+		}
+		return plan(ctx, a)
+	}
+	return s
+}
+
+// snapshotBeforeOS takes one more picture of production, with its services
+// stopped, right before its package transaction.
+func (t *transition) snapshotBeforeOS() engine.Step {
+	return t.snapshotStep("4.5-snapshots", "4.5", "snapshot every disk of "+t.p.Host+" once more, quiet, before its upgrade")
+}
+
+func (t *transition) snapshotStep(id, section, title string) engine.Step {
+	var lines []string
+	for _, d := range t.p.Facts.Disks {
+		lines = append(lines, fmt.Sprintf("ecs CreateSnapshot DiskId=%s (%s, %d GiB) RetentionDays=%d", d.ID, d.Type, d.Size, t.cfg.Snapshots.RetentionDays))
+	}
+	return engine.Step{
+		ID: id, Section: section, Title: title, Effect: engine.TokenCreate, Lines: lines,
+		Plan: func(_ context.Context, a *engine.Act) (engine.Proposal, error) {
+			return engine.Proposal{Params: snapshotParams{ecs.SnapshotInput{
+				InstanceID: t.p.Facts.Instance.ID, Token: a.Key(), Name: "upgradectl-" + a.RunID() + "-" + section,
+				RetentionDays: t.cfg.Snapshots.RetentionDays, Tags: t.tags(a),
+			}}}, nil
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			have, err := t.e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{Tags: keyTag(a)})
+			switch {
+			case err != nil:
+				return engine.Sight{}, err
+			case len(have) == 0:
+				return engine.Sight{State: engine.Absent}, nil
+			}
+			// Do finds them by their token, makes the missing ones, and waits.
+			return engine.Sight{State: engine.InProgress, Detail: fmt.Sprintf("%d snapshots exist", len(have))}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p snapshotParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			made, err := t.e.ECS.CreateSnapshots(ctx, p.Input)
+			if err != nil {
+				return nil, err
+			}
+			ids := make([]string, len(made))
+			for i, s := range made {
+				ids[i] = s.ID
+			}
+			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
+			defer cancel()
+			done, err := t.e.ECS.WaitSnapshots(ctx, ids, t.progress(a))
+			if err != nil {
+				return nil, err
+			}
+			return snapshotResult{done}, nil
+		},
+		Verify: func(ctx context.Context, a *engine.Act) (any, error) {
+			var r snapshotResult
+			if _, err := a.Own(&r); err != nil {
+				return nil, err
+			}
+			if len(r.Snapshots) != len(t.p.Facts.Disks) {
+				return nil, fmt.Errorf("%s has %d disks, but %d snapshots were made", t.p.Host, len(t.p.Facts.Disks), len(r.Snapshots))
+			}
+			return nil, nil
+		},
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			have, err := t.e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{Tags: keyTag(a)})
+			if err != nil {
+				return err
+			}
+			for _, s := range have {
+				if err := t.e.ECS.DeleteSnapshot(ctx, s.ID); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// progress passes the cloud's own progress on.
+func (t *transition) progress(a *engine.Act) func(ecs.Progress) {
+	return func(p ecs.Progress) {
+		line := fmt.Sprintf("%s %s: %s", p.Object, p.ID, p.Status)
+		if p.Percent >= 0 {
+			line += fmt.Sprintf(" %d%%", p.Percent)
+		}
+		if p.Remaining > 0 {
+			line += fmt.Sprintf(", %s to go", p.Remaining.Round(time.Second))
+		}
+		a.Progress("%s", line)
+	}
+}
+
+type imageParams struct {
+	Input ecs.ImageInput `json:"input"`
+}
+
+type imageResult struct {
+	ImageID string `json:"image_id"`
+}
+
+func (t *transition) createImage() engine.Step {
+	return engine.Step{
+		ID: "3.2-image", Section: "3.2", Effect: engine.TokenCreate,
+		Title: "make an image from the snapshots",
+		Lines: []string{"ecs CreateImage DiskDeviceMapping.N.SnapshotId=(from 3.1)"},
+		Plan: func(_ context.Context, a *engine.Act) (engine.Proposal, error) {
+			if t.adopted() {
+				return engine.Proposal{NotApplicable: "the transition host is adopted"}, nil
+			}
+			var s snapshotResult
+			if ok, err := a.Result("3.1-snapshots", &s); err != nil || !ok {
+				return engine.Proposal{}, errors.Join(errors.New("internal error: no snapshots recorded"), err)
+			}
+			return engine.Proposal{Params: imageParams{ecs.ImageInput{Name: "upgradectl-" + a.Key(), Token: a.Key(), Snapshots: s.Snapshots, Tags: t.tags(a)}}}, nil
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			have, err := t.e.ECS.ListImages(ctx, ecs.ImageFilter{Tags: keyTag(a)})
+			switch {
+			case err != nil:
+				return engine.Sight{}, err
+			case len(have) == 0:
+				return engine.Sight{State: engine.Absent}, nil
+			}
+			return engine.Sight{State: engine.InProgress, Detail: "image " + have[0].ID + " exists"}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p imageParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			// The image may be there from before a crash; a token that the cloud
+			// has forgotten must not make a second one.
+			have, err := t.e.ECS.ListImages(ctx, ecs.ImageFilter{Tags: keyTag(a)})
+			if err != nil {
+				return nil, err
+			}
+			var id string
+			if len(have) > 0 {
+				id = have[0].ID
+			} else if id, err = t.e.ECS.CreateImage(ctx, p.Input); err != nil {
+				return nil, err
+			}
+			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
+			defer cancel()
+			if _, err := t.e.ECS.WaitImage(ctx, id, t.progress(a)); err != nil {
+				return nil, err
+			}
+			return imageResult{id}, nil
+		},
+		Undo: t.deleteImages("3.2-image"),
+	}
+}
+
+// deleteImages deletes what the image step made.
+func (t *transition) deleteImages(step string) func(context.Context, *engine.Act) error {
+	return func(ctx context.Context, a *engine.Act) error {
+		have, err := t.e.ECS.ListImages(ctx, ecs.ImageFilter{Tags: map[string]string{"upgradectl:run": a.RunID(), "upgradectl:step": step}})
+		if err != nil {
+			return err
+		}
+		for _, im := range have {
+			if err := t.e.ECS.DeleteImage(ctx, im.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+type cloneParams struct {
+	Input ecs.CloneInput `json:"input"`
+}
+
+type instanceResult struct {
+	InstanceID string `json:"instance_id"`
+}
+
+func (t *transition) createClone() engine.Step {
+	return engine.Step{
+		ID: "3.3-clone", Section: "3.3", Effect: engine.TokenCreate,
+		Title: "make the transition host " + t.cfg.Transition.Name + " from the image",
+		Lines: []string{fmt.Sprintf("ecs RunInstances ImageId=(from 3.2) InstanceType=%s ZoneId=%s VSwitchId=%s InstanceChargeType=PostPaid AutoReleaseTime=+%s public address: %t",
+			t.p.Facts.Instance.Type, t.p.Facts.Instance.Zone, t.p.Facts.Instance.VSwitch, t.cfg.Transition.AutoRelease, t.cfg.Transition.PublicIP)},
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			if t.adopted() {
+				return engine.Proposal{NotApplicable: "transition host " + t.cfg.Transition.Instance + " is adopted"}, nil
+			}
+			var im imageResult
+			if ok, err := a.Result("3.2-image", &im); err != nil || !ok {
+				return engine.Proposal{}, errors.Join(errors.New("internal error: no image recorded"), err)
+			}
+			src, err := t.e.ECS.GetInstance(ctx, t.p.Facts.Instance.ID)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			return engine.Proposal{Params: cloneParams{ecs.CloneInput{
+				Source: src, Disks: t.p.Facts.Disks, ImageID: im.ImageID, Name: t.cfg.Transition.Name, Token: a.Key(),
+				PublicIP: t.cfg.Transition.PublicIP, AutoRelease: t.expiry(), Tags: t.tags(a),
+			}}}, nil
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: keyTag(a)})
+			switch {
+			case err != nil:
+				return engine.Sight{}, err
+			case len(have) == 0:
+				return engine.Sight{State: engine.Absent}, nil
+			}
+			return engine.Sight{State: engine.InProgress, Detail: "instance " + have[0].ID + " is " + have[0].Status}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p cloneParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: keyTag(a)})
+			if err != nil {
+				return nil, err
+			}
+			var id string
+			if len(have) > 0 {
+				id = have[0].ID
+			} else if id, err = t.e.ECS.CreateClone(ctx, p.Input); err != nil {
+				return nil, err
+			}
+			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			defer cancel()
+			if _, err := t.e.ECS.WaitInstance(ctx, id, "Running", t.progress(a)); err != nil {
+				return nil, err
+			}
+			return instanceResult{id}, nil
+		},
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: keyTag(a)})
+			if err != nil {
+				return err
+			}
+			for _, in := range have {
+				if err := t.release(ctx, a, in.ID); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// release stops and deletes an instance of this run. It refuses one that a
+// balancer still knows: its requests would be lost.
+func (t *transition) release(ctx context.Context, a *engine.Act, id string) error {
+	in, err := t.e.ECS.GetInstance(ctx, id)
+	if errors.Is(err, ecs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m, err := t.e.SLB.Discover(ctx, slb.Server{InstanceID: id, ENIs: in.ENIs, IPs: in.PrivateIPs})
+	if err != nil {
+		return err
+	}
+	if len(m) > 0 {
+		return fmt.Errorf("cannot release %s: it is still a backend of %s; remove it there first", id, groupName(m[0]))
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+	defer cancel()
+	if in.Status == "Running" || in.Status == "Starting" {
+		if _, err := t.e.ECS.WaitInstance(ctx, id, "Running", t.progress(a)); err != nil {
+			return err
+		}
+		if err := t.e.ECS.StopInstance(ctx, id); err != nil {
+			return err
+		}
+	}
+	if _, err := t.e.ECS.WaitInstance(ctx, id, "Stopped", t.progress(a)); err != nil {
+		return err
+	}
+	return t.e.ECS.DeleteInstance(ctx, id, t.guard(a))
+}
+
+// guard lets only an instance of this run be deleted; with release_adopted,
+// the one that the plan names.
+func (t *transition) guard(a *engine.Act) ecs.Guard {
+	return ecs.Guard{TagKey: "upgradectl:run", TagValue: a.RunID()}
+}
+
+func (t *transition) recordAddresses() engine.Step {
+	return engine.Step{
+		ID: "3.4-addresses", Section: "3.4", Effect: engine.ReadOnly,
+		Title: "record the transition host's inner and outer addresses and its SSH host keys",
+		Lines: []string{"ecs RunCommand (reads the SSH host keys out of band)"},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			id := t.cfg.Transition.Instance
+			if !t.adopted() {
+				var r instanceResult
+				if ok, err := a.Result("3.3-clone", &r); err != nil || !ok {
+					return nil, errors.Join(errors.New("internal error: no instance recorded"), err)
+				}
+				id = r.InstanceID
+			}
+			if id == t.p.Facts.Instance.ID {
+				return nil, fmt.Errorf("transition.instance %s is the production host itself", id)
+			}
+			in, err := t.e.ECS.GetInstance(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			if len(in.PrivateIPs) == 0 {
+				return nil, fmt.Errorf("instance %s has no private address", id)
+			}
+			c := cloneFacts{InstanceID: id, PrivateIP: in.PrivateIPs[0], PublicIPs: in.PublicIPs, Target: strings.ReplaceAll(t.cfg.Transition.SSH, "{address}", in.PrivateIPs[0])}
+			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			defer cancel()
+			if c.HostKeys, err = t.e.ECS.HostKeys(ctx, id); err != nil {
+				return nil, fmt.Errorf("cannot read the SSH host keys of %s through Cloud Assistant: %w", id, err)
+			}
+			if err := t.e.Dialer.Pin(c.Target, c.HostKeys); err != nil {
+				return nil, err
+			}
+			if c.Boot, err = t.waitBoot(ctx, a, t.e.host(c.Target), ""); err != nil {
+				return nil, err
+			}
+			if c.Boot.ID == t.p.Facts.Boot.ID {
+				return nil, fmt.Errorf("%s leads to the production host, not to %s; check transition.ssh", c.Target, id)
+			}
+			a.Progress("%s: inner address %s, outer addresses %v", id, c.PrivateIP, c.PublicIPs)
+			return c, nil
+		},
+	}
+}

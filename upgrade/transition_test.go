@@ -1,0 +1,220 @@
+package upgrade_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/upgrade"
+)
+
+// A stage is a simulated world and an operator's files in it.
+type stage struct {
+	t     *testing.T
+	world *sim.World
+	op    sim.Operator
+	run   string
+	plan  []byte
+	creds *upgrade.Credentials
+}
+
+// newStage builds a world; edit, when not nil, changes upgrade.yaml.
+func newStage(t *testing.T, edit func(yaml string) string) *stage {
+	t.Helper()
+	w, err := sim.New(t.Context(), sim.Config{Speed: 240, Rate: 60})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, w.Close()) })
+	dir := t.TempDir()
+	op, err := w.WriteOperatorFiles(dir)
+	require.NoError(t, err)
+	if edit != nil {
+		b, err := os.ReadFile(op.Config)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(op.Config, []byte(edit(string(b))), 0o600))
+	}
+	s := &stage{t: t, world: w, op: op, run: filepath.Join(dir, "run"), creds: &upgrade.Credentials{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret}}
+	s.plan = s.makePlan()
+	return s
+}
+
+func (s *stage) makePlan() []byte {
+	s.t.Helper()
+	cfg, err := upgrade.LoadConfig(s.op.Config)
+	require.NoError(s.t, err)
+	e, err := upgrade.NewEnv(cfg, s.creds)
+	require.NoError(s.t, err)
+	defer e.Close()
+	facts, err := upgrade.Discover(s.t.Context(), cfg, e)
+	require.NoError(s.t, err)
+	p, err := upgrade.BuildPlan(cfg, facts, time.Now(), "test")
+	require.NoError(s.t, err)
+	stored, err := p.JSON()
+	require.NoError(s.t, err)
+	return stored
+}
+
+func (s *stage) options(o upgrade.RunOptions) upgrade.RunOptions {
+	o.Actor, o.Version, o.Credentials = "test", "test", s.creds
+	if o.Observer == nil {
+		o.Observer = func(e upgrade.Event) { s.t.Logf("%s %s %s %s", e.Time.Format("05.000"), e.Kind, e.Step, e.Text) }
+	}
+	return o
+}
+
+func (s *stage) apply(o upgrade.RunOptions) *upgrade.Result {
+	s.t.Helper()
+	r, err := upgrade.Apply(s.t.Context(), s.run, "t1", s.plan, s.options(o))
+	require.NoError(s.t, err)
+	return r
+}
+
+func (s *stage) resume(o upgrade.RunOptions) *upgrade.Result {
+	s.t.Helper()
+	r, err := upgrade.Resume(s.t.Context(), s.run, s.options(o))
+	require.NoError(s.t, err)
+	return r
+}
+
+func (s *stage) rollback() *upgrade.Result {
+	s.t.Helper()
+	r, err := upgrade.Rollback(s.t.Context(), s.run, s.options(upgrade.RunOptions{}))
+	require.NoError(s.t, err)
+	return r
+}
+
+// end stops the traffic and judges the world.
+func (s *stage) end(outcome string) sim.Figures {
+	s.t.Helper()
+	f, err := s.world.Finish(context.WithoutCancel(s.t.Context()))
+	require.NoError(s.t, err)
+	require.Empty(s.t, f.CheckEnd(outcome))
+	return f
+}
+
+var unattended = upgrade.RunOptions{ApproveAll: true}
+
+func TestTransitionReachesItsEnd(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	r := s.apply(unattended)
+	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+	assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
+	f := s.end("succeeded")
+	assert.Zero(t, f.Leaked)
+	assert.Equal(t, 4, f.Created, "2 snapshots, image, instance: %v", f.LeakedResources)
+	rep, err := upgrade.ReadReport(s.run)
+	require.NoError(t, err)
+	assert.Equal(t, f.KernelMeant, rep.KernelAfter)
+	assert.Len(t, rep.KeptSnapshots, f.KeptSnapshots)
+	journal, err := os.ReadFile(filepath.Join(s.run, "journal.jsonl"))
+	require.NoError(t, err)
+	assert.NotContains(t, string(journal), s.op.AccessKeySecret)
+	assert.NotContains(t, string(journal), s.op.AccessKeyID)
+}
+
+func TestRollbackBeforeThePivotReachesTheBeginning(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.4"})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
+	r = s.rollback()
+	require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+	f := s.end("rolled-back")
+	assert.Zero(t, f.Leaked)
+	assert.Zero(t, f.KeptSnapshots)
+}
+
+func TestRollbackPastThePivotParks(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.8"})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	r = s.rollback()
+	require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+	assert.Equal(t, upgrade.ExitParked, r.ExitStatus())
+	r = s.resume(unattended)
+	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+	s.end("succeeded")
+}
+
+func TestGatesPauseByDefault(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	r := s.apply(upgrade.RunOptions{})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	assert.Equal(t, "4.1-slb", r.Step)
+	r = s.resume(upgrade.RunOptions{})
+	assert.Equal(t, "4.1-slb", r.Step, "resume alone approves nothing")
+	r = s.resume(upgrade.RunOptions{Approve: []string{"4.1"}})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	assert.Equal(t, "4.4-stop", r.Step)
+	r = s.rollback()
+	require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+	s.end("rolled-back")
+}
+
+func TestStalePlanIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, nil)
+	h := s.world.Host("172.31.0.5")
+	b, err := h.ReadFile("/etc/nginx/nginx.conf")
+	require.NoError(t, err)
+	require.NoError(t, h.WriteFile("/etc/nginx/nginx.conf", append(b, "# edited since\n"...), 0o644))
+	r := s.apply(unattended)
+	assert.Equal(t, "failed", r.State)
+	assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
+	assert.True(t, r.Untouched)
+	assert.Contains(t, r.Reason+r.Err.Error(), "/etc/nginx/nginx.conf has changed")
+}
+
+func TestWithoutNginxBalancerAndDocker(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, func(y string) string {
+		y = replaceBlock(y, "nginx:", "nginx: []\n")
+		return strings.Replace(y, "balancers: auto", "balancers: none", 1)
+	})
+	p, err := upgrade.ParsePlan(s.plan)
+	require.NoError(t, err)
+	assert.Empty(t, p.Facts.Nginx)
+	assert.Empty(t, p.Facts.Memberships)
+	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.11"})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	rep, err := upgrade.ReadReport(s.run)
+	require.NoError(t, err)
+	for _, id := range []string{"3.9-nginx", "3.10-slb", "3.11-observe"} {
+		i := slices.IndexFunc(rep.Steps, func(st upgrade.ReportStep) bool { return st.ID == id })
+		assert.Equal(t, "skipped", rep.Steps[i].State, id)
+		assert.NotEmpty(t, rep.Steps[i].Reason, id)
+	}
+	r = s.rollback()
+	require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+	s.end("rolled-back")
+}
+
+// replaceBlock replaces a top-level block of a YAML text.
+func replaceBlock(y, head, with string) string {
+	lines := strings.SplitAfter(y, "\n")
+	var out strings.Builder
+	skip := false
+	for _, l := range lines {
+		switch {
+		case strings.HasPrefix(l, head):
+			skip = true
+			out.WriteString(with)
+		case skip && (strings.HasPrefix(l, " ") || strings.HasPrefix(l, "-") || strings.TrimSpace(l) == ""):
+		default:
+			skip = false
+			out.WriteString(l)
+		}
+	}
+	return out.String()
+}
