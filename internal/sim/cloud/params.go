@@ -402,7 +402,7 @@ func (a *action) find(name string) *param {
 	var whole *param
 	for i := range a.params {
 		p := &a.params[i]
-		if p.name == plain {
+		if p.name == name || p.name == plain { // Filter.1.Key is no list in some contracts
 			return p
 		}
 		if prefix, ok := strings.CutSuffix(p.name, "*"); ok && strings.HasPrefix(plain, prefix) {
@@ -413,11 +413,10 @@ func (a *action) find(name string) *param {
 }
 
 // unindexed replaces the indices in a name with #: Tag.1.Key is Tag.#.Key.
-// Filter.1.Key and the like stand in the tables as they are.
 func unindexed(name string) string {
 	parts := strings.Split(name, ".")
 	for i, part := range parts {
-		if n, err := strconv.Atoi(part); i > 0 && err == nil && n >= 1 && strconv.Itoa(n) == part && parts[0] != "Filter" {
+		if n, err := strconv.Atoi(part); i > 0 && err == nil && n >= 1 && strconv.Itoa(n) == part {
 			parts[i] = "#"
 		}
 	}
