@@ -475,3 +475,34 @@ func TestConcurrent(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// A stop of an instance that is still being created, as when a run is undone in
+// the middle, waits for the creation; a disk that is busy with somebody else's
+// snapshot is waited for as well.
+func TestWaitsForOthers(t *testing.T) {
+	world(t, func(t *testing.T, sim *cloud.Cloud, c *ecs.Client, _ *machines) {
+		ctx := t.Context()
+		theirs, err := c.CreateSnapshots(ctx, ecs.SnapshotInput{InstanceID: "i-web90", Token: "theirs"})
+		require.NoError(t, err)
+		ours, err := c.CreateSnapshots(ctx, ecs.SnapshotInput{InstanceID: "i-web90", Token: "ours"})
+		require.NoError(t, err)
+		assert.NotEqual(t, ids(theirs), ids(ours))
+		snaps, err := c.WaitSnapshots(ctx, ids(ours), nil)
+		require.NoError(t, err)
+
+		image, err := c.CreateImage(ctx, ecs.ImageInput{Name: "im", Token: "t2", Snapshots: snaps})
+		require.NoError(t, err)
+		_, err = c.WaitImage(ctx, image, nil)
+		require.NoError(t, err)
+		source, err := c.GetInstance(ctx, "i-web90")
+		require.NoError(t, err)
+		disks, err := c.ListDisks(ctx, "i-web90")
+		require.NoError(t, err)
+		id, err := c.CreateClone(ctx, ecs.CloneInput{Source: source, Disks: disks, ImageID: image, Name: "x", Token: "t3"})
+		require.NoError(t, err)
+		assert.NotEqual(t, ecs.StatusRunning, sim.InstanceStatus(id))
+		require.NoError(t, c.StopInstance(ctx, id))
+		require.NoError(t, c.DeleteInstance(ctx, id, ecs.Guard{TagKey: ecs.TokenTag, TagValue: "t3"}))
+		require.ErrorIs(t, c.StopInstance(ctx, id), ecs.ErrNotFound)
+	})
+}

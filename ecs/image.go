@@ -129,14 +129,14 @@ func (c *Client) WaitImage(ctx context.Context, id string, progress func(Progres
 	defer cancel()
 	report := reporter(progress)
 	var last *Image
-	missed := 0
+	started := time.Now()
 	err := c.poller().Until(ctx, "image "+id, func(ctx context.Context) (string, bool, error) {
 		got, err := c.ListImages(ctx, ImageFilter{IDs: []string{id}})
 		if err != nil {
 			return "", false, err
 		}
 		if len(got) == 0 {
-			if missed++; last == nil && missed < 5 {
+			if last == nil && time.Since(started) < c.lag() {
 				return "not shown yet", false, nil
 			}
 			return "", false, poll.Stop(&StateError{Object: "image", ID: id, Want: "Available"})

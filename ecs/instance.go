@@ -166,14 +166,15 @@ func (c *Client) WaitInstance(ctx context.Context, id, status string, progress f
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
 	var last *Instance
-	seen, rest := false, 0
+	var atRest time.Time // since when it is in a state that leads nowhere by itself
+	started := time.Now()
 	report := reporter(progress)
 	err := c.poller().Until(ctx, "instance "+id, func(ctx context.Context) (string, bool, error) {
 		i, err := c.GetInstance(ctx, id)
 		switch {
-		case errors.Is(err, ErrNotFound) && !seen:
-			// A list may lag behind a creation; the next looks will show it.
-			if rest++; rest < 5 {
+		case errors.Is(err, ErrNotFound) && last == nil:
+			// A list may lag behind a creation.
+			if time.Since(started) < c.lag() {
 				return "not shown yet", false, nil
 			}
 			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, Want: status})
@@ -181,9 +182,6 @@ func (c *Client) WaitInstance(ctx context.Context, id, status string, progress f
 			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, Want: status, Detail: fmt.Sprintf("it was %q before", last.Status)})
 		case err != nil:
 			return "", false, err
-		}
-		if !seen {
-			seen, rest = true, 0
 		}
 		last = i
 		report(Progress{Object: "instance", ID: id, Status: i.Status, Percent: -1})
@@ -194,12 +192,16 @@ func (c *Client) WaitInstance(ctx context.Context, id, status string, progress f
 			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, State: i.Status, Want: status, Detail: "locked: " + strings.Join(i.Locks, ", ")})
 		}
 		if i.Status == StatusRunning || i.Status == StatusStopped {
-			// The status can lag behind a call that was just accepted.
-			if rest++; rest >= 20 {
+			// The status lags behind a call that was just accepted, and a guest
+			// that shuts itself down is Running until it is off.
+			if atRest.IsZero() {
+				atRest = time.Now()
+			}
+			if time.Since(atRest) > max(100*c.poll, time.Minute) {
 				return "", false, poll.Stop(&StateError{Object: "instance", ID: id, State: i.Status, Want: status})
 			}
 		} else {
-			rest = 0
+			atRest = time.Time{}
 		}
 		return i.Status, false, nil
 	})
@@ -210,39 +212,54 @@ func (c *Client) WaitInstance(ctx context.Context, id, status string, progress f
 }
 
 // StartInstance asks for the start of an instance; WaitInstance sees its end.
-// An instance that is running or starting is left alone.
+// An instance that is running or starting is left alone; one that is on its way
+// to another state is waited for first.
 func (c *Client) StartInstance(ctx context.Context, id string) error {
-	return c.power(ctx, id, c.api.StartInstance, StatusRunning, StatusStarting)
+	return c.power(ctx, "start", id, c.api.StartInstance, StatusRunning, StatusStarting)
 }
 
 // StopInstance asks for an orderly shutdown that keeps the instance's place and
 // addresses (KeepCharging, never forced); WaitInstance sees its end. An instance
-// that is stopped or stopping is left alone.
+// that is stopped or stopping is left alone; one that is on its way to another
+// state, as one just created, is waited for first.
 func (c *Client) StopInstance(ctx context.Context, id string) error {
-	return c.power(ctx, id, c.api.StopInstance, StatusStopped, StatusStopping)
+	return c.power(ctx, "stop", id, c.api.StopInstance, StatusStopped, StatusStopping)
 }
 
 // power sends a call that leads to one of the states in goal. The call has no
-// token, so the state decides: before it, and again if it was refused because
-// an earlier attempt had already worked.
-func (c *Client) power(ctx context.Context, id string, call func(context.Context, string) error, goal ...string) error {
-	there := func() (bool, error) {
+// token, so the state decides: before it, and again whenever it was refused for
+// the state or its result is open.
+func (c *Client) power(ctx context.Context, verb, id string, call func(context.Context, string) error, goal ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	open := 0
+	return c.poller().Until(ctx, verb+" of instance "+id, func(ctx context.Context) (string, bool, error) {
 		i, err := c.GetInstance(ctx, id)
-		if err != nil {
-			return false, err
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return "", false, poll.Stop(err)
+		case err != nil:
+			return "", false, err
+		case slices.Contains(goal, i.Status):
+			return i.Status, true, nil
+		case i.Status != StatusRunning && i.Status != StatusStopped:
+			return i.Status, false, nil
 		}
-		return slices.Contains(goal, i.Status), nil
-	}
-	if ok, err := there(); ok || err != nil {
-		return err
-	}
-	err := call(ctx, id)
-	if classOf(err) == alicloud.Precondition || classOf(err) == alicloud.Ambiguous {
-		if ok, again := there(); again == nil && ok {
-			return nil
+		err = wrap(call(ctx, id))
+		var e *Error
+		switch {
+		case err == nil:
+			return i.Status, true, nil
+		case ctx.Err() != nil || !errors.As(err, &e):
+			return "", false, err
+		case e.class == alicloud.Precondition:
+			return i.Status + ", " + e.Code, false, nil
+		case e.Ambiguous && open < 2:
+			open++
+			return i.Status + ", " + e.Code, false, nil
 		}
-	}
-	return wrap(err)
+		return "", false, poll.Stop(err)
+	})
 }
 
 // RebootInstance asks for an orderly reboot. The cloud's status may show nothing

@@ -95,11 +95,11 @@ func (c *Client) CreateSnapshots(ctx context.Context, in SnapshotInput) ([]Snaps
 		if name != "" && len(disks) > 1 {
 			name += "-" + path.Base(d.Device)
 		}
-		id, err := c.api.CreateSnapshot(ctx, alicloud.NewSnapshot{
+		id, err := c.createSnapshot(ctx, alicloud.NewSnapshot{
 			DiskID: d.ID, Token: deriveToken(in.Token, d.ID), Name: name, Description: in.Description, RetentionDays: in.RetentionDays, Tags: tags,
 		})
 		if err != nil {
-			return out, fmt.Errorf("cannot snapshot disk %s (%s) of instance %s: %w", d.ID, d.Device, in.InstanceID, wrap(err))
+			return out, fmt.Errorf("cannot snapshot disk %s (%s) of instance %s: %w", d.ID, d.Device, in.InstanceID, err)
 		}
 		made = append(made, id)
 		out = append(out, Snapshot{
@@ -119,6 +119,30 @@ func (c *Client) CreateSnapshots(ctx context.Context, in SnapshotInput) ([]Snaps
 		}
 	}
 	return out, nil
+}
+
+// createSnapshot begins one snapshot. A disk can have one in progress at a time;
+// an automatic one that happens to run is waited for.
+func (c *Client) createSnapshot(ctx context.Context, in alicloud.NewSnapshot) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.long)
+	defer cancel()
+	var id string
+	err := c.poller().Until(ctx, "disk "+in.DiskID, func(ctx context.Context) (string, bool, error) {
+		got, err := c.api.CreateSnapshot(ctx, in)
+		err = wrap(err)
+		var e *Error
+		switch {
+		case err == nil:
+			id = got
+			return "begun", true, nil
+		case errors.As(err, &e) && e.Code == "IncorrectDiskStatus.CreatingSnapshot":
+			return "busy with another snapshot", false, nil
+		case ctx.Err() != nil:
+			return "", false, err
+		}
+		return "", false, poll.Stop(err)
+	})
+	return id, err
 }
 
 // ListSnapshots lists the snapshots that match f, in the order of f.IDs if those
@@ -152,7 +176,7 @@ func (c *Client) WaitSnapshots(ctx context.Context, ids []string, progress func(
 	defer cancel()
 	report := reporter(progress)
 	seen := map[string]bool{}
-	missed := 0
+	started := time.Now()
 	var last []Snapshot
 	err := c.poller().Until(ctx, plural("snapshot", ids), func(ctx context.Context) (string, bool, error) {
 		got, err := c.ListSnapshots(ctx, SnapshotFilter{IDs: ids})
@@ -187,10 +211,8 @@ func (c *Client) WaitSnapshots(ctx context.Context, ids []string, progress func(
 				return "", false, poll.Stop(&StateError{Object: "snapshot", ID: id, State: s.Status, Want: "accomplished"})
 			}
 		}
-		if missing != "" {
-			if missed++; missed >= 5 {
-				return "", false, poll.Stop(&StateError{Object: "snapshot", ID: missing, Want: "accomplished"})
-			}
+		if missing != "" && time.Since(started) > c.lag() {
+			return "", false, poll.Stop(&StateError{Object: "snapshot", ID: missing, Want: "accomplished"})
 		}
 		return strings.Join(slices.Compact(states), ", "), done == len(ids), nil
 	})

@@ -2,6 +2,7 @@ package ecs
 
 import (
 	"errors"
+	"time"
 
 	"github.com/upgradectl/upgradectl/internal/alicloud"
 	"github.com/upgradectl/upgradectl/internal/poll"
@@ -40,3 +41,6 @@ func classOf(err error) alicloud.Class {
 	}
 	return ""
 }
+
+// lag is how long a thing that was just made may be missing in lists.
+func (c *Client) lag() time.Duration { return 10 * c.poll }

@@ -86,6 +86,7 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 		SecurityToken:   cfg.SecurityToken,
 		Profile:         cfg.Profile,
 		RetryBudget:     budget,
+		FirstPause:      min(time.Second, cfg.Poll/3),
 		Transport:       o.transport,
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/upgradectl/upgradectl/ecs"
@@ -96,7 +97,7 @@ func Copy(ctx context.Context, c *ecs.Client, ip, token string, out io.Writer) e
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s (%s) is a copy of %s, released at %s\n", clone.ID, clone.PrivateIPs[0], source.ID, clone.AutoReleaseTime.Format(time.RFC3339))
+	fmt.Fprintf(out, "%s (%s) is a copy of %s, released at %s\n", clone.ID, strings.Join(clone.PrivateIPs, " "), source.ID, clone.AutoReleaseTime.Format(time.RFC3339))
 	return nil
 }
 

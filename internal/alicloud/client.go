@@ -25,6 +25,7 @@ type Config struct {
 	AccessKeyID, AccessKeySecret, SecurityToken string
 	Profile                                     string
 	RetryBudget                                 time.Duration
+	FirstPause                                  time.Duration // before the first repetition, at most; 0 = 1 s
 	Transport                                   http.RoundTripper
 }
 
@@ -37,6 +38,7 @@ type Client struct {
 	cred      Credentials
 	transport http.RoundTripper
 	budget    time.Duration
+	pause     time.Duration
 }
 
 // The SDK fills these maps on first use without a lock, so do it once here.
@@ -50,7 +52,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{region: cred.Region, scheme: "HTTPS", cred: cred, transport: cfg.Transport, budget: cfg.RetryBudget}
+	c := &Client{region: cred.Region, scheme: "HTTPS", cred: cred, transport: cfg.Transport, budget: cfg.RetryBudget, pause: cfg.FirstPause}
 	if c.region == "" {
 		return nil, fmt.Errorf("cannot tell the region: set it in the configuration (as cn-hangzhou) or in ALIBABA_CLOUD_REGION_ID")
 	}
@@ -76,6 +78,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if c.budget <= 0 {
 		c.budget = 2 * time.Minute
+	}
+	if c.pause <= 0 {
+		c.pause = time.Second
 	}
 	publicEndpoints()
 	return c, nil

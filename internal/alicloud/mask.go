@@ -22,8 +22,8 @@ func mask(s string, secrets ...string) string {
 	s = query.ReplaceAllString(s, "$1?***")
 	s = pairs.ReplaceAllString(s, "***")
 	for _, secret := range secrets {
-		if len(secret) < 4 {
-			continue
+		if len(secret) < 8 {
+			continue // a script "true" would mask half of the message
 		}
 		once := url.QueryEscape(secret)
 		for _, form := range []string{secret, once, url.QueryEscape(once)} {

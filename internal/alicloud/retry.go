@@ -13,8 +13,7 @@ import (
 )
 
 const (
-	firstPause = time.Second
-	maxPause   = 30 * time.Second
+	maxPause = 30 * time.Second
 	// A host that cannot be reached is tried a few times only: the cause is
 	// mostly a wrong endpoint or a missing network, and somebody is waiting.
 	maxDials = 4
@@ -23,7 +22,7 @@ const (
 // retry repeats try while that is safe and of use.
 func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 	start := time.Now()
-	pause := firstPause
+	pause := c.pause
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {
 			return &Error{Action: o.action, Code: CodeNoAnswer, Message: err.Error() + " before the request was sent", Class: Definitive, err: err}

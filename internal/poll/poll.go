@@ -58,12 +58,14 @@ func (e *Error) Error() string {
 	}
 	ended := errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded)
 	switch {
-	case e.State == "":
-		return fmt.Sprintf("%s not seen after %s: %v", e.What, after, e.Err)
+	case ended && e.State == "":
+		return fmt.Sprintf("%s: nothing seen in %s: %v", e.What, after, e.Err)
 	case ended:
 		return fmt.Sprintf("%s still %q after %s: %v", e.What, e.State, after, e.Err)
+	case e.State == "":
+		return fmt.Sprintf("cannot follow %s: %v", e.What, e.Err)
 	default:
-		return fmt.Sprintf("%s was %q, then cannot look any more after %s: %v", e.What, e.State, after, e.Err)
+		return fmt.Sprintf("cannot follow %s, last seen %q, after %s: %v", e.What, e.State, after, e.Err)
 	}
 }
 

@@ -100,11 +100,12 @@ func TestErrors(t *testing.T) {
 	n, err = run(nil, blip, blip, blip, blip)
 	require.ErrorIs(t, err, blip)
 	assert.Equal(t, 5, n)
-	assert.Contains(t, err.Error(), `thing was "busy"`)
+	assert.Regexp(t, `^cannot follow thing, last seen "busy", after [0-9.]+s: blip$`, err.Error())
 
 	n, err = run(fatal)
 	require.ErrorIs(t, err, fatal)
 	assert.Equal(t, 1, n)
+	assert.EqualError(t, err, "cannot follow thing: fatal")
 
 	n, err = run(nil, poll.Stop(final))
 	assert.Equal(t, final, err, "Stop hands the error through")
