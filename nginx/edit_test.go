@@ -241,7 +241,7 @@ server {
 	require.NoError(t, err)
 	assert.Equal(t, off.Files()[0].After, both.Files()[0].After)
 	assert.Equal(t, c.Files()[0].Before, both.Files()[0].Before)
-	assert.Len(t, both.Edits(), 8)
+	assert.Len(t, both.Edits(), 9)
 	assert.Equal(t, both.Files()[0].Before, both.Inverse().Files()[0].After)
 
 	only8080, err := tree.Replace(nginx.Query{Host: addr, Port: 9000}, "::1", "T")

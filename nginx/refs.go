@@ -234,6 +234,7 @@ func (c *collector) visit(cur *Cursor) {
 		} else if s.dynamic == name {
 			r := c.ref(cur, KindMention, 0, name)
 			r.Certain, r.Upstream = false, s.name
+			r.Addr, r.Host, r.Port, r.target = "", "", 0, target{}
 			r.Reason = fmt.Sprintf("%s gives upstream %s its servers at run time", name, s.name)
 		}
 		return

@@ -15,7 +15,7 @@ import (
 // does not find it fails. "all" means every program.
 const RequireVariable = "UPGRADECTL_REQUIRE"
 
-// packages maps a program to the Debian package that brings it.
+// packageOf returns the Debian package that brings a program.
 func packageOf(program string) string {
 	switch program {
 	case "sshd":
