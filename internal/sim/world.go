@@ -34,6 +34,8 @@ type Config struct {
 	Streams   int           // streams open at a time per target; 0 = 2, negative = none
 	StreamMax time.Duration // longest stream; 0 = 5s
 	FreeIPs   []string      // addresses for new instances; nil = 172.31.0.101 to .120
+
+	api string // loopback address of the cloud's API; "" = any
 }
 
 func (c Config) withDefaults() Config {
@@ -125,7 +127,11 @@ func (w *World) build(ctx context.Context) error {
 	w.cloud.AddLoadBalancer(balancers())
 	w.cloud.OnChange(w.rebalance)
 	w.rebalance()
-	if w.apiLn, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	at := w.cfg.api
+	if at == "" {
+		at = "127.0.0.1:0"
+	}
+	if w.apiLn, err = net.Listen("tcp", at); err != nil {
 		return fmt.Errorf("cannot listen for the cloud's API: %w", err)
 	}
 	w.op.Endpoint = "http://" + w.apiLn.Addr().String()

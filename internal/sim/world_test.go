@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,7 @@ func newWorld(t *testing.T) *World {
 func requests(t *testing.T, w *World, more int64) {
 	t.Helper()
 	want := w.Figures().Requests + more
-	require.Eventually(t, func() bool { return w.Figures().Requests >= want }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return w.Figures().Requests >= want }, 30*time.Second, 10*time.Millisecond)
 }
 
 func finish(t *testing.T, w *World) Figures {
@@ -103,7 +104,7 @@ func TestDial(t *testing.T) {
 
 	c, err := w.Dial(ctx, "172.31.0.77", production+":8082")
 	require.NoError(t, err)
-	assert.Contains(t, run(t, w, production, "cat /proc/net/tcp"), ":1F92 4D001FAC:") // 8082 ← 172.31.0.77
+	assert.Regexp(t, `:1F92 [0-9A-F]*4D001FAC:`, run(t, w, production, "cat /proc/net/tcp /proc/net/tcp6"), "8082 ← 172.31.0.77")
 	require.NoError(t, c.Close())
 	require.NoError(t, w.Host("172.31.0.89").Stop())
 	_, err = w.Dial(ctx, "", "172.31.0.89:8080")
@@ -277,4 +278,18 @@ func TestCheckEnd(t *testing.T) {
 	moved := good
 	moved.WeightsRestored, moved.Leaked = false, 2
 	assert.Empty(t, moved.CheckEnd("parked"), "traffic is on the transition host and must stay there")
+}
+
+func TestServeCloud(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	require.NoError(t, ServeCloud(ctx, "127.0.0.1:0", Config{Speed: 1000}, func(op Operator) error {
+		defer cancel()
+		assert.NotEmpty(t, op.AccessKeySecret)
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(httptest.NewRequest(http.MethodGet, op.Endpoint, nil))
+		require.NoError(t, err)
+		assert.Equal(t, "application/json", strings.Split(resp.Header.Get("Content-Type"), ";")[0])
+		return resp.Body.Close()
+	}))
+	require.Error(t, ServeCloud(t.Context(), "0.0.0.0:0", Config{}, nil))
+	require.Error(t, ServeCloud(t.Context(), "8080", Config{}, nil))
 }

@@ -137,7 +137,7 @@ func (n *Nginx) Command(ctx context.Context, p *host.Proc) int {
 	case signal == "reload":
 		err = n.reload(p.Host, site)
 	default:
-		err = n.start(p.Host, site, conf)
+		err = n.start(p, site, conf)
 	}
 	if err != nil {
 		say("%v", err)
@@ -192,7 +192,8 @@ func (f hostFS) ReadDir(_ context.Context, name string) ([]fs.DirEntry, error) {
 
 // start makes the master process, which holds the listening sockets, and the
 // first worker.
-func (n *Nginx) start(h *host.Host, s *site, conf string) error {
+func (n *Nginx) start(p *host.Proc, s *site, conf string) error {
+	h := p.Host
 	n.mu.Lock()
 	running := n.master != nil
 	n.mu.Unlock()
@@ -203,8 +204,7 @@ func (n *Nginx) start(h *host.Host, s *site, conf string) error {
 	if conf != nginxConf {
 		title += " -c " + conf
 	}
-	var master *host.Process
-	master, err := h.Spawn(host.Process{
+	master, err := p.Spawn(host.Process{
 		Title:   title,
 		Args:    []string{"/usr/sbin/nginx"},
 		Ports:   s.ports,
@@ -236,7 +236,7 @@ func (n *Nginx) worker(h *host.Host, s *site) error {
 	}
 	proc, err := h.Spawn(host.Process{
 		Title: "nginx: worker process", Args: []string{"nginx: worker process"}, User: "root",
-		PPID: master.PID(), OnTerm: func() {},
+		PPID: master.PID(), Unit: master.Unit, OnTerm: func() {},
 	})
 	if err != nil {
 		return fmt.Errorf("[alert] fork() failed: %w", err)

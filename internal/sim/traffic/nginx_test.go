@@ -100,10 +100,10 @@ func TestDisabledServerGetsNothingAfterReload(t *testing.T) {
 // workers are the titles of nginx's processes, without the master's.
 func workers(t *testing.T, h *host.Host) []string {
 	t.Helper()
-	_, out := run(t, h, `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null; echo; done | grep 'nginx: worker'`)
+	_, out := run(t, h, `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null; echo; done`)
 	var list []string
 	for line := range strings.Lines(out) {
-		if line = strings.TrimSpace(line); line != "" {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "nginx: worker") {
 			list = append(list, line)
 		}
 	}
