@@ -417,6 +417,18 @@ func (d *differ) containers() {
 
 func (u Unit) runs() bool { return u.Active == "active" && u.Sub == "running" }
 
+// class is the state as far as it matters: helpers of the boot that have done
+// their work, and ones that had none to do, are both idle.
+func (u Unit) class() string {
+	switch {
+	case u.Active == "failed":
+		return "failed"
+	case u.runs():
+		return "running"
+	}
+	return "idle"
+}
+
 // transient units belong to sessions and single runs.
 func (u Unit) transient() bool {
 	return strings.HasPrefix(u.Name, "user@") || strings.HasPrefix(u.Name, "run-") || strings.HasPrefix(u.Name, "upgradectl-") ||
@@ -466,15 +478,14 @@ func (u Unit) text() string {
 }
 
 func (d *differ) unit(k string, b, a Unit) {
-	if a.Active == "failed" && b.Active != "failed" {
-		sev := High
-		if b.runs() {
-			sev = Critical
-		}
-		d.add(Finding{Area: SectionUnits, Key: k, Kind: Changed, Field: "state", Before: b.text(), After: a.text(), Severity: sev, Reason: "the unit has failed"})
-	} else if b.runs() != a.runs() && !b.transient() {
-		f := Finding{Area: SectionUnits, Key: k, Kind: Changed, Field: "state", Before: b.text(), After: a.text(), Severity: Info, Reason: "the unit runs now"}
-		if b.runs() {
+	if x, y := b.class(), a.class(); x != y && (y == "failed" || !b.transient() && !a.transient()) {
+		f := Finding{Area: SectionUnits, Key: k, Kind: Changed, Field: "state", Before: x, After: y, Severity: Info, Reason: "the unit's state is another one"}
+		switch {
+		case y == "failed" && x == "running":
+			f.Severity, f.Reason = Critical, "the unit ran and has failed"
+		case y == "failed":
+			f.Severity, f.Reason = High, "the unit has failed"
+		case x == "running":
 			f.Severity, f.Reason = High, "the unit ran and does not run"
 		}
 		d.add(f)
