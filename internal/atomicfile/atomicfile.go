@@ -13,6 +13,7 @@
 //
 // # Limits
 //
+// A crash can leave a file ".NAME.tmp-…" behind; nothing ever reads it.
 // A symbolic link at the name is replaced by a file, not followed. The owner is
 // the user of the process. On Windows a directory cannot be flushed, so there a
 // rename may be lost by a power failure; it is never half done.

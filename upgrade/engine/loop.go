@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -358,7 +359,7 @@ func (l *loop) failed(ctx context.Context, s *Step, side string, err error) (*Ou
 		return l.interrupted(ctx, s)
 	}
 	err = fmt.Errorf("step %s: %s: %w", s.ID, side, err)
-	b := body{Section: s.Section, Title: s.Title, Side: side, Error: clip(err.Error()), Definitive: &definitive}
+	b := body{Section: s.Section, Title: s.Title, Side: side, Error: clip(err.Error(), spill), Definitive: &definitive}
 	errors.As(err, &b.Conflict)
 	if err := l.record(kindFailed, s, b, err.Error()); err != nil {
 		return nil, err
@@ -371,20 +372,20 @@ func (l *loop) conflict(s *Step, sight Sight) error {
 	return &ConflictError{Object: s.Title, Before: l.show(st.before), Ours: l.show(st.params), Now: sight.Detail}
 }
 
-// show is a journalled value for people.
+// show is a journalled value for one line of a message.
 func (l *loop) show(v value) string {
 	if v.blob != "" {
 		return "(blob " + v.blob + ")"
 	}
-	return clip(string(v.raw))
+	return clip(string(v.raw), 400)
 }
 
-// clip keeps an overlong text out of a record.
-func clip(s string) string {
-	if len(s) <= spill {
+// clip cuts an overlong text to about n bytes.
+func clip(s string, n int) string {
+	if len(s) <= n {
 		return s
 	}
-	return s[:spill] + "…"
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 func (l *loop) interrupted(ctx context.Context, s *Step) (*Outcome, error) {

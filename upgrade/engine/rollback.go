@@ -164,7 +164,7 @@ func (l *loop) look(ctx context.Context, s *Step) (Sight, error) {
 // incomplete records that the first of left could not be undone.
 func (l *loop) incomplete(left []undoing, err error) (Outcome, error) {
 	s := left[0].s
-	b := body{Error: clip(err.Error())}
+	b := body{Error: clip(err.Error(), spill)}
 	errors.As(err, &b.Conflict)
 	if rerr := l.record(kindUndoFailed, s, b, err.Error()); rerr != nil {
 		return Outcome{}, rerr
@@ -173,11 +173,11 @@ func (l *loop) incomplete(left []undoing, err error) (Outcome, error) {
 	for i, u := range left {
 		switch {
 		case i == 0:
-			work = append(work, fmt.Sprintf("undo %s (%s): %s", u.s.ID, u.s.Title, clip(err.Error())))
+			work = append(work, fmt.Sprintf("undo %s (%s): %s", u.s.ID, u.s.Title, clip(err.Error(), spill)))
 		case !u.reset:
 			work = append(work, fmt.Sprintf("undo %s (%s)", u.s.ID, u.s.Title))
 		}
 	}
-	rerr := l.record(kindRollbackIncomplete, s, body{Reason: clip(err.Error()), Work: work}, err.Error())
+	rerr := l.record(kindRollbackIncomplete, s, body{Reason: clip(err.Error(), spill), Work: work}, err.Error())
 	return Outcome{State: RollbackIncomplete, Step: s.ID, Reason: err.Error(), Work: work, Err: err}, rerr
 }

@@ -25,7 +25,8 @@ import (
 //	  stop  ctx is cancelled, nothing happened
 //
 // run: one process after another, separated by "/": apply, rollback, with the
-// options until=N, approve=NAME, all; and "foreign NAME": somebody changes it.
+// options until=N, approve=NAME, all; and "foreign NAME": somebody changes it,
+// "vanish NAME": it cannot be seen any more.
 // want: for each process the calls as STEP+attempt:side, and =STATE.
 func TestStories(t *testing.T) {
 	for _, row := range []struct{ name, steps, run, want string }{
@@ -119,6 +120,12 @@ func TestStories(t *testing.T) {
 		{"foreign", "a b:do=half",
 			"apply/foreign b/apply/rollback",
 			"a1:plan a1:do a1:verify b1:plan b1:do =crash//b1:look =conflict/b1:look =rollback-incomplete"},
+		{"undo goes on without a second thought", "a:do=half:undo=half",
+			"apply/rollback/rollback",
+			"a1:plan a1:do =crash/a1:look a1:undo =crash/a1:undo =rolled-back"},
+		{"a result is stronger than a look", "a:verify=err",
+			"apply/vanish a/rollback",
+			"a1:plan a1:do a1:verify =failed//a1:look a1:undo =rolled-back"},
 		{"rollback before anything", "a",
 			"rollback/apply",
 			"=rolled-back/=finished"},
@@ -228,8 +235,12 @@ func (s *story) step(id, section string, words []string) Step {
 
 func (s *story) command(t *testing.T, cmd string) {
 	words := strings.Fields(cmd)
-	if words[0] == "foreign" {
+	switch words[0] {
+	case "foreign":
 		s.state[words[1]] = "foreign"
+		return
+	case "vanish":
+		s.state[words[1]] = ""
 		return
 	}
 	r, err := newRun(s.store.journal, nil)
