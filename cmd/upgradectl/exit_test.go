@@ -26,7 +26,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{live, nil, 0},
 		{live, errors.New("any"), 1},
-		{live, usage("wrong"), 2},
+		{live, usagef("wrong"), 2},
 		{live, &upgrade.ConfigError{}, 3},
 		{live, &hostinv.ConfigError{}, 3},
 		{live, &hostinv.UnknownHostKeyError{}, 4},
@@ -40,6 +40,10 @@ func TestExitStatus(t *testing.T) {
 		{live, &nginx.RefusedError{}, 4},
 		{live, &exitError{code: exitParked}, 11},
 		{live, &slb.ConflictError{}, 10},
+		{live, &nginx.DriftError{}, 10},
+		{live, &upgrade.DriftError{}, 10},
+		{live, &upgrade.AccessError{Err: errors.New("no route")}, 4},
+		{live, &upgrade.RefusedError{}, 4},
 		{cancelled, context.Canceled, 130},
 		{cancelled, errors.New("a real one all the same"), 1},
 		// A cancelled context of somebody else's is not our interruption.

@@ -101,7 +101,7 @@ func newInventoryShow(a *app) *cobra.Command {
 
 func newInventoryDiff(a *app) *cobra.Command {
 	var expect []string
-	known := []string{"kernel", "release", "docker", "reboot"}
+	known := []string{"kernel", "release", "docker"}
 	cmd := &cobra.Command{
 		Use:   "diff BEFORE AFTER",
 		Short: a.t("compare two inventories; exit status 4 if something was lost", "比较两份清单；有丢失时退出状态为 4"),
@@ -124,7 +124,6 @@ func newInventoryDiff(a *app) *cobra.Command {
 				KernelChanged:  slices.Contains(expect, "kernel"),
 				ReleaseChanged: slices.Contains(expect, "release"),
 				DockerChanged:  slices.Contains(expect, "docker"),
-				Rebooted:       slices.Contains(expect, "reboot"),
 			})
 			if err := a.result(c, func(w io.Writer) { fmt.Fprint(w, c.Text()) }); err != nil {
 				return err
@@ -135,6 +134,6 @@ func newInventoryDiff(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVar(&expect, "expect", nil, a.t("changes that were meant: kernel, release, docker, reboot", "预期中的变化：kernel、release、docker、reboot"))
+	cmd.Flags().StringSliceVar(&expect, "expect", nil, a.t("changes that were meant: kernel, release, docker", "预期中的变化：kernel、release、docker"))
 	return cmd
 }
