@@ -172,6 +172,7 @@ func TestWriteRefusals(t *testing.T) {
 			{400, "TooManyBackendServers", "AddVServerGroupBackendServers", "[" + strings.Join(many, ",") + "]"},
 			{400, "InvalidBackendPort.Malformed", "AddVServerGroupBackendServers", `[{"ServerId":"i-web90"}]`},
 			{400, "InvalidParameter", "SetVServerGroupAttribute", `[{"ServerId":"i-web90","Port":9,"Weight":1}]`},
+			{400, "InvalidParameter", "SetVServerGroupAttribute", `[{"ServerId":"i-web90","Port":8081,"Weight":1},{"ServerId":"i-web89","Port":9}]`},
 			{400, "InvalidWeight.Malformed", "SetVServerGroupAttribute", `[{"ServerId":"i-web90","Port":8081,"Weight":101}]`},
 			{400, "BackendServersMalformed", "SetVServerGroupAttribute", `[{"ServerId":"i-web90","Port":8081,"Wieght":1}]`},
 			{400, "BackendServersMalformed", "SetVServerGroupAttribute", `{"ServerId":"i-web90"}`},

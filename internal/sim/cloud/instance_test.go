@@ -246,6 +246,11 @@ func TestAutoReleaseTime(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		assert.Empty(t, a.status(id), "deletion protection does not hold it up")
 		assert.Equal(t, "delete "+id, m.calls()[len(m.calls())-1])
+
+		time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute)))
+		a.ok(ecs, "ModifyInstanceAutoReleaseTime", "InstanceId", "i-web89", "AutoReleaseTime", in(45*time.Minute+30*time.Second))
+		time.Sleep(45*time.Minute + time.Second)
+		assert.Empty(t, a.status("i-web89"), "seconds are cut off")
 	})
 }
 
@@ -280,10 +285,11 @@ func TestPaging(t *testing.T) {
 			c.AddInstance(cloud.Instance{ID: fmt.Sprintf("i-%02d", n), PrivateIP: fmt.Sprintf("172.31.1.%d", n+1)})
 		}
 		seen := map[string]bool{}
-		token, pages := "", 0
+		token, pages, rows := "", 0, 0
 		for {
 			r := a.ok(ecs, "DescribeInstances", "MaxResults", "10", "NextToken", token)
 			pages++
+			rows += r.Len("Instances.Instance")
 			for n := range r.Len("Instances.Instance") {
 				seen[r.Str("Instances.Instance."+strconv.Itoa(n)+".InstanceId")] = true
 			}
@@ -294,6 +300,7 @@ func TestPaging(t *testing.T) {
 			a.no(400, "InvalidParameter.NextToken", ecs, "DescribeDisks", "NextToken", token)
 		}
 		assert.Len(t, seen, 25)
+		assert.Equal(t, 25, rows, "none twice")
 		assert.Equal(t, 3, pages)
 		a.no(400, "InvalidParameter.NextToken", ecs, "DescribeInstances", "NextToken", "nonsense")
 
