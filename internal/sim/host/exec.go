@@ -48,6 +48,10 @@ func (h *Host) install() {
 		}
 		h.putProgram(dir + "/" + name)
 	}
+	// What nobody runs by name here, but /proc/PID/exe leads to.
+	for _, file := range []string{"/usr/lib/systemd/systemd", "/usr/sbin/sshd", "/usr/sbin/crond"} {
+		h.putProgram(file)
+	}
 	root := cred{}
 	for link, target := range map[string]string{"/bin": "usr/bin", "/sbin": "usr/sbin", "/lib": "usr/lib", "/var/run": "/run"} {
 		h.tree.mkdirAll(path.Dir(link), 0o755)

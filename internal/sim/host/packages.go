@@ -364,9 +364,13 @@ func (y *yum) remove(names []string) int {
 	return y.transaction(removeTakes, steps...)
 }
 
+var dockerPrograms = []string{"/usr/bin/docker", "/usr/bin/dockerd", "/usr/bin/docker-proxy"}
+
 // installDocker puts the files of Docker's package in place.
 func (h *Host) installDocker() {
-	h.putProgram("/usr/bin/docker")
+	for _, name := range dockerPrograms {
+		h.putProgram(name)
+	}
 	h.tree.mkdirAll("/etc/docker", 0o755)
 	h.tree.mkdirAll("/var/lib/docker", 0o710)
 	text := "[Unit]\nDescription=Docker Application Container Engine\n\n[Service]\nType=notify\nExecStart=/usr/bin/dockerd\n\n[Install]\nWantedBy=multi-user.target\n"
@@ -379,7 +383,7 @@ func (h *Host) removeDocker() {
 		h.stopUnit("docker.service")
 	}
 	h.enableUnit("docker.service", false)
-	for _, name := range []string{"/usr/bin/docker", unitDir + "/docker.service"} {
+	for _, name := range append([]string{unitDir + "/docker.service"}, dockerPrograms...) {
 		if err := h.tree.remove(cred{}, name, false); err != nil && !isMissing(err) {
 			h.refuse("remove "+name, err.Error())
 		}

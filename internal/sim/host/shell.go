@@ -49,11 +49,13 @@ var builtins = map[string]bool{
 	"true": true, "false": true, ":": true, "cd": true, "pwd": true, "read": true, "echo": true,
 	"printf": true, "test": true, "[": true, "exit": true, "return": true, "shift": true, "set": true,
 	"unset": true, "break": true, "continue": true, "eval": true, "exec": true, "trap": true,
-	"getopts": true, "local": true,
+	"getopts": true,
 }
 
 // behind are builtins that this package does itself.
-var behind = map[string]bool{"kill": true, "wait": true, "umask": true, "command": true, ".": true}
+var behind = map[string]bool{
+	"kill": true, "wait": true, "umask": true, "command": true, ".": true, "export": true, "readonly": true, "local": true,
+}
 
 // shell is one running sh.
 type shell struct {
@@ -116,7 +118,14 @@ func (h *Host) runShell(ctx context.Context, p *Proc, src, name string, params [
 		fmt.Fprintf(p.Stderr, "sh: %v\n", err)
 		return 2
 	}
-	err = r.Run(ctx, file)
+	// Jobs run under this context too, and outlive the shell: its natural end
+	// must not end them.
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, cancel)
+	err = r.Run(runCtx, file)
+	if !stop() {
+		cancel()
+	}
 	if status, ok := errors.AsType[interp.ExitStatus](err); ok {
 		return int(status)
 	}
@@ -276,8 +285,12 @@ func (sh *shell) call(ctx context.Context, args []string) ([]string, error) {
 	if strings.HasPrefix(name, inner) {
 		return args, nil
 	}
+	p := sh.proc(hc)
+	if err := p.ctx.Err(); err != nil {
+		return nil, err // killed: nothing more runs
+	}
 	args = sh.replace(hc, args)
-	if p := sh.proc(hc); !strings.HasPrefix(args[0], inner) {
+	if !strings.HasPrefix(args[0], inner) {
 		if cmd := p.takePending(); cmd != "" {
 			words := make([]string, len(args))
 			for i, a := range args {
@@ -333,6 +346,20 @@ func (sh *shell) replace(hc interp.HandlerContext, args []string) []string {
 		return refused("command: flags not simulated")
 	case "kill", "wait":
 		return append([]string{inner + name}, args[1:]...)
+	case "export", "readonly", "local":
+		// Plain commands to the POSIX parser, keywords to the interpreter's eval.
+		text := name
+		for _, a := range args[1:] {
+			v, value, has := strings.Cut(a, "=")
+			if !syntax.ValidName(v) {
+				return refused("only names and NAME=VALUE")
+			}
+			text += " " + v
+			if has {
+				text += "=" + quote(value)
+			}
+		}
+		return []string{"eval", text}
 	}
 	if interp.IsBuiltin(name) && !builtins[name] {
 		return refused("not simulated")
@@ -418,6 +445,9 @@ func (sh *shell) exec(ctx context.Context, args []string) error {
 		return sh.job(ctx, hc, args[1], args[2])
 	}
 	status := sh.run(hc, p, args)
+	if err := p.ctx.Err(); err != nil {
+		return err // killed meanwhile: nothing more runs
+	}
 	if cmd := p.takePending(); cmd != "" {
 		// A trap: it runs in this very shell, and may end it.
 		saved := status
