@@ -39,7 +39,7 @@ type Outcome struct {
 type Options struct {
 	Until      string   // last section to run, such as "3.11", or "3" for all of chapter 3; empty: to the end
 	Approve    []string // step IDs or sections whose gates Actor approves now
-	ApproveAll bool     // Actor approves every gate the run comes to
+	ApproveAll bool     // Actor approves every gate of the run, also for later calls of Apply
 	Actor      string   // who is at work; empty: who opened the run
 	// Observer is called synchronously for every event, never twice at once.
 	// While it runs the run stands still, exactly at the named point; calls of
@@ -166,16 +166,15 @@ func (l *loop) forward(ctx context.Context) (Outcome, error) {
 	if err := l.record(kindStarted, nil, body{Mode: mode, Actor: l.o.Actor, Version: l.r.version}, mode+" by "+l.o.Actor); err != nil {
 		return Outcome{}, err
 	}
-	for _, name := range l.o.Approve {
-		for i := range l.steps {
-			s := &l.steps[i]
-			st := l.r.fold.get(s.ID)
-			if !s.approvedBy(name) || st.ApprovedBy != "" || st.done || st.skipped {
-				continue
-			}
-			if err := l.approve(s); err != nil {
-				return Outcome{}, err
-			}
+	// All approvals of this call are written before anything else happens, so
+	// that a run which was begun unattended stays so when it is resumed.
+	for i := range l.steps {
+		s := &l.steps[i]
+		if st := l.r.fold.get(s.ID); st.ApprovedBy != "" || st.done || st.skipped || !l.approves(s) {
+			continue
+		}
+		if err := l.record(kindApproved, s, body{Section: s.Section, Title: s.Title, Actor: l.o.Actor}, "by "+l.o.Actor); err != nil {
+			return Outcome{}, err
 		}
 	}
 	for i := range l.steps {
@@ -190,8 +189,9 @@ func (l *loop) forward(ctx context.Context) (Outcome, error) {
 	return Outcome{State: Succeeded}, l.record(kindSucceeded, nil, body{}, "")
 }
 
-func (l *loop) approve(s *Step) error {
-	return l.record(kindApproved, s, body{Section: s.Section, Title: s.Title, Actor: l.o.Actor}, "by "+l.o.Actor)
+// approves tells whether this call approves the gate of s.
+func (l *loop) approves(s *Step) bool {
+	return s.Gate != "" && (l.o.ApproveAll || slices.ContainsFunc(l.o.Approve, s.approvedBy))
 }
 
 // run brings one step to its end. A nil Outcome means: go on with the next.
@@ -260,18 +260,13 @@ func (l *loop) run(ctx context.Context, s *Step) (*Outcome, error) {
 func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool, err error) {
 	st := l.r.fold.get(s.ID)
 	if s.Gate != "" && st.ApprovedBy == "" {
-		if !l.o.ApproveAll {
-			if !st.asked {
-				if err := l.record(kindGate, s, body{Section: s.Section, Title: s.Title, Reason: s.Gate}, s.Gate); err != nil {
-					return nil, false, err
-				}
+		if !st.asked {
+			if err := l.record(kindGate, s, body{Section: s.Section, Title: s.Title, Reason: s.Gate}, s.Gate); err != nil {
+				return nil, false, err
 			}
-			stop, err = l.paused(s, "waiting for approval: "+s.Gate)
-			return stop, false, err
 		}
-		if err := l.approve(s); err != nil {
-			return nil, false, err
-		}
+		stop, err = l.paused(s, "waiting for approval: "+s.Gate)
+		return stop, false, err
 	}
 
 	attempt := st.next()
