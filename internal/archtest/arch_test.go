@@ -74,8 +74,7 @@ var layers = []layer{
 }
 
 // foreign says which packages may use a module of somebody else's. A module
-// not listed here may be used nowhere. In tests, those of testOnly and of
-// inTests may be used besides.
+// not listed here may be used nowhere.
 var foreign = []struct {
 	module   string
 	packages []string
@@ -96,8 +95,8 @@ var foreign = []struct {
 		"the command line is a matter of the command"},
 	{"golang.org/x/term", []string{"cmd/upgradectl"}, false,
 		"the terminal is a matter of the command"},
-	{"go.yaml.in/yaml/v4", []string{"upgrade"}, true,
-		"upgrade.yaml is read in one place"},
+	{"go.yaml.in/yaml/v4", []string{"upgrade", "internal/sim/host"}, true,
+		"upgrade.yaml is read in one place, and compose files by the simulated host"},
 	{"mvdan.cc/sh/v3", []string{"internal/sim/host"}, true,
 		"a real host has a shell of its own"},
 	{"github.com/stretchr/testify", []string{"internal/lab/..."}, true,
