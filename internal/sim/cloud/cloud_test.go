@@ -195,6 +195,19 @@ func (m *machines) calls() []string {
 	return append([]string(nil), m.log...)
 }
 
+// failing sets which call fails from now on; "" for none.
+func (m *machines) failing(call string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = call
+}
+
+func (m *machines) machinesMade() []cloud.Machine {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]cloud.Machine(nil), m.made...)
+}
+
 func (m *machines) Snapshot(id string) (string, error) {
 	err := m.note("snapshot", id)
 	m.mu.Lock()

@@ -39,7 +39,7 @@
 //
 // # Limits
 //
-// One account, one region, one page of history. No XML answers, no version 3
+// One account, one region. No XML answers, no version 3
 // signatures, no EIPs, no prepaid orders, no spot instances, no launch
 // templates, no copies of images. Traffic is somebody else's business: a
 // balancer here is its configuration (LoadBalancers, OnChange). Stock, quotas

@@ -75,7 +75,7 @@ func TestPoweredOff(t *testing.T) {
 func TestPowerFailures(t *testing.T) {
 	for call, end := range map[string]string{"stop": "Running", "reboot": "Running"} {
 		world(t, nil, func(c *cloud.Cloud, m *machines, a *api) {
-			m.fail = call
+			m.failing(call)
 			a.ok(ecs, map[string]string{"stop": "StopInstance", "reboot": "RebootInstance"}[call], "InstanceId", "i-web90")
 			time.Sleep(time.Minute)
 			assert.Equal(t, end, a.status("i-web90"))
@@ -83,7 +83,7 @@ func TestPowerFailures(t *testing.T) {
 	}
 	world(t, nil, func(c *cloud.Cloud, m *machines, a *api) {
 		c.PoweredOff("i-web90")
-		m.fail = "start"
+		m.failing("start")
 		a.ok(ecs, "StartInstance", "InstanceId", "i-web90")
 		time.Sleep(time.Minute)
 		assert.Equal(t, "Stopped", a.status("i-web90"))
@@ -113,7 +113,7 @@ func TestRunInstancesStates(t *testing.T) {
 		assert.Equal(t, "run", at("Tags.Tag.0.TagKey"))
 		assert.Equal(t, 0, r.Len("Instances.Instance.0.PublicIpAddress.IpAddress"))
 		assert.Equal(t, data, a.ok(ecs, "DescribeUserData", "InstanceId", id).At("UserData"))
-		assert.Equal(t, []cloud.Machine{{InstanceID: id, HostName: "web-90", PrivateIP: "172.31.0.91", From: "state-i-web90-1", UserData: []byte("#cloud-config\n")}}, m.made)
+		assert.Equal(t, []cloud.Machine{{InstanceID: id, HostName: "web-90", PrivateIP: "172.31.0.91", From: "state-i-web90-1", UserData: []byte("#cloud-config\n")}}, m.machinesMade())
 
 		d := a.ok(ecs, "DescribeDisks", "InstanceId", id)
 		assert.Equal(t, 2, d.Len("Disks.Disk"))
@@ -179,12 +179,12 @@ func TestDataDiskDefaultsToAnotherCategory(t *testing.T) {
 
 func TestInstanceVanishesWhenItsMachineCannotBeMade(t *testing.T) {
 	world(t, nil, func(c *cloud.Cloud, m *machines, a *api) {
-		m.fail = "create"
+		m.failing("create")
 		id := a.clone()
 		assert.Empty(t, a.status(id))
 		assert.NotContains(t, strings.Join(m.calls(), "\n"), "delete", "there is nothing to delete")
 		assert.Equal(t, []string{"172.31.0.92", "172.31.0.91"}, func() []string {
-			m.fail = ""
+			m.failing("")
 			img := a.ok(ecs, "DescribeImages").Str("Images.Image.0.ImageId")
 			r := a.ok(ecs, "RunInstances", a.cloneOf(img, "Amount", "2")...)
 			return []string{c.InstanceIP(r.Str("InstanceIdSets.InstanceIdSet.0")), c.InstanceIP(r.Str("InstanceIdSets.InstanceIdSet.1"))}

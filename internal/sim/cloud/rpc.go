@@ -3,7 +3,7 @@ package cloud
 import (
 	"bytes"
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // version 1.0 of the signature is defined with SHA-1
+	"crypto/sha1" // version 1.0 of the signature is defined with it
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"

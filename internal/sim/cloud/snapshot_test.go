@@ -45,7 +45,7 @@ func TestSnapshotRefusals(t *testing.T) {
 		a.ok(ecs, "StopInstance", "InstanceId", "i-web90")
 		a.no(400, "IncorrectInstanceStatus", ecs, "CreateSnapshot", "DiskId", "d-sys")
 		time.Sleep(time.Minute)
-		m.fail = "snapshot"
+		m.failing("snapshot")
 		a.no(500, "InternalError", ecs, "CreateSnapshot", "DiskId", "d-sys")
 		assert.Equal(t, 0, a.ok(ecs, "DescribeSnapshots").Len("Snapshots.Snapshot"), "what failed leaves nothing")
 	})
