@@ -273,3 +273,37 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestParseLuaAsNginx holds the end of Lua blocks against lua-nginx-module.
+func TestParseLuaAsNginx(t *testing.T) {
+	binary := testenv.Need(t, "nginx")
+	const modules = "/usr/lib/nginx/modules/"
+	for _, m := range []string{"ndk_http_module.so", "ngx_http_lua_module.so"} {
+		if _, err := os.Stat(modules + m); err != nil {
+			t.Skipf("lua-nginx-module is not installed: %v; on Debian: apt-get install libnginx-mod-http-lua", err)
+		}
+	}
+	texts := []string{"content_by_lua_block { [[ }", "content_by_lua_block { '}'", "content_by_lua_block { --[[ }", "content_by_lua_block { };", `content_by_lua_block { local x = "a\` + "\n" + `}" }`}
+	for _, row := range luaRows {
+		if row.name != "more follows" { // an unknown directive
+			texts = append(texts, row.text)
+		}
+	}
+	for _, text := range texts {
+		t.Run(text, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "nginx.conf"), "load_module "+modules+"ndk_http_module.so;\nload_module "+modules+"ngx_http_lua_module.so;\n"+
+				mainConf(dir, "server {\nlocation / {\ninclude row.conf;\n}\n}"))
+			write(t, filepath.Join(dir, "row.conf"), text)
+			out, err := exec.Command(binary, "-t", "-c", filepath.Join(dir, "nginx.conf")).CombinedOutput()
+			_, ours := nginx.Parse("row.conf", []byte(text))
+			if ours != nil {
+				assert.Error(t, err, "we refuse it: %v", ours)
+				return
+			}
+			// Whether the code compiles, and whether the directive is allowed
+			// here, is not the reader's business.
+			assert.NotRegexp(t, `unexpected|terminating|missing`, string(out))
+		})
+	}
+}
