@@ -386,7 +386,7 @@ func TestCrashMatrix(t *testing.T) {
 			t.Parallel()
 			m := &matrix{t: t, pivot: tc.pivot, irreversible: tc.irreversible, stride: tc.stride}
 			if raceEnabled || testing.Short() {
-				m.stride = 9 // the plain run has every pair
+				m.stride = 31 // the plain run has every pair
 			}
 			ref := newSimWorld()
 			m.start = ref.state()
