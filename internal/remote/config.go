@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -413,7 +412,7 @@ func (h *hop) expandFiles() error {
 			if err != nil {
 				return &ConfigError{Problems: []string{fmt.Sprintf("host %s: %v", h.alias, err)}}
 			}
-			list[i] = filepath.Clean(v)
+			list[i] = v
 		}
 	}
 	return nil

@@ -405,12 +405,8 @@ func TestSessions(t *testing.T) {
 
 func TestProxyJump(t *testing.T) {
 	r := newRig(t)
-	pub := r.s.cfg.PublicKeyCallback
-	mid, end := newServer(t, nil, edKey(t)), newServer(t, nil)
 	midKey, endKey := edKey(t), edKey(t)
-	mid.cfg.AddHostKey(midKey)
-	end.cfg.AddHostKey(endKey)
-	mid.cfg.PublicKeyCallback, end.cfg.PublicKeyCallback = pub, pub
+	mid, end := newServer(t, r.pub, midKey), newServer(t, r.pub, endKey)
 	end.commands["true"] = func(ch ssh.Channel, _ <-chan struct{}) { exitStatus(ch, 0) }
 	config := []string{
 		"Host edge", "HostName 127.0.0.1", fmt.Sprint("Port ", r.s.port), "HostKeyAlias edge",

@@ -224,6 +224,7 @@ func file(t *testing.T, lines ...string) string {
 type rig struct {
 	s    *server
 	host ssh.Signer
+	pub  ssh.PublicKey // of the login key
 	opt  remote.Options
 	addr string // 127.0.0.1:port
 }
@@ -232,7 +233,7 @@ func newRig(t *testing.T) *rig {
 	id, pub := keyFile(t, "")
 	host := edKey(t)
 	s := newServer(t, pub, host)
-	return &rig{s: s, host: host, addr: s.l.Addr().String(), opt: remote.Options{
+	return &rig{s: s, host: host, pub: pub, addr: s.l.Addr().String(), opt: remote.Options{
 		User: "ops", Identities: []string{id}, ConnectTimeout: 10 * time.Second,
 		KnownHosts: []string{file(t, fmt.Sprintf("[127.0.0.1]:%d %s", s.port, text(host)))},
 	}}
