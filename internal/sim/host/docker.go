@@ -511,7 +511,8 @@ func dockerStartStop(p *Proc) int {
 		var err error
 		switch {
 		case c == nil:
-			err = fmt.Errorf("No such container: %s", name) //lint:ignore ST1005 docker's own words
+			//lint:ignore ST1005 docker's own words
+			err = fmt.Errorf("No such container: %s", name)
 		case p.Args[0] == "docker start" && !c.running:
 			err = d.run(c, d.h.scale(containerWarmup))
 		case p.Args[0] == "docker stop" && c.running:

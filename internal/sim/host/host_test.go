@@ -115,6 +115,7 @@ func TestCommands(t *testing.T) {
 		{`sh -c 'echo $0 $1' a b; echo 'echo in $1' >/tmp/s; sh /tmp/s x; printf 'echo stdin' | sh -s`, "a b\nin x\nstdin\n", 0},
 		{`su -s /bin/sh app -c 'id -un; echo $HOME; cat /root/x'; runuser -u app -- id -u`, "app\n/home/app\ncat: /root/x: Permission denied\n1001\n", 0},
 		{`export A="x 'y" B; B=2; env | grep -c '^[AB]='; sh -c 'echo $A'; f() { local v=1; echo $v; }; f; echo "$v"; readonly A`, "2\nx 'y\n1\n\n", 0},
+		{`A='$x "q" \ ` + "`" + `w'; export B="$A"; echo "$B"; { (echo 'it'\''s' "$A" &) ; wait; } & wait; sleep 1`, "$x \"q\" \\ `w\nit's $x \"q\" \\ `w\n", 0},
 		{`test -r /proc/net/tcp && [ -d /run/systemd/system ] && [ ! -e /nothing ] && echo yes 2>/dev/null`, "yes\n", 0},
 		{`echo lost >/dev/null; cat /dev/null; echo $((1+2))`, "3\n", 0},
 		{`rpm -q kernel; rpm -q nothing; rpm -qa --qf '%{NAME} %{VERSION}\n' | grep -x 'tree 1.6.0'`, "kernel-3.10.0-862.9.1.el7.x86_64\npackage nothing is not installed\ntree 1.6.0\n", 0},

@@ -731,7 +731,8 @@ func (sh *shell) readDir(ctx context.Context, name string) ([]fs.DirEntry, error
 	return sh.h.tree.readDir(sh.proc(hc).cred, sh.abs(hc, name))
 }
 
-// quote makes one word of s for the shell.
+// quote makes one word of s for the shell. In double quotes: the interpreter
+// keeps the backslash of an escaped single quote in an assignment's value.
 func quote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return "\"" + strings.NewReplacer("\\", "\\\\", "\"", "\\\"", "$", "\\$", "`", "\\`").Replace(s) + "\""
 }
