@@ -40,7 +40,8 @@
 // # Guarantees
 //
 //  1. Killed once or twice anywhere, also inside a write, a run resumes to the
-//     same end as an undisturbed one: no effect happens twice (TestCrashMatrix).
+//     same end as an undisturbed one: no effect happens twice (TestCrashMatrix,
+//     TestKilled).
 //  2. Killed once or twice anywhere, a rollback reaches the beginning with
 //     nothing left behind, or, past a pivot, the state just after it, from which
 //     resume reaches the end (TestCrashMatrix).
@@ -55,7 +56,8 @@
 //     then cut as torn (TestTamper, FuzzJournal).
 //  8. After a failed write or fsync this process begins nothing any more
 //     (TestUnwritable).
-//  9. Two processes never work on one run (TestLocked).
+//  9. Two processes never work on one run, and a dead one does not block it
+//     (TestLocked, TestKilled).
 //  10. Reading a run changes nothing (TestReadChangesNothing).
 //  11. No goroutine is ever started (TestMain checks that none is left).
 //

@@ -24,7 +24,12 @@ import (
 	"github.com/upgradectl/upgradectl/internal/atomicfile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(killedDir); dir != "" {
+		os.Exit(killedChild(dir))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var testHeader = Header{Run: "r1", Procedure: "transition", Host: "web-90", Version: "v0.1.0"}
 
