@@ -43,6 +43,7 @@ type BalancerConfig struct {
 	Threshold  int           // equal results in a row that change a member's health; 0 = 3
 	HealthPath string        // asked of members of http services; "" = /health
 	HealthFrom string        // source address of health checks; "" = 100.64.0.1
+	ProxyFrom  string        // source address of requests of http services, of the same range in life; "" = 100.64.0.10
 	Client     string        // source address seen behind tcp services; "" = 203.0.113.10
 }
 
@@ -77,6 +78,7 @@ func NewBalancer(cfg BalancerConfig) *Balancer {
 	}
 	cfg.HealthPath = or(cfg.HealthPath, "/health")
 	cfg.HealthFrom = or(cfg.HealthFrom, "100.64.0.1")
+	cfg.ProxyFrom = or(cfg.ProxyFrom, "100.64.0.10")
 	cfg.Client = or(cfg.Client, "203.0.113.10")
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Balancer{cfg: cfg, ctx: ctx, cancel: cancel, services: map[string]*service{}, lowest: map[string]int{}}
@@ -301,10 +303,11 @@ func (sv *service) update(s Service) {
 func (sv *service) newMember(w Member) *member {
 	b := sv.b
 	ctx, cancel := context.WithCancel(b.ctx)
-	lb, _, _ := net.SplitHostPort(sv.Addr)
 	protocol := sv.Protocol
 	m := &member{Member: w, health: Unavailable, cancel: cancel, transport: &http.Transport{
-		DialContext:         func(ctx context.Context, _, addr string) (net.Conn, error) { return b.cfg.Dial(ctx, lb, addr) },
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return b.cfg.Dial(ctx, b.cfg.ProxyFrom, addr)
+		},
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     5 * time.Second,
