@@ -4,7 +4,7 @@
 // # Example
 //
 //	upgradectl simulate
-//	upgradectl plan upgrade.yaml -o plan.json
+//	upgradectl plan -c upgrade.yaml -o plan.json
 //	upgradectl apply plan.json
 //
 // # Guarantees

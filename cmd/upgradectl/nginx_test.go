@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
+	"github.com/upgradectl/upgradectl/nginx"
+)
+
+// command runs a command line in this process.
+func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	a := &app{in: bytes.NewReader(nil), out: &out, err: &errs, lang: "en"}
+	status = a.main(t.Context(), args)
+	return status, out.String(), errs.String()
+}
+
+// Without --host and --root the commands work on this machine's nginx: the
+// real one is tested and reloaded.
+func TestNginxLocal(t *testing.T) {
+	binary := testenv.Need(t, "nginx")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := l.Addr().String()
+	require.NoError(t, l.Close())
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	conf := filepath.Join(dir, "nginx.conf")
+	text := fmt.Sprintf(`daemon off; pid %[1]s/pid; error_log %[1]s/error.log;
+events {}
+http {
+	access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p;
+	fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+	upstream app {
+		server 127.0.0.1:1; # one
+		server 127.0.0.2:1; # two
+	}
+	server { listen %[2]s; location / { proxy_pass http://app; } }
+}
+`, dir, addr)
+	require.NoError(t, os.WriteFile(conf, []byte(text), 0o640))
+	server := exec.Command(binary, "-c", conf)
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		assert.NoError(t, server.Process.Signal(os.Interrupt))
+		_ = server.Wait()
+	})
+	require.Eventually(t, func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}, 20*time.Second, 10*time.Millisecond, "nginx does not listen")
+	at := []string{"--conf", conf, "--binary", binary}
+
+	status, out, errs := command(t, append([]string{"nginx", "test"}, at...)...)
+	require.Equal(t, exitOK, status, errs)
+	assert.Contains(t, out, "valid")
+
+	status, out, errs = command(t, append([]string{"nginx", "disable", "127.0.0.1", "--tag", "t1", "--execute"}, at...)...)
+	require.Equal(t, exitOK, status, errs)
+	assert.Contains(t, out, "+\t\t#upgradectl:off(t1) server 127.0.0.1:1; # one")
+	info, err := os.Stat(conf)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o640), info.Mode(), "the mode is kept")
+
+	status, _, errs = command(t, append([]string{"nginx", "restore", "--tag", "t1", "--execute"}, at...)...)
+	require.Equal(t, exitOK, status, errs)
+	got, err := os.ReadFile(conf)
+	require.NoError(t, err)
+	assert.Equal(t, text, string(got))
+
+	status, _, errs = command(t, append([]string{"nginx", "reload", "--execute"}, at...)...)
+	require.Equal(t, exitOK, status, errs)
+}
+
+// A file that somebody else writes meanwhile is left alone, and so are the
+// others of the change.
+func TestWriteLocalDrift(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte("old "+name), 0o600))
+	}
+	err := writeLocal(root, []nginx.FileChange{
+		{Name: "/a", Before: []byte("old a"), After: []byte("new a")},
+		{Name: "/b", Before: []byte("older b"), After: []byte("new b")},
+	})
+	assert.Equal(t, exitDrift, exitStatus(t.Context(), err))
+	for _, name := range []string{"a", "b"} {
+		got, err := os.ReadFile(filepath.Join(root, name))
+		require.NoError(t, err)
+		assert.Equal(t, "old "+name, string(got))
+	}
+}
