@@ -288,7 +288,7 @@ func TestParseStream(t *testing.T) {
 		assert.Equal(t, StatusOK, s.Status, "%s: %s", n, s.Message)
 	}
 	assert.Equal(t, "Welcome to web-90", inv.Noise)
-	assert.Equal(t, OS{"centos", "7", "CentOS Linux 7 (Core)", "CentOS Linux release 7.5.1804 (Core) "}, inv.OS)
+	assert.Equal(t, OS{"centos", "7", "CentOS Linux 7 (Core)", "CentOS Linux release 7.5.1804 (Core)"}, inv.OS)
 	assert.Equal(t, "3.10.0-862.9.1.el7.x86_64", inv.Kernel)
 	assert.Equal(t, "web-90", inv.Hostname)
 	assert.Equal(t, 0, inv.UID)

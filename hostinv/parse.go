@@ -47,7 +47,7 @@ func (f *frame) text(label string) string {
 
 // splitFrames cuts the stream at the lines that carry the mark. Only a whole
 // line counts, with its line feed: a stream may end anywhere.
-func splitFrames(stream []byte, mark string) (frames map[string]*frame, noise []byte, whole, framed bool) {
+func splitFrames(stream []byte, mark string) (frames map[string]*frame, noise []byte, framed bool) {
 	frames = map[string]*frame{}
 	sep := []byte("\n" + mark + " ")
 	var cur *frame
@@ -70,13 +70,13 @@ func splitFrames(stream []byte, mark string) (frames map[string]*frame, noise []
 		i := bytes.Index(rest, sep)
 		if i < 0 {
 			add(rest)
-			return frames, noise, whole, framed
+			return frames, noise, framed
 		}
 		add(rest[:i])
 		rest = rest[i+len(sep):]
 		end := bytes.IndexByte(rest, '\n')
 		if end < 0 {
-			return frames, noise, whole, framed // a torn mark
+			return frames, noise, framed // a torn mark
 		}
 		kind, arg, _ := strings.Cut(string(rest[:end]), " ")
 		rest = rest[end+1:]
@@ -85,7 +85,7 @@ func splitFrames(stream []byte, mark string) (frames map[string]*frame, noise []
 			framed = true
 			if !slices.Contains(sectionNames, arg) || frames[arg] != nil {
 				// Not ours; nothing may follow that is believed.
-				return frames, noise, false, framed
+				return frames, noise, framed
 			}
 			cur, name = &frame{items: []frameItem{{}}}, arg
 			frames[arg] = cur
@@ -106,9 +106,8 @@ func splitFrames(stream []byte, mark string) (frames map[string]*frame, noise []
 				cur.ended = true
 			}
 			cur = nil
-		case "Z":
-			whole = true
-			return frames, noise, whole, framed
+		case "Z": // a stream that ends before it lacks sections, which shows
+			return frames, noise, framed
 		}
 	}
 }
@@ -136,13 +135,12 @@ var stateNames = map[uint64]string{
 // one that did not arrive whole is truncated, never empty. framed is false
 // when there is no frame at all, which means that the script did not run.
 func parseStream(stream []byte, mark string) (inv *Inventory, framed bool) {
-	frames, noise, whole, framed := splitFrames(stream, mark)
+	frames, noise, framed := splitFrames(stream, mark)
 	inv = &Inventory{
 		Schema: 1, UID: -1, Sections: map[string]Section{},
 		Listeners: []Listener{}, Java: []Java{}, Containers: []Container{}, Units: []Unit{},
 	}
 	inv.Noise = strings.TrimSpace(strings.ToValidUTF8(string(noise[:min(len(noise), maxNoise)]), "\uFFFD"))
-	_ = whole // a missing Z shows as missing sections
 	for _, name := range sectionNames {
 		f := frames[name]
 		s := Section{Status: StatusTruncated, Message: "the host's answer ended before it"}
@@ -211,7 +209,8 @@ func (inv *Inventory) fill(name string, f *frame) (Status, string) {
 				inv.OS.Pretty = v
 			}
 		}
-		inv.OS.Release, _, _ = strings.Cut(f.text("redhat-release"), "\n")
+		release, _, _ := strings.Cut(f.text("redhat-release"), "\n")
+		inv.OS.Release = strings.TrimSpace(release)
 		if inv.OS == (OS{}) {
 			return bad("the release")
 		}

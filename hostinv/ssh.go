@@ -16,11 +16,14 @@ import (
 // that accepts an unknown one.
 type SSHConfig struct {
 	// ConfigFile is an ssh_config file; empty = none. It is read strictly:
-	// a keyword it cannot honour is an error.
+	// a keyword it cannot honour is an error. Names of files in it are taken
+	// as ssh takes them: ~/ is the home directory, and other relative ones
+	// begin at the current directory.
 	ConfigFile string
 	// KnownHosts are the files that hold the accepted host keys. nil = what
 	// ssh_config says, else ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts.
-	// They are read again at every Dial.
+	// An empty list is no file: then only pinned keys are accepted. Files are
+	// read again at every Dial.
 	KnownHosts []string
 	// User is the login name where neither the target nor ssh_config gives
 	// one; empty = the name of the user running this program.
@@ -86,7 +89,8 @@ func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
 func (d *Dialer) Pin(host string, keys []string) error { return d.d.Pin(host, keys) }
 
 // Close closes the connections to jump hosts and thereby what goes through
-// them. Direct connections live until their own Close. Dial fails afterwards.
+// them, and ends what is being dialed. Direct connections live until their
+// own Close. Dial fails afterwards.
 func (d *Dialer) Close() error { return d.d.Close() }
 
 // Dial connects to one host. Closing the connection closes what it needed;
@@ -117,7 +121,8 @@ type Conn struct {
 // be nil; a nil stdin is empty. Run returns when the command has exited and
 // its output has been written; output of children left in the background is
 // not waited for longer than a second of silence. Neither writer is used
-// after Run returned.
+// after Run returned; one that blocks keeps Run from returning. A reader that
+// blocks does not, but is then still read from.
 //
 // Errors: *ExitError when the command ran and failed; *DisconnectedError when
 // the connection was lost, the error of ctx when it ended, and other errors:

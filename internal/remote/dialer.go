@@ -21,6 +21,8 @@ const (
 	probeTimeout   = 5 * time.Second
 )
 
+var errClosed = errors.New("the dialer is closed")
+
 // Options are described at hostinv.SSHConfig, which has the same fields.
 type Options struct {
 	ConfigFile     string
@@ -38,6 +40,8 @@ type Options struct {
 type Dialer struct {
 	opt    Options
 	config *config
+	base   context.Context // ends with the Dialer, and all it is dialing
+	stop   context.CancelFunc
 
 	mu     sync.Mutex
 	closed bool
@@ -54,6 +58,7 @@ type jump struct {
 // NewDialer reads the ssh_config file.
 func NewDialer(o Options) (*Dialer, error) {
 	d := &Dialer{opt: o, config: &config{name: "ssh_config"}, pins: map[string][]ssh.PublicKey{}, jumps: map[string]*jump{}}
+	d.base, d.stop = context.WithCancel(context.Background())
 	if o.ConfigFile != "" {
 		src, err := os.ReadFile(o.ConfigFile)
 		if err != nil {
@@ -117,8 +122,9 @@ func (d *Dialer) Close() error {
 	jumps := d.jumps
 	d.jumps = map[string]*jump{}
 	d.mu.Unlock()
+	d.stop()
 	for _, j := range jumps {
-		j.turn <- struct{}{} // a dial under way ends by its own time-out
+		j.turn <- struct{}{} // a dial under way ends now
 		if j.conn != nil {
 			j.conn.Close()
 		}
@@ -129,6 +135,9 @@ func (d *Dialer) Close() error {
 
 // Dial connects to target through its jump hosts.
 func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
+	if d.base.Err() != nil {
+		return nil, fmt.Errorf("cannot connect to %s: %w", target, errClosed)
+	}
 	hops, err := d.config.chain(target)
 	if err != nil {
 		return nil, err
@@ -176,7 +185,7 @@ func (d *Dialer) jumpConn(ctx context.Context, hops []*hop) (c *Conn, reused boo
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
-		return nil, false, errors.New("the dialer is closed")
+		return nil, false, errClosed
 	}
 	j := d.jumps[key]
 	if j == nil {
@@ -210,7 +219,7 @@ func (d *Dialer) jumpConn(ctx context.Context, hops []*hop) (c *Conn, reused boo
 	d.mu.Unlock()
 	if closed {
 		c.Close()
-		return nil, false, errors.New("the dialer is closed")
+		return nil, false, errClosed
 	}
 	j.conn = c
 	return c, false, nil
@@ -297,6 +306,7 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 	}
 	limited, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
+	defer context.AfterFunc(d.base, cancel)()
 
 	files := append([]string{}, d.opt.Identities...)
 	files = append(files, h.identities...)
@@ -313,6 +323,9 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 	fail := func(err error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("cannot connect to %s: %w", target, ctx.Err())
+		}
+		if d.base.Err() != nil {
+			return fmt.Errorf("cannot connect to %s: %w", target, errClosed)
 		}
 		if limited.Err() != nil {
 			err = fmt.Errorf("no answer within %v: %w", h.timeout, limited.Err())

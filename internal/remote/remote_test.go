@@ -3,9 +3,12 @@ package remote_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha1"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +25,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/upgradectl/upgradectl/internal/remote"
 )
@@ -163,6 +167,75 @@ func TestAuth(t *testing.T) {
 
 	require.ErrorAs(t, try(file(t, "no key")), &auth)
 	assert.NotContains(t, auth.Error(), "no key\n")
+}
+
+// TestAgent uses an agent for an encrypted file, and for a key of its own.
+func TestAgent(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("agents listen on Unix sockets here")
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	signer, err := ssh.NewSignerFromKey(key)
+	require.NoError(t, err)
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte("secret"))
+	require.NoError(t, err)
+	locked := file(t, string(pem.EncodeToMemory(block)))
+	ring := agent.NewKeyring()
+	_, otherKey, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	for range 3 {
+		_, k, err := ed25519.GenerateKey(rand.Reader)
+		require.NoError(t, err)
+		require.NoError(t, ring.Add(agent.AddedKey{PrivateKey: k}))
+	}
+	require.NoError(t, ring.Add(agent.AddedKey{PrivateKey: key, Comment: "the key"}))
+	require.NoError(t, ring.Add(agent.AddedKey{PrivateKey: otherKey}))
+
+	dir, err := os.MkdirTemp("", "a") // t.TempDir is too long for a socket
+	require.NoError(t, err)
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { agent.ServeAgent(ring, c); c.Close() })
+		}
+	})
+	defer wg.Wait()
+	defer l.Close()
+	t.Setenv("SSH_AUTH_SOCK", l.Addr().String())
+
+	host := edKey(t)
+	s := newServer(t, signer.PublicKey(), host)
+	known := []string{file(t, "127.0.0.1 "+text(host))}
+	only := file(t, "IdentitiesOnly yes")
+	try := func(config string, ids ...string) error {
+		d, err := remote.NewDialer(remote.Options{User: "ops", Identities: ids, Agent: true, KnownHosts: known, ConfigFile: config})
+		require.NoError(t, err)
+		defer d.Close()
+		c, err := d.Dial(t.Context(), s.l.Addr().String())
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	none := filepath.Join(dir, "none")
+	assert.NoError(t, try(only, locked))
+	assert.NoError(t, try("", locked))
+	assert.NoError(t, try("", none))
+	assert.NoError(t, try(only, file(t, text(signer))), "a public key names one of the agent")
+	var auth *remote.AuthError
+	require.ErrorAs(t, try(only, none), &auth)
+	assert.Empty(t, auth.Offered)
+	t.Setenv("SSH_AUTH_SOCK", "")
+	require.ErrorAs(t, try("", locked), &auth)
+	assert.Contains(t, auth.Error(), "SSH_AUTH_SOCK is not set")
 }
 
 func TestUnreachable(t *testing.T) {
