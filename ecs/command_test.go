@@ -1,0 +1,50 @@
+package ecs
+
+import (
+	"encoding/base64"
+	"strings"
+	"testing"
+)
+
+// Whatever a host prints, a line that comes out is one that it printed, of two
+// words, with a blob that says the type the line says.
+func FuzzParseHostKeys(f *testing.F) {
+	const blob = "AAAAC3NzaC1lZDI1NTE5AAAAIG3QgVHWJ2ECB5u6iCTeRvGQMHbH8yWeBQG0fhsBkXQx"
+	f.Add([]byte("ssh-ed25519 " + blob + " root@web-90\n"))
+	f.Add([]byte("ssh-ed25519 " + blob + "\r\nssh-rsa " + blob))
+	f.Add([]byte("# comment\nssh-ed25519 AAAA\nssh-ed25519 //////8=\n"))
+	f.Add([]byte{0xff, 0x00, '\n', ' '})
+	f.Fuzz(func(t *testing.T, out []byte) {
+		for _, k := range parseHostKeys(out) {
+			typ, b64, ok := strings.Cut(k, " ")
+			raw, err := base64.StdEncoding.DecodeString(b64)
+			if !ok || err != nil || len(raw) < 4+len(typ)+1 || string(raw[4:4+len(typ)]) != typ {
+				t.Errorf("%q is not a key", k)
+			}
+			if !strings.Contains(string(out), typ) || !strings.Contains(string(out), b64) {
+				t.Errorf("%q was not printed", k)
+			}
+		}
+	})
+}
+
+func TestDeriveToken(t *testing.T) {
+	long := strings.Repeat("x", 100)
+	seen := map[string]string{}
+	for _, c := range [][]string{{"u1"}, {"u1", "d-1"}, {"u1", "d-2"}, {long}, {long + "y"}, {long, "d-1"}, {"u1", "d-1", ""}} {
+		got := deriveToken(c[0], c[1:]...)
+		if len(got) > 64 {
+			t.Errorf("%q has %d characters, 64 are allowed", got, len(got))
+		}
+		if other, ok := seen[got]; ok {
+			t.Errorf("%v and %s have the same token", c, other)
+		}
+		seen[got] = strings.Join(c, ",")
+		if got != deriveToken(c[0], c[1:]...) {
+			t.Errorf("the token of %v changes", c)
+		}
+	}
+	if deriveToken("u1") != "u1" {
+		t.Error("a token that fits is sent as it is")
+	}
+}
