@@ -54,7 +54,7 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Memberships, err = discoverBalancers(ctx, cfg, e, f.Instance); err != nil {
 		return nil, err
 	}
-	if f.Direct, err = discoverDirect(ctx, cfg, e, f.Instance); err != nil {
+	if f.Direct, err = discoverDirect(ctx, cfg, e, f.Instance, f.Memberships); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -101,7 +101,7 @@ func discoverBalancers(ctx context.Context, cfg *Config, e *Env, in ecs.Instance
 
 // discoverDirect lists the peers that use the host's services past nginx and
 // the balancers (section 2.7): such traffic is not moved by the procedure.
-func discoverDirect(ctx context.Context, cfg *Config, e *Env, in ecs.Instance) ([]string, error) {
+func discoverDirect(ctx context.Context, cfg *Config, e *Env, in ecs.Instance, ms []slb.Membership) ([]string, error) {
 	conns, err := hostinv.ListConnections(ctx, e.host(cfg.Host))
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
@@ -110,9 +110,10 @@ func discoverDirect(ctx context.Context, cfg *Config, e *Env, in ecs.Instance) (
 	if err != nil {
 		return nil, err
 	}
+	l4 := layer4Ports(ms)
 	peers := map[string]bool{}
 	for _, c := range conns {
-		if c.State == "ESTABLISHED" && servesPort(cfg, c.LocalPort) && !known[c.RemoteIP] && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
+		if c.State == "ESTABLISHED" && servesPort(cfg, c.LocalPort) && !l4[c.LocalPort] && !known[c.RemoteIP] && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
 			peers[fmt.Sprintf("%s uses port %d", c.RemoteIP, c.LocalPort)] = true
 		}
 	}
@@ -142,6 +143,25 @@ func nginxAddrs(ctx context.Context, cfg *Config, e *Env) (map[string]bool, erro
 		}
 	}
 	return out, nil
+}
+
+// layer4Ports lists the ports of the host that lie behind listeners which
+// pass on connections, not requests.
+func layer4Ports(ms []slb.Membership) map[int]bool {
+	out := map[int]bool{}
+	for _, m := range ms {
+		for _, l := range m.Listeners {
+			if l.Protocol != "tcp" && l.Protocol != "udp" {
+				continue
+			}
+			if m.Backend.Port != 0 {
+				out[m.Backend.Port] = true
+			} else {
+				out[l.BackendPort] = true
+			}
+		}
+	}
+	return out
 }
 
 func servesPort(cfg *Config, port int) bool {

@@ -273,7 +273,7 @@ func (t *transition) leave(ctx context.Context, a *engine.Act, changes []weightC
 	if err != nil {
 		return err
 	}
-	if _, err := w.waitSilence(ctx, a, func(peer string) bool { return peer == "balancer" }); err != nil {
+	if _, err := w.waitSilence(ctx, a, func(peer string) bool { return peer == balancerPeer }); err != nil {
 		return err
 	}
 	for _, c := range changes {

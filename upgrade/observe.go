@@ -15,31 +15,38 @@ import (
 
 // What the tool can know of traffic without anybody's access log, and how
 // (section 3.11): each nginx host shows in its connection table whom it talks
-// to, and the observed host shows who talks to it. A balancer's health checks
-// come from the same addresses as its traffic, so from there only a
-// connection that lives on from one sample to the next counts as traffic.
+// to, and the observed host shows who talks to it. A layer-7 balancer's health
+// checks come from the same addresses as its traffic, so from there only a
+// connection that lives on from one sample to the next counts as traffic. A
+// layer-4 balancer passes its clients' own addresses on: whoever reaches a port
+// behind one counts as coming through it.
+
+// balancerPeer is the peer of all connections that come through balancers.
+const balancerPeer = "balancer"
 
 // A flow is one TCP connection as its table shows it.
 type flow struct {
-	peer string // who: an SSH target of an nginx host, "balancer", or an address
-	id   string // address and port of both ends
-	open bool   // can still carry a request
+	peer  string // who: an SSH target of an nginx host, balancerPeer, or an address
+	id    string // address and port of both ends
+	open  bool   // can still carry a request
+	check bool   // may be a health check
 }
 
 // A watch observes the traffic of one host.
 type watch struct {
 	env   *Env
 	cfg   *Config
-	host  *link  // the observed host
-	ip    string // its address
-	known map[string]bool
+	host  *link           // the observed host
+	ip    string          // its address
+	known map[string]bool // addresses of nginx hosts
+	l4    map[int]bool    // ports behind layer-4 listeners
 }
 
 // sample reads the tables once.
 func (w *watch) sample(ctx context.Context) (map[string]flow, error) {
 	out := map[string]flow{}
-	add := func(peer string, c hostinv.Connection) {
-		f := flow{peer: peer, id: fmt.Sprintf("%s:%d-%s:%d", c.LocalIP, c.LocalPort, c.RemoteIP, c.RemotePort), open: c.State != "TIME_WAIT" && c.State != "CLOSE"}
+	add := func(peer string, check bool, c hostinv.Connection) {
+		f := flow{peer: peer, check: check, id: fmt.Sprintf("%s:%d-%s:%d", c.LocalIP, c.LocalPort, c.RemoteIP, c.RemotePort), open: c.State != "TIME_WAIT" && c.State != "CLOSE"}
 		out[peer+" "+f.id] = f
 	}
 	for _, n := range w.cfg.Nginx {
@@ -49,7 +56,7 @@ func (w *watch) sample(ctx context.Context) (map[string]flow, error) {
 		}
 		for _, c := range conns {
 			if c.RemoteIP == w.ip && servesPort(w.cfg, c.RemotePort) {
-				add(n.Host, c)
+				add(n.Host, false, c)
 			}
 		}
 	}
@@ -61,9 +68,11 @@ func (w *watch) sample(ctx context.Context) (map[string]flow, error) {
 		switch {
 		case isLocal(c.RemoteIP, w.ip), w.known[c.RemoteIP]: // nginx hosts are seen at their own end
 		case isBalancer(c.RemoteIP):
-			add("balancer", c)
+			add(balancerPeer, true, c)
+		case w.l4[c.LocalPort]:
+			add(balancerPeer, false, c)
 		default:
-			add(c.RemoteIP, c)
+			add(c.RemoteIP, false, c)
 		}
 	}
 	return out, nil
@@ -86,7 +95,7 @@ func traffic(before, now map[string]flow) map[string]flow {
 	out := map[string]flow{}
 	for k, f := range now {
 		b, seen := before[k]
-		if f.peer == "balancer" {
+		if f.check {
 			if seen && b.open && f.open {
 				out[k] = f
 			}

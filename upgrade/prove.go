@@ -25,7 +25,7 @@ func (t *transition) watchOn(ctx context.Context, a *engine.Act, r role) (*watch
 	if err := l.alive(ctx); err != nil {
 		return nil, err
 	}
-	return &watch{env: t.e, cfg: t.cfg, host: l, ip: ip, known: known}, nil
+	return &watch{env: t.e, cfg: t.cfg, host: l, ip: ip, known: known, l4: layer4Ports(t.p.Facts.Memberships)}, nil
 }
 
 // ways lists who has to be seen to send traffic to a host that serves.
@@ -37,7 +37,7 @@ func (t *transition) ways() []string {
 		}
 	}
 	if slices.ContainsFunc(t.p.Facts.Memberships, func(m slb.Membership) bool { return m.Backend.Weight > 0 }) {
-		want = append(want, "balancer")
+		want = append(want, balancerPeer)
 	}
 	return want
 }

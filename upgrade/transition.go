@@ -298,7 +298,7 @@ func (t *transition) recordDirect() engine.Step {
 		ID: "2.7-direct", Section: "2.7", Effect: engine.ReadOnly,
 		Title: "who reaches " + t.p.Host + " past nginx and the balancers (such traffic is not moved)",
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			peers, err := discoverDirect(ctx, t.cfg, t.e, t.p.Facts.Instance)
+			peers, err := discoverDirect(ctx, t.cfg, t.e, t.p.Facts.Instance, t.p.Facts.Memberships)
 			for _, peer := range peers {
 				a.Progress("not moved: %s", peer)
 			}
