@@ -65,7 +65,9 @@
 //
 // Steps run one after another. A step that panics is a crash: the panic goes on
 // to the caller, and the run can be opened again. The engine has no time-outs
-// and no retries of its own; sides use ctx and poll themselves. The lock holds
+// and no retries of its own; sides use ctx and poll themselves. No disk space is
+// kept in reserve for the last records: on a full disk the world may be one
+// effect ahead of the journal, which resume finds out. The lock holds
 // among processes of one machine; on a network file system it is as good as
 // that system's locks. The chain shows every accidental change and every edit
 // that does not recompute it to the end; somebody who rewrites all the lines
