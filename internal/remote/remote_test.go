@@ -299,6 +299,15 @@ func TestMuteServer(t *testing.T) {
 		assert.ErrorContains(t, err, "no answer within")
 		<-accepted
 		require.NoError(t, d.Close())
+
+		o.ConnectTimeout = time.Minute
+		d, err = remote.NewDialer(o)
+		require.NoError(t, err)
+		closed := make(chan struct{})
+		go func() { defer close(closed); <-accepted; d.Close() }()
+		_, err = d.Dial(t.Context(), target)
+		assert.ErrorContains(t, err, "the dialer is closed")
+		<-closed
 	}
 }
 
