@@ -39,20 +39,21 @@ type reply struct {
 const finishLimit = 20 * time.Second
 
 // Serve runs a world until it is finished through [Remote.Finish], keepFor is
-// over (0 = no limit) or ctx ends; then it returns nil. It writes the
-// operator's files and world.json (mode 0600, written last: who sees it can
-// attach) into dir, and removes world.json when it ends.
+// over (counted from when it is built; 0 = no limit) or ctx ends; then it
+// returns nil. It writes the operator's files and world.json (mode 0600,
+// written last: who sees it can attach) into dir, and removes world.json when
+// it ends.
 func Serve(ctx context.Context, dir string, cfg Config, keepFor time.Duration) (err error) {
-	if keepFor > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, keepFor)
-		defer cancel()
-	}
 	w, err := New(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
+	if keepFor > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, keepFor)
+		defer cancel()
+	}
 	op, err := w.WriteOperatorFiles(dir)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newWorld(t *testing.T) *World {
 	t.Helper()
-	w, err := New(t.Context(), Config{Speed: 1000, Rate: 700, StreamMax: 300 * time.Millisecond})
+	w, err := New(t.Context(), Config{Speed: 1000, Rate: 500, StreamMax: 300 * time.Millisecond})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 	return w
@@ -40,7 +40,7 @@ func requests(t *testing.T, w *World, more int64) {
 
 func finish(t *testing.T, w *World) Figures {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	f, err := w.Finish(ctx)
 	require.NoError(t, err)
@@ -84,7 +84,7 @@ func TestKilledServiceShows(t *testing.T) {
 	w := newWorld(t)
 	requests(t, w, 100)
 	run(t, w, production, `for p in /proc/[0-9]*; do if [ "$(readlink $p/cwd)" = /srv/order ]; then kill -KILL "${p#/proc/}"; fi; done`)
-	require.Eventually(t, func() bool { return w.Figures().Failed > 0 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return w.Figures().Failed > 0 }, 20*time.Second, 10*time.Millisecond)
 	f := finish(t, w)
 	require.NotEmpty(t, f.Failures)
 	problems := f.CheckEnd("paused")
@@ -181,13 +181,13 @@ func TestServeAndAttach(t *testing.T) {
 		done <- Serve(t.Context(), dir, Config{Speed: 1000, Rate: 100, StreamMax: 200 * time.Millisecond}, time.Minute)
 	}()
 	var r *Remote
-	require.Eventually(t, func() bool { r, err = Attach(dir); return err == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { r, err = Attach(dir); return err == nil }, 30*time.Second, 10*time.Millisecond)
 	assert.NotEmpty(t, r.Operator.AccessKeySecret)
 	require.Eventually(t, func() bool {
 		f, err := r.Figures(t.Context())
 		require.NoError(t, err)
 		return f.Requests > 20
-	}, 10*time.Second, 20*time.Millisecond)
+	}, 30*time.Second, 20*time.Millisecond)
 	wrong := *r
 	wrong.contact.Token = "x"
 	_, err = wrong.Finish(t.Context())

@@ -85,9 +85,9 @@ func TestDisabledServerGetsNothingAfterReload(t *testing.T) {
 		before := c.Summary().ByAddr()["172.31.0.90:8080"]
 		reach(t, c, 50)
 		return c.Summary().ByAddr()["172.31.0.90:8080"] == before
-	}, 5*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 	// The old worker goes when its last stream has ended.
-	require.Eventually(t, func() bool { return len(workers(t, h)) == 1 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(workers(t, h)) == 1 }, 20*time.Second, 10*time.Millisecond)
 	n.kill("172.31.0.90:8080")
 	reach(t, c, 200)
 	s := stop(t, c)
@@ -125,7 +125,7 @@ func TestOldWorkerShutsDownWhenItsStreamsEnd(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, bytes.HasSuffix(body, []byte("end\n")))
 	require.NoError(t, resp.Body.Close())
-	require.Eventually(t, func() bool { return len(workers(t, h)) == 1 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(workers(t, h)) == 1 }, 20*time.Second, 10*time.Millisecond)
 }
 
 func get(t *testing.T, url string) *http.Request {
@@ -197,7 +197,7 @@ func TestNginxFollowsItsHost(t *testing.T) {
 	status, out := run(t, h, "systemctl stop nginx && nginx -s reload 2>&1")
 	assert.Equal(t, 1, status)
 	assert.Contains(t, out, `open() "/run/nginx.pid" failed (2: No such file or directory)`)
-	require.Eventually(t, func() bool { _, ok := h.Endpoint(80); return !ok }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := h.Endpoint(80); return !ok }, 20*time.Second, 5*time.Millisecond)
 	status, out = run(t, h, "systemctl start nginx 2>&1")
 	assert.Zero(t, status, "%s", out)
 	assert.Len(t, workers(t, h), 1)

@@ -109,7 +109,7 @@ func (n *network) balanced(services ...Service) *Balancer {
 	b := NewBalancer(BalancerConfig{Dial: n.dial, Interval: 10 * time.Millisecond})
 	n.t.Cleanup(b.Close)
 	require.NoError(n.t, b.Set(services))
-	require.Eventually(n.t, b.Warm, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(n.t, b.Warm, 20*time.Second, 5*time.Millisecond)
 	n.mu.Lock()
 	n.lb = b
 	n.mu.Unlock()
@@ -119,8 +119,8 @@ func (n *network) balanced(services ...Service) *Balancer {
 // clients load the balancer hard.
 func (n *network) clients(targets ...Target) *Clients {
 	c := StartClients(Load{
-		Dial: n.dial, Targets: targets, Rate: 1500, Streams: 2,
-		StreamMax: 300 * time.Millisecond, KeepAliveFor: 100 * time.Millisecond, Timeout: 2 * time.Second,
+		Dial: n.dial, Targets: targets, Rate: 500, Streams: 2,
+		StreamMax: 300 * time.Millisecond, KeepAliveFor: 100 * time.Millisecond, Timeout: time.Minute,
 	})
 	n.t.Cleanup(c.Close)
 	return c
@@ -136,7 +136,7 @@ func reach(t *testing.T, c *Clients, more int64) Summary {
 
 func stop(t *testing.T, c *Clients) Summary {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	require.NoError(t, c.Stop(ctx))
 	return c.Summary()
@@ -187,8 +187,8 @@ func TestWeightZeroMovesTrafficWithoutAFailure(t *testing.T) {
 		before := c.Summary().ByAddr()["172.31.0.90:8080"]
 		reach(t, c, 100)
 		return c.Summary().ByAddr()["172.31.0.90:8080"] == before
-	}, 5*time.Second, 10*time.Millisecond)
-	require.Eventually(t, func() bool { return c.Summary().Targets[0].Streams > 4 }, 5*time.Second, 10*time.Millisecond)
+	}, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return c.Summary().Targets[0].Streams > 4 }, 20*time.Second, 10*time.Millisecond)
 	n.kill("172.31.0.90:8080")
 	reach(t, c, 200)
 	s := stop(t, c)
@@ -233,10 +233,10 @@ func TestKillWithoutDrainingFails(t *testing.T) {
 	t.Cleanup(c.Close)
 	reach(t, c, 100)
 	n.kill("172.31.0.90:8080")
-	require.Eventually(t, func() bool { return b.Health("172.31.0.200:80", "172.31.0.90:8080") == Abnormal }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return b.Health("172.31.0.200:80", "172.31.0.90:8080") == Abnormal }, 30*time.Second, 5*time.Millisecond)
 	require.Eventually(t, func() bool {
 		return slices.ContainsFunc(c.Summary().Failures, func(f Failure) bool { return f.Kind == kindStream })
-	}, 10*time.Second, 5*time.Millisecond)
+	}, 30*time.Second, 5*time.Millisecond)
 	s := c.Summary()
 	assert.Positive(t, s.Failed)
 	require.NotEmpty(t, s.Failures)
@@ -259,7 +259,7 @@ func TestShortStreamFails(t *testing.T) {
 	n.at["172.31.0.90:8080"] = ln.Addr().String()
 	c := StartClients(Load{Dial: n.dial, Targets: []Target{{Name: "x", URL: "http://172.31.0.90:8080"}}, Streams: 1})
 	t.Cleanup(c.Close)
-	require.Eventually(t, func() bool { return c.Summary().Failed > 0 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return c.Summary().Failed > 0 }, 20*time.Second, 5*time.Millisecond)
 	assert.Contains(t, c.Summary().Failures[0].Reason, errShortStream.Error())
 }
 
@@ -272,7 +272,7 @@ func TestHealthOfMembers(t *testing.T) {
 	assert.Equal(t, Abnormal, b.Health(at, "172.31.0.88:8080"))
 	assert.Empty(t, b.Health(at, "172.31.0.89:8080"))
 	n.app("172.31.0.88:8080")
-	require.Eventually(t, func() bool { return b.Health(at, "172.31.0.88:8080") == Normal }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return b.Health(at, "172.31.0.88:8080") == Normal }, 20*time.Second, 5*time.Millisecond)
 	require.Error(t, b.Set([]Service{{Addr: at, Protocol: "udp"}}))
 	require.NoError(t, b.Set(nil))
 	_, ok := b.Endpoint(at)
@@ -288,7 +288,7 @@ func TestStopCountsNothingThatItCut(t *testing.T) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		return n.dials["172.31.0.90:8080"] == 2
-	}, 5*time.Second, 5*time.Millisecond)
+	}, 20*time.Second, 5*time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, c.Stop(ctx), context.DeadlineExceeded)
