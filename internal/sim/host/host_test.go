@@ -163,6 +163,8 @@ func TestRefused(t *testing.T) {
 		"declare -f":               64,
 		"date":                     64,
 		"kill -USR2 1":             64,
+		"exec 3</dev/null":         1,
+		"if then":                  2,
 	} {
 		before := len(h.Refused())
 		out, got := run(t, h, script)

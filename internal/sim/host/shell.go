@@ -68,8 +68,9 @@ type shell struct {
 
 // runShell runs a script in the process of p.
 func (h *Host) runShell(ctx context.Context, p *Proc, src, name string, params []string, opts []string) int {
-	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(src), name)
+	file, err := parseScript(src, name)
 	if err != nil {
+		h.refuse("sh", "cannot parse: "+err.Error())
 		fmt.Fprintf(p.Stderr, "sh: %v\n", err)
 		return 2
 	}
@@ -139,6 +140,21 @@ func (h *Host) runShell(ctx context.Context, p *Proc, src, name string, params [
 	return 0
 }
 
+func parseScript(src, name string) (*syntax.File, error) {
+	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(src), name)
+	if err != nil {
+		return nil, err
+	}
+	syntax.Walk(file, func(n syntax.Node) bool {
+		if f, ok := n.(*syntax.FuncDecl); ok && f.Name == nil { // the parser lets "() x" pass
+			err = fmt.Errorf("%s: a function without a name", f.Pos())
+			return false
+		}
+		return true
+	})
+	return file, err
+}
+
 // asFile makes a file of a reader, because the interpreter hands files on and
 // would otherwise leave a goroutine behind.
 func asFile(r io.Reader) (*os.File, func(), error) {
@@ -173,6 +189,10 @@ func (sh *shell) rewrite(root syntax.Node) {
 			sh.mu.Lock()
 			sh.funcs[f.Name.Value] = true
 			sh.mu.Unlock()
+		}
+		if r, ok := n.(*syntax.Redirect); ok && !simulatedRedirect(r) {
+			// The interpreter says so too, but a script may have hidden it.
+			sh.h.refuse("sh", "a redirection other than of 0, 1 and 2")
 		}
 		if e, ok := n.(*syntax.ParamExp); ok && e.Param != nil {
 			name := map[string]string{"$": varPID, "!": varBang, "PPID": varPPID}[e.Param.Value]
@@ -222,6 +242,22 @@ func rewriteJob(s *syntax.Stmt) {
 	*s = syntax.Stmt{Position: s.Position, Cmd: &syntax.Block{Stmts: []*syntax.Stmt{spawn, both}}}
 }
 
+// simulatedRedirect reports whether the interpreter can do a redirection.
+func simulatedRedirect(r *syntax.Redirect) bool {
+	if r.N != nil && !slices.Contains([]string{"0", "1", "2"}, r.N.Value) {
+		return false
+	}
+	switch r.Op {
+	case syntax.DplOut:
+		return slices.Contains([]string{"1", "2", "-"}, r.Word.Lit())
+	case syntax.DplIn:
+		return r.Word.Lit() == "-"
+	case syntax.RdrInOut:
+		return false
+	}
+	return true
+}
+
 func redirectsInput(r *syntax.Redirect) bool {
 	switch r.Op {
 	case syntax.RdrIn, syntax.RdrInOut, syntax.DplIn, syntax.Hdoc, syntax.DashHdoc:
@@ -249,13 +285,17 @@ func quotedWord(s string) *syntax.Word {
 
 // rewriteText is rewrite for text that the shell meets while it runs.
 func (sh *shell) rewriteText(src string) (string, error) {
-	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(src), "")
+	file, err := parseScript(src, "")
 	if err != nil {
 		return "", err
 	}
 	sh.rewrite(file)
 	var out strings.Builder
 	if err := syntax.NewPrinter().Print(&out, file); err != nil {
+		return "", err
+	}
+	// What cannot be printed back is refused rather than run differently.
+	if _, err := parseScript(out.String(), ""); err != nil {
 		return "", err
 	}
 	return out.String(), nil
@@ -317,11 +357,11 @@ func (sh *shell) replace(hc interp.HandlerContext, args []string) []string {
 		}
 		return args
 	case "eval":
-		src := strings.Join(args[1:], " ")
-		if text, err := sh.rewriteText(src); err == nil {
-			return []string{"eval", text}
+		text, err := sh.rewriteText(strings.Join(args[1:], " "))
+		if err != nil {
+			return []string{inner + "fail", "sh: eval: " + err.Error(), "2"}
 		}
-		return args
+		return []string{"eval", text}
 	case ".":
 		return sh.source(hc, args)
 	case "umask":

@@ -9,8 +9,8 @@ import (
 )
 
 // A Network is told when the services or the power state of a host changed,
-// so that whoever dials hosts can drop what it remembered. Changed is called
-// without any lock held and must not block.
+// so that whoever dials hosts can drop what it remembered. Changed must not
+// block, and of the host may call only Endpoint, Listening, Up, Name and Addr.
 type Network interface {
 	Changed(h *Host)
 }
