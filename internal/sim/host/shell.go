@@ -295,10 +295,17 @@ func (sh *shell) rewriteText(src string) (string, error) {
 		return "", err
 	}
 	// What cannot be printed back is refused rather than run differently.
-	if _, err := parseScript(out.String(), ""); err != nil {
+	again, err := parseScript(out.String(), "")
+	if err != nil {
 		return "", err
 	}
-	return out.String(), nil
+	syntax.Walk(again, func(n syntax.Node) bool {
+		if e, ok := n.(*syntax.ParamExp); ok && e.Param != nil && (e.Param.Value == "$" || e.Param.Value == "!") {
+			err = fmt.Errorf("%s: a line continuation inside $%s", e.Pos(), e.Param.Value)
+		}
+		return true
+	})
+	return out.String(), err
 }
 
 // proc is the process that runs the (sub)shell a handler was called from.
