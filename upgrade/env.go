@@ -42,6 +42,7 @@ func NewEnv(cfg *Config, creds *Credentials) (*Env, error) {
 	ec, err := ecs.New(ecs.Config{
 		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
 		AccessKeyID: creds.AccessKeyID, AccessKeySecret: creds.AccessKeySecret, SecurityToken: creds.SecurityToken,
+		Timeout: cfg.Pace.CloudTimeout,
 	})
 	if err != nil {
 		return nil, &AccessError{err}
@@ -67,6 +68,8 @@ func (e *Env) Close() error {
 	for _, l := range e.links {
 		l.drop(nil)
 	}
+	e.ECS.CloseIdleConnections()
+	e.SLB.CloseIdleConnections()
 	return e.Dialer.Close()
 }
 

@@ -119,7 +119,6 @@ func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams)
 		}
 		srv := &nginx.Server{Host: l}
 		var files []nginx.FileChange
-		there := true
 		for _, f := range p.Files {
 			if f.Host != h {
 				continue
@@ -133,22 +132,9 @@ func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams)
 			if err != nil {
 				return err
 			}
-			now, err := l.ReadFile(ctx, f.Name)
-			if err != nil {
-				return fmt.Errorf("host %s: %w", h, err)
-			}
-			there = there && string(now) == string(after)
 			files = append(files, nginx.FileChange{Name: f.Name, Before: before, After: after})
 		}
-		var err error
-		if there {
-			if err = srv.Test(ctx); err == nil {
-				err = srv.Reload(ctx)
-			}
-		} else {
-			err = srv.Put(ctx, files)
-		}
-		if err != nil {
+		if err := srv.Put(ctx, files); err != nil {
 			return fmt.Errorf("host %s: %w", h, err)
 		}
 		a.Progress("%s: nginx has reloaded", h)

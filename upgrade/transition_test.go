@@ -109,7 +109,7 @@ func TestTransitionReachesItsEnd(t *testing.T) {
 	assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
 	f := s.end("succeeded")
 	assert.Zero(t, f.Leaked)
-	assert.Equal(t, 4, f.Created, "2 snapshots, image, instance: %v", f.LeakedResources)
+	assert.Equal(t, 6, f.Created, "two disks twice, an image, an instance")
 	rep, err := upgrade.ReadReport(s.run)
 	require.NoError(t, err)
 	assert.Equal(t, f.KernelMeant, rep.KernelAfter)
