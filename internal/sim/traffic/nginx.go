@@ -43,7 +43,6 @@ type Nginx struct {
 
 	mu      sync.Mutex
 	master  *host.Process // nil while it does not run
-	conf    string        // it was started with
 	current *generation
 	number  int
 	refused []string
@@ -216,7 +215,7 @@ func (n *Nginx) start(p *host.Proc, s *site, conf string) error {
 		return fmt.Errorf("[emerg] bind() to 0.0.0.0:%d failed (98: Address already in use)", s.ports[0])
 	}
 	n.mu.Lock()
-	n.master, n.conf = master, conf
+	n.master = master
 	n.mu.Unlock()
 	if err := h.WriteFile(s.pid, []byte(strconv.Itoa(master.PID())+"\n"), 0o644); err != nil {
 		master.Exit()

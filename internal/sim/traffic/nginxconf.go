@@ -163,6 +163,12 @@ var (
 	ignoredUpstream = words("zone keepalive_timeout keepalive_requests keepalive_time")
 )
 
+// Directives with and without a block that the program follows.
+var (
+	blocks     = words("events http upstream location types")
+	directives = words("pid server keepalive listen server_name return proxy_pass proxy_next_upstream")
+)
+
 func words(s string) map[string]bool {
 	m := map[string]bool{}
 	for _, w := range strings.Fields(s) {
@@ -175,6 +181,9 @@ func words(s string) map[string]bool {
 // host knows a name.
 func compile(main string, ds []directive, resolves func(name string) bool) (*site, error) {
 	c := &compiler{site: &site{pid: "/run/nginx.pid", upstreams: map[string]*upstream{}}, resolves: resolves}
+	if err := braces("", ds); err != nil {
+		return nil, err
+	}
 	events := false
 	for _, d := range ds {
 		switch {
@@ -214,6 +223,25 @@ func compile(main string, ds []directive, resolves func(name string) bool) (*sit
 		return nil, fmt.Errorf("no server listens in %s", main)
 	}
 	return c.site, nil
+}
+
+// braces checks which directives have a block. Directives that are in no table
+// are left to the checks that refuse them.
+func braces(parent string, ds []directive) error {
+	for _, d := range ds {
+		block := blocks[d.name] || d.name == "server" && parent != "upstream"
+		simple := ignoredHTTP[d.name] || ignoredMain[d.name] || ignoredEvents[d.name] || ignoredUpstream[d.name] || directives[d.name]
+		switch {
+		case block && !d.open:
+			return d.at("directive %q has no opening \"{\"", d.name)
+		case !block && simple && d.open:
+			return d.at("directive %q is not terminated by \";\"", d.name)
+		}
+		if err := braces(d.name, d.block); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unknown is the answer to a directive that is in none of the tables: either

@@ -40,6 +40,8 @@ func TestNginxWording(t *testing.T) {
 		{"upstream u { server 172.31.0.90; } upstream U { server 172.31.0.90; }\n" + serving, `duplicate upstream "U" in /etc/nginx/conf.d/a.conf:1`},
 		{"upstream u { server 172.31.0.90:99999; }\n" + serving, `invalid port in upstream "172.31.0.90:99999" in /etc/nginx/conf.d/a.conf:1`},
 		{"upstream u { server 172.31.0.90; }\nserver { location / { proxy_pass http://u:8080; } }", `upstream "u" may not have port 8080 in /etc/nginx/conf.d/a.conf:2`},
+		{"server;", `directive "server" has no opening "{" in /etc/nginx/conf.d/a.conf:1`},
+		{"server { listen { } }", `directive "listen" is not terminated by ";" in /etc/nginx/conf.d/a.conf:1`},
 		{"server {", `unexpected end of file, expecting "}" in /etc/nginx/conf.d/a.conf:1`},
 		{"server { listen 80 }", `unexpected "}" in /etc/nginx/conf.d/a.conf:1`},
 		{"include absent.conf;", `open() "/etc/nginx/absent.conf" failed (2: No such file or directory) in /etc/nginx/conf.d/a.conf:1`},
@@ -93,4 +95,30 @@ server { listen 127.0.0.1:8000; location / { return 301 /x; } }
 	api := a.find("/api/y")
 	assert.Equal(t, "/v1/", api.uri)
 	assert.Equal(t, "172.31.0.90:8080", api.host)
+}
+
+// FuzzCompile: whatever the files hold, the program answers and does not die,
+// and what it accepts it can route.
+func FuzzCompile(f *testing.F) {
+	f.Add([]byte("events {}\nhttp { upstream u { server 172.31.0.90:8080 weight=2 backup; server 172.31.0.88; } server { listen 80; location / { proxy_pass http://u/x; } } }"))
+	f.Add([]byte("pid a;\nevents { worker_connections 1; }\nhttp { server { listen *:8000 default_server; server_name *.a; return 204; } }"))
+	f.Add([]byte("http; events; upstream; server { location = { proxy_pass; return; listen; } }"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		ds, err := load(context.Background(), nginx.MapFS{"/etc/nginx/nginx.conf": src}, "/etc/nginx/nginx.conf")
+		if err != nil {
+			return
+		}
+		s, err := compile("/etc/nginx/nginx.conf", ds, func(string) bool { return false })
+		if err != nil {
+			require.NotEmpty(t, err.Error())
+			return
+		}
+		for _, p := range s.ports {
+			sv := s.find(p, "a.internal")
+			require.NotNil(t, sv)
+			if l := sv.find("/"); l != nil && l.pass != nil {
+				require.NotEmpty(t, l.pass.peers)
+			}
+		}
+	})
 }
