@@ -145,15 +145,30 @@ func parseScript(src, name string) (*syntax.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	var open []bool // for each node above: whether it is a job
+	jobs := 0
 	syntax.Walk(file, func(n syntax.Node) bool {
+		if n == nil {
+			jobs -= boolInt(open[len(open)-1])
+			open = open[:len(open)-1]
+			return true
+		}
 		if f, ok := n.(*syntax.FuncDecl); ok && f.Name == nil { // the parser lets "() x" pass
 			err = fmt.Errorf("%s: a function without a name", f.Pos())
-			return false
+		}
+		s, ok := n.(*syntax.Stmt)
+		open = append(open, ok && s.Background)
+		jobs += boolInt(ok && s.Background)
+		if jobs > maxNested {
+			err = fmt.Errorf("%s: jobs nested more than %d deep", n.Pos(), maxNested)
 		}
 		return true
 	})
 	return file, err
 }
+
+// maxNested bounds jobs inside jobs: each level quotes the text of the next.
+const maxNested = 4
 
 // asFile makes a file of a reader, because the interpreter hands files on and
 // would otherwise leave a goroutine behind.
