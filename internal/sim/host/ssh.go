@@ -216,6 +216,7 @@ func (s *session) serve(reqs <-chan *ssh.Request) {
 	started := false
 	for r := range reqs {
 		ok := false
+		var begin func() // after the reply: a quick command would close the channel before it
 		switch r.Type {
 		case "env":
 			var kv struct{ Name, Value string }
@@ -233,18 +234,18 @@ func (s *session) serve(reqs <-chan *ssh.Request) {
 				args = []string{"/bin/sh", "-s"}
 			}
 			p := s.start(args)
-			wg.Go(func() { s.exec(p, args) })
+			begin = func() { s.exec(p, args) }
 		case "subsystem":
 			var sub struct{ Name string }
 			if started || ssh.Unmarshal(r.Payload, &sub) != nil || sub.Name != "sftp" {
 				break
 			}
 			ok, started = true, true
-			wg.Go(func() {
+			begin = func() {
 				s.h.serveSFTP(s.ch, s.a)
 				s.exit(0, nil)
 				s.ch.Close()
-			})
+			}
 		case "signal":
 			var sig struct{ Name string }
 			s.mu.Lock()
@@ -257,6 +258,9 @@ func (s *session) serve(reqs <-chan *ssh.Request) {
 		}
 		if r.WantReply {
 			_ = r.Reply(ok, nil) // the connection may be gone
+		}
+		if begin != nil {
+			wg.Go(begin)
 		}
 	}
 }
