@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -31,7 +32,7 @@ const inspectFormat = `[{{json .Id}},{{json .Name}},{{json .Config.Image}},{{jso
 	`{{with .Config.Labels}}[{{json (index . "com.docker.compose.project")}},{{json (index . "com.docker.compose.service")}},` +
 	`{{json (index . "com.docker.compose.container-number")}},{{json (index . "com.docker.compose.project.working_dir")}},` +
 	`{{json (index . "com.docker.compose.project.config_files")}}]{{else}}[]{{end}},` +
-	`{{json .HostConfig.PortBindings}},{{json .NetworkSettings.Ports}}]`
+	`{{json .HostConfig.PortBindings}},{{json .NetworkSettings.Ports}},{{json .State.Pid}}]`
 
 // script returns the text sent to a host, with its mark.
 func script(mark string) string {
@@ -156,12 +157,23 @@ func bootID(s string) (string, bool) {
 	return s, true
 }
 
-// The last line proves that the tables are whole.
-const connectionsCommand = `cat /proc/net/tcp && if [ -r /proc/net/tcp6 ]; then cat /proc/net/tcp6; fi && echo upgradectl-end`
+// connectionsCommand prints the tables of the host's own namespace and of those
+// of some processes. The last line proves that the tables are whole.
+func connectionsCommand(pids []int) string {
+	cmd := tablesCommand("/proc/net")
+	for _, pid := range pids {
+		cmd += fmt.Sprintf(" && echo upgradectl-pid %d && ", pid) + tablesCommand(fmt.Sprintf("/proc/%d/net", pid))
+	}
+	return cmd + " && echo upgradectl-end"
+}
 
-func listConnections(ctx context.Context, h Host) ([]Connection, error) {
+func tablesCommand(dir string) string {
+	return "cat " + dir + "/tcp && if [ -r " + dir + "/tcp6 ]; then cat " + dir + "/tcp6; fi"
+}
+
+func listConnections(ctx context.Context, h Host, pids []int) ([]Connection, error) {
 	out := &limitWriter{left: defaultMaxSize}
-	if err := h.Run(ctx, connectionsCommand, nil, out, nil); err != nil {
+	if err := h.Run(ctx, connectionsCommand(pids), nil, out, nil); err != nil {
 		return nil, fmt.Errorf("cannot list the connections: %w", err)
 	}
 	text, ok := strings.CutSuffix(strings.TrimRight(out.buf.String(), "\n"), "upgradectl-end")
@@ -169,8 +181,15 @@ func listConnections(ctx context.Context, h Host) ([]Connection, error) {
 		return nil, errors.New("cannot list the connections: the host's answer is cut off")
 	}
 	list := []Connection{}
-	header := false
+	header, pid := false, 0
 	for _, line := range strings.Split(text, "\n") {
+		if n, ok := strings.CutPrefix(line, "upgradectl-pid "); ok {
+			var err error
+			if pid, err = strconv.Atoi(n); err != nil {
+				return nil, fmt.Errorf("cannot list the connections: line %q cannot be read", clip(line, 120))
+			}
+			continue
+		}
 		if strings.Contains(line, "local_address") {
 			header = true
 			continue
@@ -191,7 +210,7 @@ func listConnections(ctx context.Context, h Host) ([]Connection, error) {
 		}
 		list = append(list, Connection{
 			LocalIP: s.local.Addr().Unmap().String(), LocalPort: int(s.local.Port()),
-			RemoteIP: s.remote.Addr().Unmap().String(), RemotePort: int(s.remote.Port()), State: name,
+			RemoteIP: s.remote.Addr().Unmap().String(), RemotePort: int(s.remote.Port()), State: name, PID: pid,
 		})
 	}
 	if !header {

@@ -252,7 +252,7 @@ var fdList = func(inodes ...int) string {
 	return s
 }
 
-const containerLine = `["` + "aa11" + `","/shop_web_1","shop/web:1","sha256:77","running",0,"healthy","always",["shop","web","1","/srv/shop","docker-compose.yml"],{"80/tcp":[{"HostIp":"","HostPort":"8081"}]},{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8081"},{"HostIp":"::","HostPort":"8081"}],"9000/tcp":null}]` + "\n"
+const containerLine = `["` + "aa11" + `","/shop_web_1","shop/web:1","sha256:77","running",0,"healthy","always",["shop","web","1","/srv/shop","docker-compose.yml"],{"80/tcp":[{"HostIp":"","HostPort":"8081"}]},{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8081"},{"HostIp":"::","HostPort":"8081"}],"9000/tcp":null},4711]` + "\n"
 
 func goodStream() string {
 	s := &stream{}
@@ -311,7 +311,7 @@ func TestParseStream(t *testing.T) {
 
 	require.Len(t, inv.Containers, 1)
 	assert.Equal(t, Container{ID: "aa11", Name: "shop_web_1", Image: "shop/web:1", ImageID: "sha256:77", State: "running", Health: "healthy", RestartPolicy: "always",
-		Compose: Compose{"shop", "web", "1", "/srv/shop", "docker-compose.yml"}, Ports: []Port{{"tcp", 80, "0.0.0.0", 8081}}}, inv.Containers[0])
+		Compose: Compose{"shop", "web", "1", "/srv/shop", "docker-compose.yml"}, Ports: []Port{{"tcp", 80, "0.0.0.0", 8081}}, PID: 4711}, inv.Containers[0])
 	assert.Equal(t, []Unit{{"bad.service", "loaded", "failed", "failed", ""}, {"idle@.service", "", "", "", "static"}, {"nginx.service", "loaded", "active", "running", "enabled"}}, inv.Units)
 }
 
@@ -428,7 +428,7 @@ func TestContainers(t *testing.T) {
 	assert.Equal(t, StatusPartial, inv.Sections[SectionContainers].Status)
 	inv = one(0, "aa11\n", "[1,2\n")
 	assert.Equal(t, StatusError, inv.Sections[SectionContainers].Status)
-	inv = one(0, "aa11\n", `["aa11","/x","i","s","exited",137,"","",[null,null,null,null,null],null,{}]`+"\n")
+	inv = one(0, "aa11\n", `["aa11","/x","i","s","exited",137,"","",[null,null,null,null,null],null,{},0]`+"\n")
 	assert.Equal(t, StatusOK, inv.Sections[SectionContainers].Status)
 	assert.Equal(t, Container{ID: "aa11", Name: "x", Image: "i", ImageID: "s", State: "exited", ExitCode: 137, RestartPolicy: "no", Ports: []Port{}}, inv.Containers[0])
 }
@@ -515,12 +515,14 @@ func TestBrokenShell(t *testing.T) {
 }
 
 func TestListConnections(t *testing.T) {
-	conns, err := ListConnections(t.Context(), fakeHost{out: "noise\n" + tcpTable + tcp6Table + "upgradectl-end\n"})
+	conns, err := ListConnections(t.Context(), fakeHost{out: "noise\n" + tcpTable + tcp6Table + "upgradectl-pid 77\n" + tcpTable + "upgradectl-end\n"}, 77)
 	require.NoError(t, err)
 	assert.Equal(t, []Connection{
-		{"172.31.0.90", 8080, "172.31.0.5", 50000, "ESTABLISHED"},
-		{"172.31.0.90", 8080, "172.31.0.6", 50001, "TIME_WAIT"},
-		{"172.31.0.90", 18081, "172.31.0.5", 50000, "ESTABLISHED"},
+		{"172.31.0.90", 8080, "172.31.0.5", 50000, "ESTABLISHED", 0},
+		{"172.31.0.90", 8080, "172.31.0.6", 50001, "TIME_WAIT", 0},
+		{"172.31.0.90", 18081, "172.31.0.5", 50000, "ESTABLISHED", 0},
+		{"172.31.0.90", 8080, "172.31.0.5", 50000, "ESTABLISHED", 77},
+		{"172.31.0.90", 8080, "172.31.0.6", 50001, "TIME_WAIT", 77},
 	}, conns)
 	for _, out := range []string{"", "upgradectl-end\n", tcpTable, tcpTable + "garbage\nupgradectl-end\n"} {
 		_, err = ListConnections(t.Context(), fakeHost{out: out})

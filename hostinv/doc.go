@@ -36,9 +36,9 @@
 //
 // Linux hosts with /proc and a POSIX /bin/sh. Without root, the processes
 // behind listeners of other users are unknown, and the section says so. The
-// tables of sockets are those of the login's network namespace: connections
-// that the kernel forwards to containers (Docker without its userland proxy)
-// are not among them. Of systemd only services are listed. Recognising
+// tables of sockets are those of the login's network namespace; connections
+// that the kernel forwards to containers show only where ListConnections is
+// given the containers' processes. Of systemd only services are listed. Recognising
 // secrets in arguments is guesswork that would rather hide too much.
 // Logging in works with keys only; see SSHConfig for what ssh_config may say.
 //

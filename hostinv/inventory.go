@@ -129,7 +129,8 @@ type Container struct {
 	Health        string  `json:"health,omitempty"`
 	RestartPolicy string  `json:"restart_policy"`
 	Compose       Compose `json:"compose"`
-	Ports         []Port  `json:"ports"` // published
+	Ports         []Port  `json:"ports"`         // published
+	PID           int     `json:"pid,omitempty"` // of its first process; 0 = it does not run
 }
 
 // Compose says which service of which compose project a container belongs
@@ -165,7 +166,8 @@ type Connection struct {
 	LocalPort  int    `json:"local_port"`
 	RemoteIP   string `json:"remote_ip"`
 	RemotePort int    `json:"remote_port"`
-	State      string `json:"state"` // ESTABLISHED, TIME_WAIT, …
+	State      string `json:"state"`         // ESTABLISHED, TIME_WAIT, …
+	PID        int    `json:"pid,omitempty"` // whose network namespace it is in; 0 = the host's own
 }
 
 // Collect reads the inventory of a host with one command, /bin/sh -s, and
@@ -183,7 +185,10 @@ func ReadBootID(ctx context.Context, h Host) (string, error) {
 }
 
 // ListConnections returns the TCP connections of a host in every state but
-// LISTEN, from its own network namespace.
-func ListConnections(ctx context.Context, h Host) ([]Connection, error) {
-	return listConnections(ctx, h)
+// LISTEN, from its own network namespace and from those of the processes pids
+// (Container.PID): a port that is published by address translation alone shows
+// only in the namespace of its container. A process that has ended meanwhile
+// is an error; look it up again then.
+func ListConnections(ctx context.Context, h Host, pids ...int) ([]Connection, error) {
+	return listConnections(ctx, h, pids)
 }

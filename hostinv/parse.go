@@ -537,7 +537,7 @@ func parseContainer(line string) (c Container, ok bool) {
 	var name, health, policy *string
 	var labels []*string
 	var bindings, ports map[string][]inspectPort
-	fields := []any{&c.ID, &name, &c.Image, &c.ImageID, &c.State, &c.ExitCode, &health, &policy, &labels, &bindings, &ports}
+	fields := []any{&c.ID, &name, &c.Image, &c.ImageID, &c.State, &c.ExitCode, &health, &policy, &labels, &bindings, &ports, &c.PID}
 	var raw []json.RawMessage
 	if json.Unmarshal([]byte(line), &raw) != nil || len(raw) != len(fields) {
 		return c, false

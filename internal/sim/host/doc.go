@@ -40,8 +40,8 @@
 // Background jobs get /dev/null as input. File descriptors other than 0, 1 and 2
 // cannot be redirected. `sh -s` reads its whole script before it runs it. Docker
 // restarts a container only when the daemon starts. Connections to a published
-// port show in /proc/net/tcp6 as docker-proxy's; on a real host with NAT they are
-// seen by connection tracking alone. Host.Options.Speed divides the durations of
+// port are translated on their way, as Docker's NAT rules do: they show in
+// /proc/PID/net/tcp of the container's first process, not in the host's table. Host.Options.Speed divides the durations of
 // the world; requests, and the bound of 10 s for finishing them, are real.
 //
 // # Errors

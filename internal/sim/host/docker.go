@@ -189,16 +189,21 @@ func (d *docker) run(c *container, warm time.Duration) error {
 	if err := add(Process{Args: []string{program}, PPID: d.daemon.pid, Unit: "/docker/" + c.id}, 0); err != nil {
 		return err
 	}
+	nat := map[int]int{}
 	for i, port := range c.ports {
 		if port.Host == 0 {
 			continue
 		}
+		nat[port.Host] = port.Container
 		args := []string{"/usr/bin/docker-proxy", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", strconv.Itoa(port.Host),
 			"-container-ip", "172.17.0." + strconv.Itoa(i+2), "-container-port", strconv.Itoa(port.Container)}
 		if err := add(Process{Args: args, PPID: d.daemon.pid, Unit: "docker.service", Ports: []int{port.Host}, Handler: h.app(c.name, port.Host, warm)}, warm); err != nil {
 			return err
 		}
 	}
+	h.mu.Lock()
+	c.procs[0].p.nat = nat
+	h.mu.Unlock()
 	c.running, c.byHand, c.exit, c.started = true, false, 0, time.Now()
 	if warm == 0 {
 		c.started = c.started.Add(-time.Hour)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -569,5 +570,16 @@ func TestInventory(t *testing.T) {
 	conns, err := hostinv.ListConnections(t.Context(), before)
 	require.NoError(t, err)
 	assert.Equal(t, []hostinv.Connection{{LocalIP: "172.31.0.90", LocalPort: 8080, RemoteIP: "172.31.0.5", RemotePort: 40000, State: conns[0].State}}, conns)
+
+	// A published port shows in its container's namespace alone.
+	defer h.Track(host.Conn{LocalIP: "172.31.0.90", LocalPort: 8082, RemoteIP: "100.64.0.10", RemotePort: 40001})()
+	conns, err = hostinv.ListConnections(t.Context(), before)
+	require.NoError(t, err)
+	assert.Len(t, conns, 1)
+	i := slices.IndexFunc(inv.Containers, func(c hostinv.Container) bool { return c.Name == "cache" })
+	conns, err = hostinv.ListConnections(t.Context(), before, inv.Containers[i].PID)
+	require.NoError(t, err)
+	require.Len(t, conns, 2)
+	assert.Equal(t, hostinv.Connection{LocalIP: "172.17.0.2", LocalPort: 6379, RemoteIP: "100.64.0.10", RemotePort: 40001, State: "ESTABLISHED", PID: inv.Containers[i].PID}, conns[1])
 	assert.Empty(t, h.Refused())
 }

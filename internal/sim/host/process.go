@@ -48,7 +48,8 @@ type process struct {
 	cwd     string
 	unit    string // systemd unit it belongs to
 	service []*service
-	single  bool // a background job of one simple command, which takes its place
+	nat     map[int]int // of a container's first process: published port → its own port
+	single  bool        // a background job of one simple command, which takes its place
 	traps   map[string]string
 	pending []string
 	onTerm  func()

@@ -31,8 +31,8 @@ func (h *Host) mountProc() {
 		"loadavg": h.genFile(func() string { return "0.00 0.01 0.05 1/100 1000\n" }),
 		"mounts":  h.genFile(func() string { return "/dev/vda1 / ext4 rw,relatime 0 0\nproc /proc proc rw 0 0\n" }),
 		"net": dirOf(map[string]*node{
-			"tcp":  h.genFile(func() string { return h.netTCP(false) }),
-			"tcp6": h.genFile(func() string { return h.netTCP(true) }),
+			"tcp":  h.genFile(func() string { return h.netTCP(false, nil) }),
+			"tcp6": h.genFile(func() string { return h.netTCP(true, nil) }),
 			"udp":  h.genFile(func() string { return udpHeader + "\n" }),
 			"udp6": h.genFile(func() string { return udp6Header + "\n" }),
 		}),
@@ -107,6 +107,7 @@ func (h *Host) procDir(pid int) *node {
 		cmdline = p.title + "\x00"
 	}
 	started := p.start.Sub(h.bootTime).Seconds() * h.o.Speed
+	nat := p.nat
 	links := map[string]string{"0": "/dev/null", "1": "/dev/null", "2": "/dev/null"}
 	if kernel {
 		clear(links)
@@ -144,6 +145,12 @@ func (h *Host) procDir(pid int) *node {
 	}
 	if exe != "" {
 		kids["exe"] = link(exe)
+	}
+	if nat != nil {
+		kids["net"] = dirOf(map[string]*node{
+			"tcp":  h.genFile(func() string { return h.netTCP(false, nat) }),
+			"tcp6": h.genFile(func() string { return h.netTCP(true, nat) }),
+		})
 	}
 	d := dirOf(kids)
 	d.uid, d.gid = uid, gid
@@ -203,14 +210,24 @@ type socketLine struct {
 	uid, inode    int
 }
 
-// netTCP is /proc/net/tcp, or tcp6. As on a real host, Java and docker-proxy
+// containerIP is the address of every container in its own network namespace.
+const containerIP = "172.17.0.2"
+
+// netTCP is /proc/net/tcp, or tcp6, of the host or, with nat, of the network
+// namespace of a container: connections to a published port are translated on
+// their way and show only there. As on a real host, Java and docker-proxy
 // listen on a dual-stack socket: they and their connections are in tcp6.
-func (h *Host) netTCP(v6 bool) string {
+func (h *Host) netTCP(v6 bool, nat map[int]int) string {
 	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	var lines []socketLine
 	h.mu.Lock()
 	h.expireConns()
-	if h.boot != nil && h.sshdPID() != 0 {
+	if nat != nil && !v6 {
+		for _, port := range nat {
+			lines = append(lines, socketLine{netip.AddrPortFrom(any4, uint16(port)), netip.AddrPortFrom(any4, 0), 0x0A, 0, 0})
+		}
+	}
+	if nat == nil && h.boot != nil && h.sshdPID() != 0 {
 		if v6 {
 			lines = append(lines, socketLine{netip.AddrPortFrom(any6, 22), netip.AddrPortFrom(any6, 0), 0x0A, 0, sshdInode + 1})
 		} else {
@@ -219,6 +236,9 @@ func (h *Host) netTCP(v6 bool) string {
 	}
 	dual := map[int]int{}
 	for port, s := range h.services {
+		if nat != nil {
+			break
+		}
 		any := any4
 		if s.dual() {
 			dual[port] = s.p.cred.uid
@@ -229,22 +249,30 @@ func (h *Host) netTCP(v6 bool) string {
 		}
 	}
 	for t := range h.conns {
-		uid, is6 := dual[t.conn.LocalPort]
+		c := t.conn
+		inside, mine := nat[c.LocalPort]
+		if t.nat != (nat != nil) || nat != nil && !mine {
+			continue
+		}
+		if nat != nil {
+			c.LocalIP, c.LocalPort = containerIP, inside
+		}
+		uid, is6 := dual[c.LocalPort]
 		if is6 != v6 {
 			continue
 		}
-		local, err1 := netip.ParseAddr(t.conn.LocalIP)
-		remote, err2 := netip.ParseAddr(t.conn.RemoteIP)
+		local, err1 := netip.ParseAddr(c.LocalIP)
+		remote, err2 := netip.ParseAddr(c.RemoteIP)
 		if err1 != nil || err2 != nil {
 			continue
 		}
 		if v6 {
 			local, remote = netip.AddrFrom16(local.As16()), netip.AddrFrom16(remote.As16())
 		}
-		if s := h.services[t.conn.LocalPort]; s != nil {
+		if s := h.services[c.LocalPort]; s != nil && nat == nil {
 			uid = s.p.cred.uid
 		}
-		l := socketLine{netip.AddrPortFrom(local, uint16(t.conn.LocalPort)), netip.AddrPortFrom(remote, uint16(t.conn.RemotePort)), 0x01, uid, t.inode}
+		l := socketLine{netip.AddrPortFrom(local, uint16(c.LocalPort)), netip.AddrPortFrom(remote, uint16(c.RemotePort)), 0x01, uid, t.inode}
 		if !t.expires.IsZero() {
 			l.state, l.uid, l.inode = 0x06, 0, 0
 		}

@@ -152,6 +152,7 @@ func stream(ctx context.Context, w http.ResponseWriter, d time.Duration) {
 type tracked struct {
 	conn    Conn
 	inode   int
+	nat     bool      // translated on its way into a container: not in the host's own table
 	expires time.Time // not zero: TIME_WAIT until then
 }
 
@@ -164,6 +165,9 @@ func (h *Host) Track(c Conn) (done func()) {
 	h.expireConns()
 	h.lastInode++
 	t := &tracked{conn: c, inode: h.lastInode}
+	if s := h.services[c.LocalPort]; s != nil && c.LocalIP == h.Addr() {
+		t.nat = s.p.comm() == "docker-proxy"
+	}
 	h.conns[t] = struct{}{}
 	return func() {
 		h.mu.Lock()
