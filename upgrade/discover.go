@@ -182,22 +182,6 @@ func isLocal(ip, own string) bool {
 	return ip == own || err == nil && a.Unmap().IsLoopback()
 }
 
-// drift compares the facts a plan was made on with what the world says now.
-func drift(p *Plan, now *Facts) []string {
-	var out []string
-	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	was := p.Facts
-	if was.Instance.ID != now.Instance.ID || now.Instance.Status != "Running" {
-		say("instance %s is now %s %s", was.Instance.ID, now.Instance.ID, now.Instance.Status)
-	}
-	if was.Boot.ID != now.Boot.ID {
-		say("%s was rebooted (kernel %s, was %s)", p.Host, now.Boot.Kernel, was.Boot.Kernel)
-	}
-	out = append(out, driftNginx(was.Nginx, now.Nginx)...)
-	out = append(out, driftBalancers(was.Memberships, now.Memberships)...)
-	return out
-}
-
 func driftNginx(was, now []NginxFacts) (out []string) {
 	for i, w := range was {
 		n := NginxFacts{}

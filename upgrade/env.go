@@ -54,7 +54,7 @@ func NewEnv(cfg *Config, creds *Credentials) (*Env, error) {
 	if err != nil {
 		return nil, &AccessError{err}
 	}
-	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: cfg.SSH.Config, KnownHosts: cfg.SSH.KnownHosts})
+	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: cfg.SSH.Config, KnownHosts: cfg.SSH.KnownHosts, Agent: true})
 	if err != nil {
 		return nil, &AccessError{err}
 	}

@@ -39,10 +39,6 @@ func groupName(m slb.Membership) string {
 	return s
 }
 
-func sameBackend(a, b slb.Backend) bool {
-	return a.ServerID == b.ServerID && a.Port == b.Port && a.ServerIP == b.ServerIP
-}
-
 // getBackend reads one backend of a group.
 func (t *transition) getBackend(ctx context.Context, g slb.Group, b slb.Backend) (slb.Backend, bool, error) {
 	all, err := t.e.SLB.ListBackends(ctx, g)

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,8 @@ type watch struct {
 	ip    string          // its address
 	known map[string]bool // addresses of nginx hosts
 	l4    map[int]bool    // ports behind layer-4 listeners
+
+	published map[int]map[int]int // process of a container: its port: the host's
 }
 
 // sample reads the tables once.
@@ -80,14 +83,45 @@ func (w *watch) sample(ctx context.Context) (map[string]flow, error) {
 
 // inbound lists the connections to the host's services, those of containers
 // included: a published port is translated on the way into the container's
-// network namespace, and the host's own table does not show it.
+// network namespace, and the host's own table does not show it. A container's
+// port is turned back into the one it is published as.
 func (w *watch) inbound(ctx context.Context) ([]hostinv.Connection, error) {
-	conns, err := hostinv.ListConnections(ctx, w.host)
+	conns, err := hostinv.ListConnections(ctx, w.host, slices.Sorted(maps.Keys(w.published))...)
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", w.host.target, err)
 	}
-	conns = slices.DeleteFunc(conns, func(c hostinv.Connection) bool { return !servesPort(w.cfg, c.LocalPort) })
-	return conns, nil
+	var out []hostinv.Connection
+	for _, c := range conns {
+		if c.PID != 0 {
+			port, ok := w.published[c.PID][c.LocalPort]
+			if !ok {
+				continue // what the container itself has opened
+			}
+			c.LocalIP, c.LocalPort = w.ip, port
+		}
+		if servesPort(w.cfg, c.LocalPort) {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// publishedPorts tells for each running container, by its process, which of
+// its ports are published as which of the host's.
+func publishedPorts(inv *hostinv.Inventory) map[int]map[int]int {
+	out := map[int]map[int]int{}
+	for _, c := range inv.Containers {
+		for _, p := range c.Ports {
+			if c.PID == 0 || p.Proto != "tcp" {
+				continue
+			}
+			if out[c.PID] == nil {
+				out[c.PID] = map[int]int{}
+			}
+			out[c.PID][p.ContainerPort] = p.HostPort
+		}
+	}
+	return out
 }
 
 // traffic gives the flows of now that prove requests since before.

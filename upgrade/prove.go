@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
@@ -25,7 +26,15 @@ func (t *transition) watchOn(ctx context.Context, a *engine.Act, r role) (*watch
 	if err := l.alive(ctx); err != nil {
 		return nil, err
 	}
-	return &watch{env: t.e, cfg: t.cfg, host: l, ip: ip, known: known, l4: layer4Ports(t.p.Facts.Memberships)}, nil
+	w := &watch{env: t.e, cfg: t.cfg, host: l, ip: ip, known: known, l4: layer4Ports(t.p.Facts.Memberships)}
+	if t.p.Facts.HasDocker {
+		inv, err := hostinv.Collect(ctx, l, hostinv.Options{})
+		if err != nil {
+			return nil, fmt.Errorf("host %s: %w", l.target, err)
+		}
+		w.published = publishedPorts(inv)
+	}
+	return w, nil
 }
 
 // ways lists who has to be seen to send traffic to a host that serves.
