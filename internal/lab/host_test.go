@@ -1,0 +1,109 @@
+package lab_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/lab"
+	"github.com/upgradectl/upgradectl/internal/sim/cloud"
+	"github.com/upgradectl/upgradectl/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	lab.Main()
+	os.Exit(m.Run())
+}
+
+func TestHosts(t *testing.T) {
+	testenv.Need(t, "sshd")
+	testenv.Need(t, "nginx")
+	if !lab.Isolated(t) {
+		return
+	}
+	ctx := t.Context()
+	l := lab.New(t)
+	h, err := l.Add(ctx, "i-1", "web-1", "172.31.0.11", "", lab.Setup{
+		Kernel: "3.10.0-862.el7.x86_64", Nginx: true,
+		Files: map[string]string{"/srv/app/start.sh": "#!/bin/sh\nexec /opt/java/bin/java -jar app.jar --server.port=8080\n"},
+	})
+	require.NoError(t, err)
+	must := func(h *lab.Host, script string) string {
+		t.Helper()
+		out, err := h.Must(ctx, script)
+		require.NoError(t, err)
+		return strings.TrimSpace(out)
+	}
+
+	t.Run("a host of its own", func(t *testing.T) {
+		assert.Equal(t, "web-1", must(h, "hostname"))
+		assert.Equal(t, "3.10.0-862.el7.x86_64", must(h, "cat /proc/sys/kernel/osrelease"))
+		assert.Equal(t, h.BootID(), must(h, "cat /proc/sys/kernel/random/boot_id"))
+		assert.Contains(t, must(h, "nginx -t 2>&1"), "successful")
+		_, err := os.Stat("/boot/next-kernel")
+		assert.ErrorIs(t, err, os.ErrNotExist, "a host wrote to this machine")
+	})
+
+	t.Run("a service", func(t *testing.T) {
+		must(h, "cd /srv/app && setsid ./start.sh >/dev/null 2>&1 </dev/null &")
+		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		for {
+			c, err := l.Dial(wait, lab.ClientsFrom, "172.31.0.11:8080")
+			if err == nil {
+				require.NoError(t, c.Close())
+				break
+			}
+			require.NoError(t, wait.Err())
+			select {
+			case <-wait.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		assert.Equal(t, "/opt/java/bin/java", must(h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != java ] || readlink $p/exe; done`))
+	})
+
+	t.Run("a clone", func(t *testing.T) {
+		must(h, "echo content >/srv/app/file")
+		m := l.Machines()
+		state, err := m.Snapshot("i-1")
+		require.NoError(t, err)
+		require.NoError(t, m.Create(cloud.Machine{InstanceID: "i-2", HostName: "web-2", PrivateIP: "172.31.0.12", From: state}))
+		require.NoError(t, m.Start("i-2"))
+		c := l.Host("i-2")
+		require.NoError(t, c.WaitUp(ctx))
+		assert.Equal(t, "content", must(c, "cat /srv/app/file"))
+		assert.Equal(t, "web-2", must(c, "cat /etc/hostname"))
+		key := "cat /etc/ssh/ssh_host_*_key.pub"
+		assert.NotEqual(t, must(h, key), must(c, key))
+		must(c, "rm /srv/app/file")
+		assert.Equal(t, "content", must(h, "cat /srv/app/file"))
+		require.NoError(t, m.Delete("i-2"))
+		assert.Nil(t, l.Host("i-2"))
+	})
+
+	t.Run("a reboot", func(t *testing.T) {
+		before, key := h.BootID(), must(h, "cat /etc/ssh/ssh_host_*_key.pub")
+		must(h, "echo 3.10.0-1160.el7.x86_64 >/boot/next-kernel; shutdown -r now")
+		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		for h.BootID() == before {
+			select {
+			case <-wait.Done():
+				t.Fatal("it does not come back")
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		require.NoError(t, h.WaitUp(ctx))
+		assert.Equal(t, 2, h.Boots())
+		assert.Equal(t, "3.10.0-1160.el7.x86_64", must(h, "cat /proc/sys/kernel/osrelease"))
+		assert.Equal(t, key, must(h, "cat /etc/ssh/ssh_host_*_key.pub"))
+		assert.Empty(t, must(h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != java ] || echo $p; done`), "what was started by hand is gone")
+		assert.Contains(t, must(h, "ls -l /run/nginx.pid"), "nginx.pid", "what starts at boot is back")
+	})
+}

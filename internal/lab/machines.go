@@ -1,0 +1,116 @@
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/upgradectl/upgradectl/internal/sim/cloud"
+)
+
+//go:embed init.sh
+var initScript string
+
+// Machines puts the lab's hosts behind the instances of a simulated cloud.
+func (l *Lab) Machines() cloud.Machines { return machines{l} }
+
+type machines struct{ lab *Lab }
+
+// patience bounds what the cloud asks of a host.
+const patience = 30 * time.Second
+
+func (m machines) host(id string) (*Host, error) {
+	if h := m.lab.Host(id); h != nil {
+		return h, nil
+	}
+	return nil, fmt.Errorf("internal error: no machine behind instance %s", id)
+}
+
+// Snapshot copies the disk of a host that may run: what a real snapshot is
+// to the files that nobody writes meanwhile.
+func (m machines) Snapshot(id string) (string, error) {
+	h, err := m.host(id)
+	if err != nil {
+		return "", err
+	}
+	m.lab.mu.Lock()
+	m.lab.images++
+	n := m.lab.images
+	m.lab.mu.Unlock()
+	dir, err := m.lab.Dir("snapshots")
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(dir, strconv.Itoa(n))
+	return to, command("cp", "-a", filepath.Join(h.dir, "disk"), to)
+}
+
+// Create makes a host, switched off, with a copy of a snapshot as its disk.
+// It gets its own host keys, host name and address when it boots: see
+// init.sh.
+func (m machines) Create(n cloud.Machine) error {
+	name := n.HostName
+	if name == "" {
+		name = n.InstanceID
+	}
+	h, err := m.lab.newHost(n.InstanceID, name, n.PrivateIP)
+	if err != nil {
+		return err
+	}
+	return command("cp", "-a", "-T", n.From, filepath.Join(h.dir, "disk"))
+}
+
+func (m machines) Start(id string) error {
+	h, err := m.host(id)
+	if err != nil {
+		return err
+	}
+	return h.Start()
+}
+
+func (m machines) Stop(id string) error {
+	h, err := m.host(id)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return h.Stop(ctx)
+}
+
+func (m machines) Reboot(id string) error {
+	if err := m.Stop(id); err != nil {
+		return err
+	}
+	return m.Start(id)
+}
+
+// Delete destroys a host and its disk.
+func (m machines) Delete(id string) error {
+	h, err := m.host(id)
+	if err != nil {
+		return err
+	}
+	if err := h.cut(); err != nil {
+		return err
+	}
+	m.lab.mu.Lock()
+	delete(m.lab.hosts, id)
+	m.lab.mu.Unlock()
+	if err := command("ip", "netns", "del", h.net); err != nil {
+		return err
+	}
+	return os.RemoveAll(h.dir)
+}
+
+func (m machines) RunCommand(ctx context.Context, id, script string) (int, []byte, error) {
+	h, err := m.host(id)
+	if err != nil {
+		return 0, nil, err
+	}
+	return h.Run(ctx, script)
+}
