@@ -38,6 +38,11 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if !slices.Contains(f.Instance.PrivateIPs, cfg.Address) {
 		return nil, &RefusedError{Host: cfg.Host, Reasons: []string{fmt.Sprintf("instance %s has the private addresses %s, not %s", f.Instance.ID, strings.Join(f.Instance.PrivateIPs, ", "), cfg.Address)}}
 	}
+	if id := cfg.Transition.Instance; id != "" {
+		if f.Adopted, err = e.ECS.GetInstance(ctx, id); err != nil {
+			return nil, &AccessError{fmt.Errorf("transition.instance: %w", err)}
+		}
+	}
 	prod := e.host(cfg.Host)
 	if f.Boot, err = hostos.GetBoot(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)

@@ -265,8 +265,12 @@ func (t *transition) startContainers(r role) engine.Step {
 	s := t.startStep(r, "3.7", "containers", "start the containers on "+t.name(r), t.services(KindCompose, KindContainer))
 	do, plan := s.Do, s.Plan
 	s.Plan = func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
-		if !t.p.Facts.HasDocker {
+		switch {
+		case !t.p.Facts.HasDocker:
 			return engine.Proposal{NotApplicable: t.p.Host + " has no Docker"}, nil
+		case t.cfg.OS.Docker == DockerUpgrade:
+			// A new Docker is enabled and started also where it runs nothing.
+			return engine.Proposal{Params: t.services(KindCompose, KindContainer)}, nil
 		}
 		return plan(ctx, a)
 	}
@@ -418,7 +422,7 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 			return nil, nil
 		},
 		Undo: func(ctx context.Context, a *engine.Act) error {
-			if t.p.Facts.HasDocker {
+			if len(t.services(KindCompose, KindContainer)) > 0 {
 				l, _, err := t.on(a, r)
 				if err != nil {
 					return err
@@ -474,7 +478,10 @@ func (t *transition) compareInventory() engine.Step {
 				if err != nil {
 					return nil, err
 				}
-				c := hostinv.Diff(&before, after, hostinv.Expect{KernelChanged: t.cfg.OS.Strategy == StrategyYumUpdate, ReleaseChanged: true, DockerChanged: t.cfg.OS.Docker == DockerUpgrade && t.p.Facts.HasDocker})
+				// Whether a script changes the kernel is its author's business; that it
+				// is the transition host's kernel was seen after the reboot.
+				kernel := t.cfg.OS.Strategy == StrategyYumUpdate || after.Kernel != before.Kernel
+				c := hostinv.Diff(&before, after, hostinv.Expect{KernelChanged: kernel, ReleaseChanged: true, DockerChanged: t.cfg.OS.Docker == DockerUpgrade && t.p.Facts.HasDocker})
 				losses := c.Losses()
 				if len(losses) == 0 {
 					return compareResult{res, c.Findings}, nil

@@ -29,8 +29,9 @@ type Facts struct {
 	Inventory   *hostinv.Inventory `json:"inventory"`
 	Nginx       []NginxFacts       `json:"nginx"`
 	Memberships []slb.Membership   `json:"memberships"`
-	Direct      []string           `json:"direct"`           // peers that reach the host past nginx and the balancers
-	Script      string             `json:"script,omitempty"` // content of os.script
+	Direct      []string           `json:"direct"`            // peers that reach the host past nginx and the balancers
+	Script      string             `json:"script,omitempty"`  // content of os.script
+	Adopted     *ecs.Instance      `json:"adopted,omitempty"` // transition.instance
 }
 
 // NginxFacts is what the nginx files of one host say about the production
@@ -160,6 +161,10 @@ func (p *Plan) Text() string {
 	return b.String()
 }
 
+// releaseTag on an instance, with the value yes, lets a run release an
+// instance that it did not make.
+const releaseTag = "upgradectl:release"
+
 // refusals lists everything in the facts that the procedure cannot handle or
 // that the configuration forgot.
 func refusals(cfg *Config, f *Facts) []string {
@@ -185,7 +190,25 @@ func refusals(cfg *Config, f *Facts) []string {
 			}
 		}
 	}
+	if a := f.Adopted; a != nil {
+		switch {
+		case a.ID == f.Instance.ID:
+			say("transition.instance %s is the production host itself", a.ID)
+		case a.Status != "Running":
+			say("transition.instance %s is %s, not Running", a.ID, a.Status)
+		case cfg.Transition.ReleaseAdopted && a.Tags[releaseTag] != "yes":
+			say("transition.release_adopted: instance %s may be released only if it carries the tag %s=yes", a.ID, releaseTag)
+		}
+	}
 	for _, m := range f.Memberships {
+		switch {
+		case m.Managed:
+			say("%s is managed by another service (such as ACK); it would undo our weights", groupName(m))
+			continue
+		case m.MasterSlaveGroupID != "":
+			say("%s: the host is in the primary/secondary group %s, which has no weights; move its listener to a VServer group first", m.LoadBalancerID, m.MasterSlaveGroupID)
+			continue
+		}
 		for _, l := range m.Listeners {
 			// With plain round robin CLB ignores weights: weight 0 would go on
 			// receiving requests (CLB documentation, "schedulers and weights").

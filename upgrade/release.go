@@ -83,7 +83,7 @@ func (t *transition) expireClone() engine.Step {
 
 // keep says why the transition host is not taken down: "" when it is.
 func (t *transition) keep() string {
-	if t.adopted() {
+	if t.adopted() && !t.cfg.Transition.ReleaseAdopted {
 		return "transition host " + t.cfg.Transition.Instance + " was there before the run and stays"
 	}
 	return ""

@@ -609,9 +609,12 @@ func (t *transition) release(ctx context.Context, a *engine.Act, id string) erro
 	return t.e.ECS.DeleteInstance(ctx, id, t.guard(a))
 }
 
-// guard lets only an instance of this run be deleted; with release_adopted,
-// the one that the plan names.
+// guard lets only an instance of this run be deleted, or an adopted one whose
+// owner has marked it.
 func (t *transition) guard(a *engine.Act) ecs.Guard {
+	if t.adopted() {
+		return ecs.Guard{TagKey: releaseTag, TagValue: "yes"}
+	}
 	return ecs.Guard{TagKey: "upgradectl:run", TagValue: a.RunID()}
 }
 
@@ -628,9 +631,6 @@ func (t *transition) recordAddresses() engine.Step {
 					return nil, errors.Join(errors.New("internal error: no instance recorded"), err)
 				}
 				id = r.InstanceID
-			}
-			if id == t.p.Facts.Instance.ID {
-				return nil, fmt.Errorf("transition.instance %s is the production host itself", id)
 			}
 			in, err := t.e.ECS.GetInstance(ctx, id)
 			if err != nil {

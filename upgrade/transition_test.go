@@ -101,10 +101,28 @@ func (s *stage) end(outcome string) sim.Figures {
 
 var unattended = upgrade.RunOptions{ApproveAll: true}
 
-func TestTransitionReachesItsEnd(t *testing.T) {
+// One run through everything a person meets: the gates, a rollback that comes
+// too late and parks, and the end.
+func TestTransition(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
-	r := s.apply(unattended)
+	r := s.apply(upgrade.RunOptions{})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	assert.Equal(t, "4.1-slb", r.Step)
+	assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
+	r = s.resume(upgrade.RunOptions{})
+	assert.Equal(t, "4.1-slb", r.Step, "resume alone approves nothing")
+	r = s.resume(upgrade.RunOptions{Approve: []string{"4.1"}})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	assert.Equal(t, "4.4-stop", r.Step)
+
+	r = s.resume(upgrade.RunOptions{Approve: []string{"4.4"}, Until: "4.7"})
+	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	r = s.rollback()
+	require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+	assert.Equal(t, upgrade.ExitParked, r.ExitStatus())
+
+	r = s.resume(unattended)
 	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 	assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
 	f := s.end("succeeded")
@@ -131,35 +149,6 @@ func TestRollbackBeforeThePivotReachesTheBeginning(t *testing.T) {
 	f := s.end("rolled-back")
 	assert.Zero(t, f.Leaked)
 	assert.Zero(t, f.KeptSnapshots)
-}
-
-func TestRollbackPastThePivotParks(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, nil)
-	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.8"})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	r = s.rollback()
-	require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
-	assert.Equal(t, upgrade.ExitParked, r.ExitStatus())
-	r = s.resume(unattended)
-	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
-	s.end("succeeded")
-}
-
-func TestGatesPauseByDefault(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, nil)
-	r := s.apply(upgrade.RunOptions{})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	assert.Equal(t, "4.1-slb", r.Step)
-	r = s.resume(upgrade.RunOptions{})
-	assert.Equal(t, "4.1-slb", r.Step, "resume alone approves nothing")
-	r = s.resume(upgrade.RunOptions{Approve: []string{"4.1"}})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	assert.Equal(t, "4.4-stop", r.Step)
-	r = s.rollback()
-	require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
-	s.end("rolled-back")
 }
 
 func TestStalePlanIsRefused(t *testing.T) {
