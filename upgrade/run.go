@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -100,7 +101,7 @@ func ErrorStatus(err error) int {
 		return ExitLocked
 	case errors.Is(err, engine.ErrDamaged), errors.Is(err, engine.ErrUnwritable):
 		return ExitJournal
-	case errors.As(err, &access), errors.As(err, &refused), errors.Is(err, engine.ErrPastReturn), errors.Is(err, engine.ErrFinished),
+	case errors.As(err, &access), errors.As(err, &refused), errors.Is(err, ErrRunExists), errors.Is(err, engine.ErrPastReturn), errors.Is(err, engine.ErrFinished),
 		errors.Is(err, engine.ErrRollbackFirst), errors.Is(err, engine.ErrVersion):
 		return ExitRefused
 	}
@@ -167,6 +168,9 @@ func FindRun(name string) (string, error) {
 	return "", fmt.Errorf("run %q is not unique: %s", name, strings.Join(found, ", "))
 }
 
+// ErrRunExists is returned by Apply for a directory that holds a run already.
+var ErrRunExists = errors.New("there is a run already: go on with it by resume or rollback, or name another directory")
+
 // Apply begins the run of a stored plan in dir, which must not hold a run.
 func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*Result, error) {
 	p, err := ParsePlan(stored)
@@ -179,6 +183,9 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 	}
 	defer e.Close()
 	run, err := engine.Create(dir, engine.Header{Run: id, Procedure: p.Procedure, Host: p.Host, Version: o.Version}, stored, engine.WithActor(o.Actor), engine.WithVersion(o.Version))
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("cannot begin a run in %s: %w", dir, ErrRunExists)
+	}
 	if err != nil {
 		return nil, err
 	}
