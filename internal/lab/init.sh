@@ -18,6 +18,8 @@ mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+# What was installed by hand on this machine is not on the host.
+mount -t tmpfs -o mode=755 tmpfs "$root/usr/local"
 # These two are all that tells one boot from another where the kernel is this
 # machine's own.
 mount --bind "$dir/osrelease" "$root/proc/sys/kernel/osrelease"
