@@ -88,9 +88,32 @@ func discoverNginx(ctx context.Context, cfg *Config, e *Env) ([]NginxFacts, erro
 		for _, file := range t.Files() {
 			nf.Files[file.Name()] = PlanHash(file.Bytes())
 		}
+		nf.preview(t, cfg.Address)
 		out = append(out, nf)
 	}
 	return out, nil
+}
+
+// preview tries the edits of 3.9 and 4.2 on the files as they are.
+func (n *NginxFacts) preview(t *nginx.Tree, address string) {
+	add, err := addServers(t, *n, address, "transition-host", "plan")
+	if err != nil {
+		n.Refusal = err.Error()
+		return
+	}
+	if add != nil {
+		n.Add = add.Diff()
+		if t, err = t.With(add); err != nil {
+			n.Refusal = err.Error()
+			return
+		}
+	}
+	drain, err := drainServers(t, *n, address, "transition-host", "plan")
+	if err != nil {
+		n.Refusal = err.Error()
+	} else if drain != nil {
+		n.Drain = drain.Diff()
+	}
 }
 
 func discoverBalancers(ctx context.Context, cfg *Config, e *Env, in ecs.Instance) ([]slb.Membership, error) {

@@ -23,6 +23,8 @@ type fileChange struct {
 
 type nginxParams struct {
 	Files []fileChange `json:"files"`
+
+	lines []string // diffs and warnings, for the intent's reader
 }
 
 // back turns the changes round.
@@ -51,7 +53,7 @@ func (t *transition) nginxStep(id, section, title string, lines []string, plan f
 				return engine.Proposal{}, err
 			}
 			// The before-images are the blobs that the parameters name.
-			return engine.Proposal{Params: p}, nil
+			return engine.Proposal{Params: p, Lines: p.lines}, nil
 		},
 		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
 			var p nginxParams
@@ -158,7 +160,7 @@ func (t *transition) planNginx(ctx context.Context, a *engine.Act, change func(*
 			continue
 		}
 		for _, w := range c.Warnings {
-			a.Progress("%s: warning: %s", n.Host, w)
+			p.lines = append(p.lines, n.Host+": warning: "+w)
 		}
 		for _, f := range c.Files() {
 			fc := fileChange{Host: n.Host, Conf: n.Conf, Name: f.Name}
@@ -171,28 +173,66 @@ func (t *transition) planNginx(ctx context.Context, a *engine.Act, change func(*
 			p.Files = append(p.Files, fc)
 		}
 		if d := c.Diff(); d != "" {
-			a.Progress("%s:\n%s", n.Host, d)
+			p.lines = append(p.lines, n.Host+":\n"+d)
 		}
 	}
 	return p, nil
 }
 
-func (t *transition) addToNginx() engine.Step {
+// addServers puts a server line for the transition host beside each one for
+// the production host; nil when there is none.
+func addServers(tree *nginx.Tree, n NginxFacts, address, clone, tag string) (*nginx.Change, error) {
+	if n.servers() == 0 {
+		return nil, nil
+	}
+	return tree.AddServer(nginx.Query{Host: address}, clone, tag)
+}
+
+// drainServers takes the production host's server lines out and leads to the
+// transition host what names the production host directly; nil when there is
+// neither.
+func drainServers(tree *nginx.Tree, n NginxFacts, address, clone, tag string) (*nginx.Change, error) {
+	if n.servers()+n.passes() == 0 {
+		return nil, nil
+	}
+	// Direct passes first: Disable refuses while one still leads to the host,
+	// because it could not take that traffic away.
+	q := nginx.Query{Host: address}
+	moved, err := tree.Replace(q, clone, tag)
+	if err != nil {
+		return nil, err
+	}
+	next, err := tree.With(moved)
+	if err != nil {
+		return nil, err
+	}
+	off, err := next.Disable(q, tag)
+	if err != nil {
+		return nil, err
+	}
+	return nginx.Merge(moved, off)
+}
+
+// previewLines shows a diff of every nginx host in a plan.
+func (t *transition) previewLines(diff func(NginxFacts) string) []string {
 	var lines []string
 	for _, n := range t.p.Facts.Nginx {
-		lines = append(lines, fmt.Sprintf("%s: a server line for the transition host beside each of %d for %s; nginx -t; reload", n.Host, n.servers(), t.cfg.Address))
+		if d := diff(n); d != "" {
+			lines = append(lines, n.Host+": nginx -t, reload, new workers seen", d)
+		}
 	}
-	return t.nginxStep("3.9-nginx", "3.9", "add the transition host to the upstreams of nginx", lines,
+	return lines
+}
+
+func (t *transition) addToNginx() engine.Step {
+	return t.nginxStep("3.9-nginx", "3.9", "add the transition host to the upstreams of nginx", t.previewLines(func(n NginxFacts) string { return n.Add }),
 		func(ctx context.Context, a *engine.Act) (nginxParams, error) {
 			c, _, err := t.clone(a)
 			if err != nil {
 				return nginxParams{}, err
 			}
 			return t.planNginx(ctx, a, func(tree *nginx.Tree, n NginxFacts) (*nginx.Change, error) {
-				if n.servers() == 0 {
-					return nil, nil
-				}
-				return tree.AddServer(nginx.Query{Host: t.cfg.Address}, c.PrivateIP, a.Key())
+				return addServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
 		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
@@ -201,36 +241,14 @@ func (t *transition) addToNginx() engine.Step {
 }
 
 func (t *transition) drainNginx() engine.Step {
-	var lines []string
-	for _, n := range t.p.Facts.Nginx {
-		lines = append(lines, fmt.Sprintf("%s: %d server lines off, %d direct passes to the transition host; nginx -t; reload", n.Host, n.servers(), n.passes()))
-	}
-	return t.nginxStep("4.2-nginx", "4.2", "take "+t.p.Host+" out of nginx", lines,
+	return t.nginxStep("4.2-nginx", "4.2", "take "+t.p.Host+" out of nginx", t.previewLines(func(n NginxFacts) string { return n.Drain }),
 		func(ctx context.Context, a *engine.Act) (nginxParams, error) {
 			c, _, err := t.clone(a)
 			if err != nil {
 				return nginxParams{}, err
 			}
 			return t.planNginx(ctx, a, func(tree *nginx.Tree, n NginxFacts) (*nginx.Change, error) {
-				q := nginx.Query{Host: t.cfg.Address}
-				if n.servers()+n.passes() == 0 {
-					return nil, nil
-				}
-				// Direct passes first: Disable refuses while one still leads
-				// to the host, because it could not take that traffic away.
-				moved, err := tree.Replace(q, c.PrivateIP, a.Key())
-				if err != nil {
-					return nil, err
-				}
-				next, err := tree.With(moved)
-				if err != nil {
-					return nil, err
-				}
-				off, err := next.Disable(q, a.Key())
-				if err != nil {
-					return nil, err
-				}
-				return nginx.Merge(moved, off)
+				return drainServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
 		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },

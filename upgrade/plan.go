@@ -41,6 +41,12 @@ type NginxFacts struct {
 	Conf  string            `json:"conf"`
 	Files map[string]string `json:"files"` // every file nginx reads: SHA-256, hex
 	Refs  []nginx.Ref       `json:"refs"`  // references to the production host
+
+	// The edits of 3.9 and 4.2, tried out with a name in the place of the
+	// transition host's address, which is not known yet.
+	Add     string `json:"add,omitempty"`     // unified diff
+	Drain   string `json:"drain,omitempty"`   // unified diff, on top of Add
+	Refusal string `json:"refusal,omitempty"` // why they cannot be made
 }
 
 // servers and passes count the references that traffic follows.
@@ -143,12 +149,14 @@ func ParsePlan(stored []byte) (*Plan, error) {
 func (p *Plan) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Transition upgrade of %s (%s, %s, %s)\n", p.Host, p.Facts.Instance.ID, p.Facts.Boot.Release, p.Facts.Boot.Kernel)
+	pivot := false
 	for _, s := range p.Steps {
 		b.WriteByte('\n')
 		if s.Gate != "" {
 			fmt.Fprintf(&b, "--- gate before %s: %s\n", s.Section, s.Gate)
 		}
-		if s.Pivot {
+		if s.Pivot && !pivot {
+			pivot = true
 			b.WriteString("=== pivot: from here on a run can be parked, not rolled back\n")
 		}
 		fmt.Fprintf(&b, "%-16s %s [%s]\n", s.ID, s.Title, s.Effect)
@@ -179,6 +187,9 @@ func refusals(cfg *Config, f *Facts) []string {
 	out = append(out, checkPorts(f.Inventory, cfg.Services)...)
 
 	for _, n := range f.Nginx {
+		if n.Refusal != "" {
+			say("%s: %s", n.Host, n.Refusal)
+		}
 		for _, r := range n.Refs {
 			switch {
 			case r.Kind == nginx.KindOff || r.Tag != "":
