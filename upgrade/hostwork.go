@@ -363,24 +363,32 @@ func (t *transition) healthy(ctx context.Context, a *engine.Act, r role) error {
 	return nil
 }
 
-// waitAllHealthy blocks until healthy has held three times in a row.
+// waitAllHealthy blocks until healthy holds.
 func (t *transition) waitAllHealthy(ctx context.Context, a *engine.Act, r role) error {
+	return t.holds(ctx, t.cfg.Pace.Sample, t.name(r)+" is not healthy", func(ctx context.Context) error { return t.healthy(ctx, a, r) })
+}
+
+// holds blocks until check has succeeded three times in a row, asking every
+// interval; otherwise is what is said when it did not in time.
+func (t *transition) holds(ctx context.Context, every time.Duration, otherwise string, check func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 	defer cancel()
-	tick := time.NewTicker(t.cfg.Pace.Sample)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var last error
 	for ok := 0; ; {
-		err := t.healthy(ctx, a, r)
-		if err == nil {
+		err := check(ctx)
+		switch {
+		case err == nil:
 			if ok++; ok == 3 {
 				return nil
 			}
-		} else {
-			ok = 0
+		case ctx.Err() == nil:
+			ok, last = 0, err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not healthy: %w (last: %v)", t.name(r), ctx.Err(), err)
+			return fmt.Errorf("%s: %w (last: %v)", otherwise, ctx.Err(), last)
 		case <-tick.C:
 		}
 	}

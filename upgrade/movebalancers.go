@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
@@ -148,27 +147,9 @@ func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
 	return nil
 }
 
-// waitServing blocks until serving has held three times in a row.
+// waitServing blocks until serving holds.
 func (t *transition) waitServing(ctx context.Context, a *engine.Act, r role) error {
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
-	defer cancel()
-	tick := time.NewTicker(t.cfg.Pace.Poll)
-	defer tick.Stop()
-	for ok := 0; ; {
-		err := t.serving(ctx, a, r)
-		if err == nil {
-			if ok++; ok == 3 {
-				return nil
-			}
-		} else {
-			ok = 0
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (last: %v)", ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
+	return t.holds(ctx, t.cfg.Pace.Poll, t.name(r)+" does not serve behind the balancers", func(ctx context.Context) error { return t.serving(ctx, a, r) })
 }
 
 func (t *transition) addToBalancers() engine.Step {
