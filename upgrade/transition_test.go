@@ -138,7 +138,7 @@ func TestTransition(t *testing.T) {
 	assert.NotContains(t, string(journal), s.op.AccessKeyID)
 }
 
-func TestRollbackBeforeThePivotReachesTheBeginning(t *testing.T) {
+func TestRollbackBeforeThePivot(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.4"})
@@ -151,7 +151,7 @@ func TestRollbackBeforeThePivotReachesTheBeginning(t *testing.T) {
 	assert.Zero(t, f.KeptSnapshots)
 }
 
-func TestStalePlanIsRefused(t *testing.T) {
+func TestStalePlan(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
 	h := s.world.Host("172.31.0.5")
@@ -165,7 +165,7 @@ func TestStalePlanIsRefused(t *testing.T) {
 	assert.Contains(t, r.Reason+r.Err.Error(), "/etc/nginx/nginx.conf has changed")
 }
 
-func TestWithoutNginxBalancerAndDocker(t *testing.T) {
+func TestWithoutNginxAndBalancers(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(y string) string {
 		y = replaceBlock(y, "nginx:", "nginx: []\n")

@@ -1,0 +1,48 @@
+// Package upgrade upgrades the operating system of a production host without
+// anybody noticing: it reads the world, plans, and carries the plan out step by
+// step so that it can be killed at any point, resumed, or rolled back.
+//
+// # Example
+//
+//	cfg, err := upgrade.LoadConfig("upgrade.yaml")
+//	env, err := upgrade.NewEnv(cfg, nil) // credentials from the environment
+//	defer env.Close()
+//	facts, err := upgrade.Discover(ctx, cfg, env)
+//	plan, err := upgrade.BuildPlan(cfg, facts, time.Now(), "1.0")
+//	stored, err := plan.JSON()
+//	res, err := upgrade.Apply(ctx, dir, upgrade.NewRunID(time.Now()), stored, upgrade.RunOptions{})
+//	// res.State is "paused" at the first gate; after a person's approval:
+//	res, err = upgrade.Resume(ctx, dir, upgrade.RunOptions{Approve: []string{"4.1"}})
+//
+// # Guarantees
+//
+//  1. Discover and BuildPlan change nothing; BuildPlan is pure
+//     (TestBuildPlanPure).
+//  2. Over a whole run no request fails, files and weights are as before, and
+//     nothing is left behind (TestTransition).
+//  3. Rollback before the pivot reaches the beginning
+//     (TestRollbackBeforeThePivot); past it the run is parked with the traffic
+//     on the transition host, and Resume goes on (TestTransition).
+//  4. A gate is passed only by an approval, which the journal keeps
+//     (TestTransition).
+//  5. A plan whose facts no longer hold is refused before anything is changed
+//     (TestStalePlan).
+//  6. What a host does not have gives steps that do not apply, not errors
+//     (TestWithoutNginxAndBalancers).
+//  7. The same procedure holds on real OpenSSH and nginx (TestRealTransition).
+//
+// # Limits
+//
+// One procedure, transition, on Alibaba Cloud ECS with classic load balancers
+// (CLB) and nginx. Requests that reach the host past both are reported, not
+// moved. Arrival and silence are read from connection tables, not from access
+// logs. Sessions that live in the memory of one backend are lost when their
+// client moves, as with any drain.
+//
+// # Errors
+//
+// Decide by type: *ConfigError (the file is wrong), *RefusedError (the facts
+// speak against it), *AccessError (nobody let us in), *DriftError (the plan is
+// stale), and the errors of package engine. ErrorStatus and Result.ExitStatus
+// give the exit statuses of the command line.
+package upgrade
