@@ -70,6 +70,10 @@ func ReadReport(dir string) (*Report, error) {
 		if !s.Ended.IsZero() && !s.Started.IsZero() {
 			rs.Took = s.Ended.Sub(s.Started)
 		}
+		// A run that was killed, or is at work, has nobody who said where.
+		if r.Step == "" && (s.State == engine.StepRunning || s.State == engine.StepUndoing) {
+			r.Step = ps.ID
+		}
 		r.Steps = append(r.Steps, rs)
 	}
 	var cmp compareResult
