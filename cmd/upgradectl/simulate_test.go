@@ -1,0 +1,366 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/internal/testenv"
+	"github.com/upgradectl/upgradectl/upgrade"
+)
+
+// simSpeed is how fast the worlds of the scenarios run ($SPEED in them): fast
+// enough not to wait for a cloud, slow enough for a busy machine to follow.
+const simSpeed = "200"
+
+// keptKey finds the worlds of a script, interruptedKey the command that it
+// interrupted.
+type (
+	keptKey        struct{}
+	interruptedKey struct{}
+)
+
+// kept is what a script has started, by directory.
+type kept map[string]*sim.Remote
+
+// TestSimulateScripts runs the scenarios of testdata/simulate: what an
+// operator lives through, with the real binary against a world that is a
+// process of its own. No scenario has more than one world, and none leaves
+// one running. Without UPGRADECTL_SLOW=1 only whole.txtar is run.
+//
+// Besides testscript's own commands there are
+//
+//	exits STATUS upgradectl …   the command ends with exactly this status
+//	killed upgradectl …         the command dies at its --kill-at
+//	anyexit upgradectl …        its exit status is not looked at
+//	atwork DIR                  wait until a process works on the run in DIR
+//	interrupt                   send Ctrl-C to the command in the background
+//	ended STATUS                after wait: how the interrupted command ended
+//	operator DIR                take the credentials of the world kept in DIR
+//	fields CHECK…               standard output is one JSON object that has
+//	                            KEY, KEY=VALUE, KEY!=VALUE, KEY>NUMBER
+//	lines N FILE                the file has N lines
+//	edit FILE REGEXP TEXT       replace every match, at least one
+//	gone DIR                    the process of the world kept in DIR ends
+//
+// After each command the world's secret must stand neither in its output nor
+// in any file of a run.
+func TestSimulateScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/simulate/*.txtar")
+	assert.NoError(t, err)
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {
+			if filepath.Base(f) != "whole.txtar" {
+				testenv.Slow(t)
+			}
+			t.Parallel()
+			testscript.Run(t, simulateParams(f))
+		})
+	}
+}
+
+func simulateParams(file string) testscript.Params {
+	checked := func(cmd func(*testscript.TestScript, bool, []string)) func(*testscript.TestScript, bool, []string) {
+		return func(ts *testscript.TestScript, neg bool, args []string) {
+			cmd(ts, neg, args)
+			checkSecrets(ts, rememberWorlds(ts))
+		}
+	}
+	return testscript.Params{
+		Files:               []string{file},
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Values[keptKey{}] = kept{}
+			env.Values[interruptedKey{}] = new(*exec.Cmd)
+			env.Defer(func() { endWorlds(env.WorkDir) })
+			for _, name := range []string{"ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_REGION_ID"} {
+				env.Setenv(name, "")
+			}
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("USERPROFILE", env.WorkDir)
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("LANG", "C")
+			env.Setenv("SPEED", simSpeed)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":     checked(cmdExits),
+			"killed":    checked(cmdKilled),
+			"anyexit":   checked(cmdAnyExit),
+			"atwork":    cmdAtWork,
+			"interrupt": cmdInterrupt,
+			"ended":     cmdEnded,
+			"operator":  cmdOperator,
+			"fields":    cmdFields,
+			"lines":     cmdLines,
+			"edit":      cmdEdit,
+			"gone":      cmdGone,
+		},
+	}
+}
+
+// rememberWorlds notes the worlds that run now: a world removes its file when
+// it ends.
+func rememberWorlds(ts *testscript.TestScript) kept {
+	all := ts.Value(keptKey{}).(kept)
+	files, err := filepath.Glob(filepath.Join(ts.Getenv("WORK"), "*", "world.json"))
+	ts.Check(err)
+	for _, f := range files {
+		dir := filepath.Dir(f)
+		if r, err := sim.Attach(dir); err == nil && all[dir] == nil {
+			all[dir] = r
+		}
+	}
+	return all
+}
+
+// endWorlds kills the worlds that a script left, as a failed one does.
+func endWorlds(work string) {
+	files, _ := filepath.Glob(filepath.Join(work, "*", "world.json"))
+	for _, f := range files {
+		r, err := sim.Attach(filepath.Dir(f))
+		if err != nil {
+			continue
+		}
+		if p, err := os.FindProcess(r.PID); err == nil {
+			_ = p.Kill()
+			waitGone(r.PID)
+		}
+	}
+}
+
+// waitGone waits until no process has this ID, and says whether that is so.
+func waitGone(pid int) bool {
+	return poll(time.Minute, func() bool { return !running(pid) })
+}
+
+// poll asks until the answer is yes or the time is over.
+func poll(limit time.Duration, done func() bool) bool {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	end := time.NewTimer(limit)
+	defer end.Stop()
+	for {
+		if done() {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-end.C:
+			return false
+		}
+	}
+}
+
+// running tells whether a process lives. One that is dead and only waits for
+// its parent to ask for its status does not.
+func running(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = p.Release() }()
+	if runtime.GOOS != "windows" && p.Signal(syscall.Signal(0)) != nil {
+		return false
+	}
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return !strings.HasPrefix(state, "Z")
+	}
+	return true
+}
+
+// checkSecrets fails when the secret of a world got out.
+func checkSecrets(ts *testscript.TestScript, worlds kept) {
+	for dir, r := range worlds {
+		secret := r.Operator.AccessKeySecret
+		for _, name := range []string{"stdout", "stderr"} {
+			if strings.Contains(ts.ReadFile(name), secret) {
+				ts.Fatalf("the secret stands on %s", name)
+			}
+		}
+		err := filepath.WalkDir(filepath.Join(dir, "run"), func(name string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() || d.Name() == "lock" { // another process may hold the lock
+				return nil
+			}
+			if data, err := os.ReadFile(name); err == nil && strings.Contains(string(data), secret) {
+				return fmt.Errorf("the secret stands in %s", name)
+			}
+			return nil
+		})
+		ts.Check(err)
+	}
+}
+
+// cmdKilled expects the death that --kill-at asks for: SIGKILL, and where
+// there are no signals, being ended as by the task manager.
+func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
+	status := "-1"
+	if runtime.GOOS == "windows" {
+		status = "1"
+	}
+	cmdExits(ts, neg, append([]string{status}, args...))
+	if !strings.Contains(ts.ReadFile("stderr"), "killed at ") {
+		ts.Fatalf("it did not get to its --kill-at")
+	}
+}
+
+func cmdAnyExit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: anyexit COMMAND...")
+	}
+	var ee *exec.ExitError
+	if err := ts.Exec(args[0], args[1:]...); err != nil && !errors.As(err, &ee) {
+		ts.Fatalf("%v", err)
+	}
+}
+
+func cmdAtWork(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: atwork DIR")
+	}
+	if !poll(time.Minute, func() bool {
+		r, err := upgrade.ReadReport(ts.MkAbs(args[0]))
+		return err == nil && r.Live
+	}) {
+		ts.Fatalf("nobody works on the run in %s", args[0])
+	}
+}
+
+func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
+	cmds := ts.BackgroundCmds()
+	if neg || len(args) != 0 || len(cmds) != 1 {
+		ts.Fatalf("usage: interrupt, with one command in the background")
+	}
+	*ts.Value(interruptedKey{}).(**exec.Cmd) = cmds[0]
+	ts.Check(cmds[0].Process.Signal(os.Interrupt))
+}
+
+func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
+	cmd := *ts.Value(interruptedKey{}).(**exec.Cmd)
+	if neg || len(args) != 1 || cmd == nil {
+		ts.Fatalf("usage: ended STATUS, after interrupt and wait")
+	}
+	if got := strconv.Itoa(cmd.ProcessState.ExitCode()); got != args[0] {
+		ts.Fatalf("exit status %s, want %s", got, args[0])
+	}
+}
+
+var exportLine = regexp.MustCompile(`(?m)^export ([A-Z_]+)=(.+)$`)
+
+func cmdOperator(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: operator DIR")
+	}
+	vars := exportLine.FindAllStringSubmatch(ts.ReadFile(filepath.Join(args[0], "env.sh")), -1)
+	if len(vars) == 0 {
+		ts.Fatalf("env.sh exports nothing")
+	}
+	for _, v := range vars {
+		ts.Setenv(v[1], v[2])
+	}
+}
+
+var fieldCheck = regexp.MustCompile(`^([a-z0-9_]+)(?:(!=|=|>)(.*))?$`)
+
+func cmdFields(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: fields CHECK...")
+	}
+	var object map[string]any
+	if err := json.Unmarshal([]byte(ts.ReadFile("stdout")), &object); err != nil {
+		ts.Fatalf("standard output is not a JSON object: %v", err)
+	}
+	for _, arg := range args {
+		m := fieldCheck.FindStringSubmatch(arg)
+		if m == nil {
+			ts.Fatalf("cannot read the check %q", arg)
+		}
+		value, there := object[m[1]]
+		if !there {
+			ts.Fatalf("there is no %s; there are %v", m[1], keys(object))
+		}
+		got, isText := value.(string)
+		if !isText {
+			b, err := json.Marshal(value)
+			ts.Check(err)
+			got = string(b)
+		}
+		ok := true
+		switch m[2] {
+		case "=":
+			ok = got == m[3]
+		case "!=":
+			ok = got != m[3]
+		case ">":
+			n, isNumber := value.(float64)
+			limit, err := strconv.ParseFloat(m[3], 64)
+			ok = isNumber && err == nil && n > limit
+		}
+		if !ok {
+			ts.Fatalf("%s: it is %s; problems: %v", arg, got, object["problems"])
+		}
+	}
+}
+
+func keys(m map[string]any) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lines N FILE")
+	}
+	if got := strconv.Itoa(strings.Count(ts.ReadFile(args[1]), "\n")); got != args[0] {
+		ts.Fatalf("%s has %s lines, want %s", args[1], got, args[0])
+	}
+}
+
+func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE REGEXP TEXT")
+	}
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	text := ts.ReadFile(args[0])
+	if !re.MatchString(text) {
+		ts.Fatalf("%s has nothing like %s", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(re.ReplaceAllLiteralString(text, args[2])), 0o600))
+}
+
+func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: gone DIR")
+	}
+	r := rememberWorlds(ts)[ts.MkAbs(args[0])]
+	if r == nil {
+		ts.Fatalf("no world was kept in %s", args[0])
+	}
+	if !waitGone(r.PID) {
+		ts.Fatalf("process %d of the world in %s still runs", r.PID, args[0])
+	}
+	if _, err := os.Stat(filepath.Join(ts.MkAbs(args[0]), "world.json")); err == nil {
+		ts.Fatalf("the world is gone, its world.json is not")
+	}
+}
