@@ -13,25 +13,37 @@
 //
 // # Guarantees
 //
-//  1. A job runs at most once under its key, however often it is started
-//     (TestJobRunsOnce).
+//  1. A job runs at most once under its key, however often it is started, also
+//     at the same time, and never a part of its script (TestJobRunsOnce,
+//     TestJobCutScript).
 //  2. A job outlives the connection that started it; its exit status is on
-//     the host's disk (TestJobStatus).
+//     the host's disk (TestJobStatus, TestJobOutlivesConnection).
 //  3. A job cut off by a reboot or a kill is reported as lost, never as
 //     finished (TestJobLost).
-//  4. A reboot counts only when the boot ID has changed (TestRebootProof).
-//  5. A service is stopped with SIGTERM and waited for; SIGKILL is never sent
-//     (TestStopJava).
+//  4. A reboot counts only when the boot ID has changed, and is asked for only
+//     in the boot it was meant for (TestRebootProof).
+//  5. A service is stopped with SIGTERM and waited for; this package never
+//     sends SIGKILL (TestStopJava).
+//  6. What daemon.json says stays as it is; what comes out is JSON that dockerd
+//     reads (FuzzMergeDaemonJSON, TestWriteDaemonJSON).
+//  7. Names and directories reach the host's shell as one word each
+//     (TestOddDirectories, TestInjection). Service.Start is the exception: it
+//     is a command line, and run as one.
+//  8. An ended wait says what was seen last (TestJobStatus, TestStopJava,
+//     TestWaitHealthy).
 //
 // # Limits
 //
 // Package transactions are yum's, or a script of the caller's. Services are
 // Java processes started by hand, Compose projects (docker-compose v1),
-// single containers, and systemd units.
+// single containers, and systemd units. docker stop and systemctl stop have
+// time-outs of their own (10 s; TimeoutStopSec), after which they kill. When
+// the shell that wraps a job is killed where there is no systemd-run, what it
+// had started may go on although the job is lost.
 //
 // # Errors
 //
 // A command that ran and failed keeps its ExitStatus() through errors.As; any
 // other error of a Host means that the result is unknown, and the caller has
-// to look before it acts again.
+// to look before it acts again. A job that ended badly is a *JobError.
 package hostos

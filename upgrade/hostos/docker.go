@@ -21,10 +21,12 @@ func DockerInstalled(ctx context.Context, h Host) (bool, error) { return has(ctx
 // DockerScript is the package transaction of section 3.5 of the transition
 // runbook, to be run with StartJob: stop, repository, remove the old
 // packages, install docker-ce. Every line's failure ends it, and the removal
-// is answered with -y: at a prompt it would wait for ever.
+// is answered with -y: at a prompt it would wait for ever. It may be run again
+// where it ended half-way: when there is no Docker to stop any more, that is
+// no failure.
 func DockerScript() string {
 	return `set -eu
-systemctl stop docker
+systemctl stop docker || [ "$(systemctl is-active docker)" != active ]
 curl -fsSL -o /etc/yum.repos.d/docker-ce.repo https://mirrors.aliyun.com/docker-ce/linux/centos/docker-ce.repo
 yum -y remove docker docker-client docker-common
 yum -y install docker-ce
@@ -48,7 +50,9 @@ const dockerProfile = `{
 // MergeDaemonJSON adds the runbook's Docker daemon settings to old, the
 // present content of daemon.json (nil: there is none). What the host has set
 // stays as it is: a data root or a registry mirror that disappears takes the
-// images with it. The result ends with a newline; it is old itself when
+// images with it. Log options go with a log driver: a host that chose another
+// one than json-file keeps its own, since dockerd refuses options that the
+// driver does not know. The result ends with a newline; it is old itself when
 // nothing is missing. It is pure.
 func MergeDaemonJSON(old []byte) ([]byte, error) {
 	var have, want map[string]json.RawMessage
@@ -59,6 +63,9 @@ func MergeDaemonJSON(old []byte) ([]byte, error) {
 	}
 	if err := json.Unmarshal([]byte(dockerProfile), &want); err != nil {
 		return nil, fmt.Errorf("internal error: docker profile: %w", err)
+	}
+	if driver, ok := have["log-driver"]; ok && string(driver) != `"json-file"` {
+		delete(want, "log-opts")
 	}
 	missing := false
 	for k := range want {

@@ -2,12 +2,15 @@ package hostos
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/upgradectl/upgradectl/internal/shellq"
 )
 
 // jobRoot holds one directory a job. It is on the root file system, because
@@ -34,44 +37,95 @@ type JobState struct {
 	Status int      `json:"status"`
 }
 
+// jobs works on the jobs below root: jobRoot, but in tests.
+type jobs struct{ root string }
+
+func (j jobs) dir(key string) string { return j.root + "/" + key }
+
+// jobRun is what runs detached. Making "started" claims the job, and it is on
+// disk before the first line of the script runs. The script gets the umask of
+// an ordinary login: what packages' scriptlets make must be readable.
+const jobRun = `umask 077
+d=@D@
+mkdir "$d/started" 2>/dev/null || exit 0
+echo $$ >"$d/started/pid"
+sync
+(umask 022; exec /bin/sh "$d/script") >"$d/log" 2>&1 </dev/null
+echo $? >"$d/status.tmp"
+sync
+mv -f "$d/status.tmp" "$d/status"
+`
+
+// jobStart reads the script from standard input and launches jobRun. The order
+// matters: script and run are complete before anything is launched, and
+// "started" is made by the job. A connection that drops anywhere in between
+// leaves a directory that a second call completes. Every file takes its name
+// when it is whole, under a temporary name of this shell's own: two of us may
+// be here at once. The checksum keeps half a script from running, which is
+// what a connection that drops in the middle of it leaves.
+const jobStart = `set -eu
+umask 077
+d=@D@
+mkdir -p "$d"
+if [ -e "$d/started" ] || [ -e "$d/status" ]; then exit 0; fi
+cat >"$d/script.$$"
+if [ "$(sha256sum <"$d/script.$$")" != "@SUM@  -" ]; then
+	rm -f "$d/script.$$"
+	echo "the script did not arrive whole" >&2
+	exit 1
+fi
+mv -f "$d/script.$$" "$d/script"
+cat /proc/sys/kernel/random/boot_id >"$d/boot.$$"
+mv -f "$d/boot.$$" "$d/boot"
+cat >"$d/run.$$" <<'END'
+@RUN@END
+mv -f "$d/run.$$" "$d/run"
+if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
+	u=upgradectl-@KEY@
+	if systemd-run --unit=$u --collect --quiet /bin/sh "$d/run"; then exit 0; fi
+	# Launched twice: the other one has the name, or its job has begun.
+	if [ -e "$d/started" ] || systemctl is-active $u >/dev/null; then exit 0; fi
+	# systemd before version 236 has no --collect.
+	exec systemd-run --unit=$u --quiet /bin/sh "$d/run"
+fi
+setsid /bin/sh "$d/run" >/dev/null 2>&1 </dev/null &
+`
+
+// jobState prints the phase of a job. A process ID alone proves nothing, it
+// may have been given anew; the command line names the job.
+const jobState = `d=@D@
+ended() { if [ -e "$d/status" ]; then echo exited; cat "$d/status"; exit 0; fi; }
+ended
+if [ ! -e "$d/started" ]; then echo absent; exit 0; fi
+if [ "$(cat "$d/boot")" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then
+	if [ ! -s "$d/started/pid" ]; then echo running; exit 0; fi
+	p=$(cat "$d/started/pid")
+	c=$({ tr '\000' ' ' <"/proc/$p/cmdline"; } 2>/dev/null)
+	case "$c" in *" $d/run "*) echo running; exit 0;; esac
+fi
+ended
+echo lost
+`
+
 // StartJob runs script with /bin/sh as the connection's user, detached from
 // the connection, under key ([a-z0-9-], at most 64 bytes). It returns when
-// the job is started, not when it ends.
+// the job is launched, not when it ends.
 //
 // Calling it again with the same key is safe at any point: the job itself
 // claims its directory before the first line of script runs, so it runs at
 // most once even if it was launched twice. Standard input of the script is
 // empty; standard output and standard error go to the job's log (JobLog).
 func StartJob(ctx context.Context, h Host, key, script string) error {
+	return jobs{jobRoot}.start(ctx, h, key, script)
+}
+
+func (j jobs) start(ctx context.Context, h Host, key, script string) error {
 	if !validKey.MatchString(key) {
 		return fmt.Errorf("cannot start job %q: a key has 1 to 64 of a-z, 0-9 and -", key)
 	}
-	d := jobRoot + "/" + key
-	// The order matters: script and run are complete before anything is
-	// launched, and "started" is made by the job, not by us. A connection that
-	// drops anywhere in between leaves a directory that a second call completes.
-	cmd := strings.NewReplacer("@D@", d, "@U@", "upgradectl-"+key).Replace(`set -eu
-umask 077
-mkdir -p ` + jobRoot + `
-mkdir -p @D@
-if [ -e @D@/started ] || [ -e @D@/status ]; then exit 0; fi
-cat >@D@/script.tmp
-mv -f @D@/script.tmp @D@/script
-cat /proc/sys/kernel/random/boot_id >@D@/boot
-cat >@D@/run <<'END'
-mkdir @D@/started || exit 0
-echo $$ >@D@/started/pid
-/bin/sh @D@/script >@D@/log 2>&1 </dev/null
-echo $? >@D@/status.tmp
-sync
-mv -f @D@/status.tmp @D@/status
-END
-if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
-	systemd-run --unit=@U@ --collect --quiet /bin/sh @D@/run
-else
-	setsid /bin/sh @D@/run >/dev/null 2>&1 </dev/null &
-fi
-`)
+	sum := sha256.Sum256([]byte(script))
+	cmd := strings.ReplaceAll(jobStart, "@RUN@", jobRun)
+	cmd = strings.NewReplacer("@D@", shellq.Quote(j.dir(key)), "@KEY@", key, "@SUM@", hex.EncodeToString(sum[:])).Replace(cmd)
 	if _, err := output(ctx, h, cmd, strings.NewReader(script)); err != nil {
 		return fmt.Errorf("cannot start job %s: %w", key, err)
 	}
@@ -80,18 +134,14 @@ fi
 
 // GetJob reads the state of the job with that key.
 func GetJob(ctx context.Context, h Host, key string) (JobState, error) {
+	return jobs{jobRoot}.get(ctx, h, key)
+}
+
+func (j jobs) get(ctx context.Context, h Host, key string) (JobState, error) {
 	if !validKey.MatchString(key) {
 		return JobState{}, fmt.Errorf("cannot read job %q: a key has 1 to 64 of a-z, 0-9 and -", key)
 	}
-	cmd := strings.ReplaceAll(`d=@D@
-if [ -e $d/status ]; then echo exited; cat $d/status; exit 0; fi
-if [ ! -e $d/started ]; then echo absent; exit 0; fi
-if [ "$(cat $d/boot)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then echo lost; exit 0; fi
-if [ ! -s $d/started/pid ]; then echo running; exit 0; fi
-if kill -0 "$(cat $d/started/pid)" 2>/dev/null; then echo running; exit 0; fi
-if [ -e $d/status ]; then echo exited; cat $d/status; exit 0; fi
-echo lost
-`, "@D@", jobRoot+"/"+key)
+	cmd := strings.ReplaceAll(jobState, "@D@", shellq.Quote(j.dir(key)))
 	out, err := output(ctx, h, cmd, nil)
 	if err != nil {
 		return JobState{}, fmt.Errorf("cannot read the state of job %s: %w", key, err)
@@ -116,10 +166,14 @@ echo lost
 
 // JobLog gives the last 4 KiB of what the job wrote.
 func JobLog(ctx context.Context, h Host, key string) (string, error) {
+	return jobs{jobRoot}.log(ctx, h, key)
+}
+
+func (j jobs) log(ctx context.Context, h Host, key string) (string, error) {
 	if !validKey.MatchString(key) {
 		return "", fmt.Errorf("cannot read the log of job %q: bad key", key)
 	}
-	b, err := h.ReadFile(ctx, jobRoot+"/"+key+"/log")
+	b, err := h.ReadFile(ctx, j.dir(key)+"/log")
 	if err != nil {
 		return "", fmt.Errorf("cannot read the log of job %s: %w", key, err)
 	}
@@ -145,42 +199,59 @@ func (e *JobError) Error() string {
 	return msg + " (whole log: " + jobRoot + "/" + e.Key + "/log on the host)"
 }
 
-// WaitJob blocks until the job has ended. It asks the host every poll, and
-// bears a connection that fails: redial, when not nil, is asked for a new
-// Host then. A bad end is a *JobError; an ended context keeps its cause.
+// WaitJob blocks until the job has ended. It asks the host every poll (0: 3
+// seconds), and bears a connection that fails: redial, when not nil, is asked
+// for a new Host then. A bad end is a *JobError; an ended context keeps its
+// cause, and the error says what was seen last.
 func WaitJob(ctx context.Context, h Host, key string, poll time.Duration, redial func(context.Context) (Host, error)) (JobState, error) {
-	t := time.NewTicker(poll)
+	return jobs{jobRoot}.wait(ctx, h, key, poll, redial)
+}
+
+func (j jobs) wait(ctx context.Context, h Host, key string, poll time.Duration, redial func(context.Context) (Host, error)) (JobState, error) {
+	if !validKey.MatchString(key) {
+		return JobState{}, fmt.Errorf("cannot wait for job %q: a key has 1 to 64 of a-z, 0-9 and -", key)
+	}
+	t := newTicker(poll)
 	defer t.Stop()
-	last := JobState{Phase: JobAbsent}
+	var last JobState
+	seen := "not seen yet"
 	var trouble error
 	for {
-		st, err := GetJob(ctx, h, key)
+		st, err := j.get(ctx, h, key)
 		switch {
 		case err == nil && st.Phase == JobExited && st.Status == 0:
 			return st, nil
 		case err == nil && (st.Phase == JobExited || st.Phase == JobLost):
-			log, _ := JobLog(ctx, h, key) // best effort: the status is what matters
+			log, _ := j.log(ctx, h, key) // best effort: the status is what matters
 			return st, &JobError{Key: key, State: st, Log: log}
 		case err == nil:
-			last, trouble = st, nil
-		default:
+			last, seen, trouble = st, fmt.Sprintf("still %q", st.Phase), nil
+		case ctx.Err() == nil:
 			trouble = err
-			if redial != nil && ctx.Err() == nil {
+			if redial != nil {
 				if nh, derr := redial(ctx); derr == nil {
 					h = nh
-				} else {
+				} else if ctx.Err() == nil {
 					trouble = derr
 				}
 			}
 		}
 		select {
 		case <-ctx.Done():
-			err := fmt.Errorf("job %s still %q: %w", key, last.Phase, ctx.Err())
-			if trouble != nil && !errors.Is(trouble, ctx.Err()) {
-				err = fmt.Errorf("%w (last trouble: %v)", err, trouble)
+			if trouble != nil {
+				seen += fmt.Sprintf(" (last trouble: %v)", trouble)
 			}
-			return last, err
+			return last, fmt.Errorf("job %s %s: %w", key, seen, ctx.Err())
 		case <-t.C:
 		}
 	}
+}
+
+// newTicker ticks every poll, or every three seconds when poll is not
+// positive.
+func newTicker(poll time.Duration) *time.Ticker {
+	if poll <= 0 {
+		poll = 3 * time.Second
+	}
+	return time.NewTicker(poll)
 }

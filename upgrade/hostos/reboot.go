@@ -3,8 +3,12 @@ package hostos
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 )
+
+// bootID is the form of /proc/sys/kernel/random/boot_id.
+var bootID = regexp.MustCompile(`^[0-9a-fA-F-]{36}$`)
 
 // Boot is what tells one boot of a host from another.
 type Boot struct {
@@ -22,7 +26,7 @@ elif [ -r /etc/os-release ]; then . /etc/os-release; echo "$PRETTY_NAME"; fi`, n
 		return Boot{}, fmt.Errorf("cannot read the boot ID: %w", err)
 	}
 	l := strings.Split(strings.TrimSpace(out), "\n")
-	if len(l) < 2 || len(l[0]) != 36 {
+	if len(l) < 2 || !bootID.MatchString(l[0]) {
 		return Boot{}, fmt.Errorf("cannot read the boot ID: unexpected answer %q", firstBytes(out, 80))
 	}
 	b := Boot{ID: l[0], Kernel: l[1]}
@@ -37,7 +41,7 @@ elif [ -r /etc/os-release ]; then . /etc/os-release; echo "$PRETTY_NAME"; fi`, n
 // the connection drops; the check makes a repeated call harmless: a host that
 // has rebooted already is left alone.
 func StartReboot(ctx context.Context, h Host, from string) error {
-	if len(from) != 36 || strings.ContainsAny(from, "'\n") {
+	if !bootID.MatchString(from) {
 		return fmt.Errorf("cannot reboot: %q is no boot ID", firstBytes(from, 40))
 	}
 	_, err := output(ctx, h, `[ "$(cat /proc/sys/kernel/random/boot_id)" = '`+from+`' ] || exit 0
