@@ -152,6 +152,34 @@ func (t *transition) tags(a *engine.Act) map[string]string {
 	return map[string]string{"upgradectl:run": a.RunID(), "upgradectl:step": a.StepID(), "upgradectl:key": a.Key()}
 }
 
+// stepTags find again what a step made in any of its attempts.
+func stepTags(a *engine.Act, step string) map[string]string {
+	return map[string]string{"upgradectl:run": a.RunID(), "upgradectl:step": step}
+}
+
+// notMade turns the error of a create that surely came to nothing into a
+// definitive one, so that the next attempt has a token of its own: the cloud
+// refused it, or what it made ended in a state that it never leaves. What is
+// there of it is cleaned up first. Throttling, trouble with credentials and
+// lost answers say nothing about the create; it goes on with the same token.
+func notMade(ctx context.Context, err error, cleanUp func(context.Context) error) error {
+	var refused *ecs.Error
+	var state *ecs.StateError
+	switch {
+	case errors.As(err, &state):
+	case errors.As(err, &refused) && strings.HasPrefix(refused.Action, "Create"), errors.As(err, &refused) && refused.Action == "RunInstances":
+		if refused.Ambiguous || refused.HTTPStatus/100 != 4 || strings.Contains(refused.Code, "Throttling") || errors.Is(err, ecs.ErrCredentials) {
+			return err
+		}
+	default:
+		return err
+	}
+	if cerr := cleanUp(ctx); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	return engine.Definitive(err)
+}
+
 // keyTag finds again what this attempt made.
 func keyTag(a *engine.Act) map[string]string {
 	return map[string]string{"upgradectl:key": a.Key()}
@@ -366,19 +394,20 @@ func (t *transition) snapshotStep(id, section, title string) engine.Step {
 			if err := a.Params(&p); err != nil {
 				return nil, err
 			}
+			cleanUp := func(ctx context.Context) error { return t.deleteSnapshots(ctx, a) }
 			made, err := t.e.ECS.CreateSnapshots(ctx, p.Input)
 			if err != nil {
-				return nil, err
+				return nil, notMade(ctx, err, cleanUp)
 			}
 			ids := make([]string, len(made))
 			for i, s := range made {
 				ids[i] = s.ID
 			}
-			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
+			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
 			defer cancel()
-			done, err := t.e.ECS.WaitSnapshots(ctx, ids, t.progress(a))
+			done, err := t.e.ECS.WaitSnapshots(wait, ids, t.progress(a))
 			if err != nil {
-				return nil, err
+				return nil, notMade(ctx, err, cleanUp)
 			}
 			return snapshotResult{done}, nil
 		},
@@ -392,19 +421,22 @@ func (t *transition) snapshotStep(id, section, title string) engine.Step {
 			}
 			return nil, nil
 		},
-		Undo: func(ctx context.Context, a *engine.Act) error {
-			have, err := t.e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{Tags: keyTag(a)})
-			if err != nil {
-				return err
-			}
-			for _, s := range have {
-				if err := t.e.ECS.DeleteSnapshot(ctx, s.ID); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
+		Undo: t.deleteSnapshots,
 	}
+}
+
+// deleteSnapshots deletes what the step has made.
+func (t *transition) deleteSnapshots(ctx context.Context, a *engine.Act) error {
+	have, err := t.e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{Tags: stepTags(a, a.StepID())})
+	if err != nil {
+		return err
+	}
+	for _, s := range have {
+		if err := t.e.ECS.DeleteSnapshot(ctx, s.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // progress passes the cloud's own progress on.
@@ -459,6 +491,7 @@ func (t *transition) createImage() engine.Step {
 			if err := a.Params(&p); err != nil {
 				return nil, err
 			}
+			cleanUp := func(ctx context.Context) error { return t.deleteImages("3.2-image")(ctx, a) }
 			// The image may be there from before a crash; a token that the cloud
 			// has forgotten must not make a second one.
 			have, err := t.e.ECS.ListImages(ctx, ecs.ImageFilter{Tags: keyTag(a)})
@@ -469,12 +502,12 @@ func (t *transition) createImage() engine.Step {
 			if len(have) > 0 {
 				id = have[0].ID
 			} else if id, err = t.e.ECS.CreateImage(ctx, p.Input); err != nil {
-				return nil, err
+				return nil, notMade(ctx, err, cleanUp)
 			}
-			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
+			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
 			defer cancel()
-			if _, err := t.e.ECS.WaitImage(ctx, id, t.progress(a)); err != nil {
-				return nil, err
+			if _, err := t.e.ECS.WaitImage(wait, id, t.progress(a)); err != nil {
+				return nil, notMade(ctx, err, cleanUp)
 			}
 			return imageResult{id}, nil
 		},
@@ -485,7 +518,7 @@ func (t *transition) createImage() engine.Step {
 // deleteImages deletes what the image step made.
 func (t *transition) deleteImages(step string) func(context.Context, *engine.Act) error {
 	return func(ctx context.Context, a *engine.Act) error {
-		have, err := t.e.ECS.ListImages(ctx, ecs.ImageFilter{Tags: map[string]string{"upgradectl:run": a.RunID(), "upgradectl:step": step}})
+		have, err := t.e.ECS.ListImages(ctx, ecs.ImageFilter{Tags: stepTags(a, step)})
 		if err != nil {
 			return err
 		}
@@ -544,6 +577,7 @@ func (t *transition) createClone() engine.Step {
 			if err := a.Params(&p); err != nil {
 				return nil, err
 			}
+			cleanUp := func(ctx context.Context) error { return t.releaseMade(ctx, a) }
 			have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: keyTag(a)})
 			if err != nil {
 				return nil, err
@@ -552,28 +586,31 @@ func (t *transition) createClone() engine.Step {
 			if len(have) > 0 {
 				id = have[0].ID
 			} else if id, err = t.e.ECS.CreateClone(ctx, p.Input); err != nil {
-				return nil, err
+				return nil, notMade(ctx, err, cleanUp)
 			}
-			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
-			if _, err := t.e.ECS.WaitInstance(ctx, id, "Running", t.progress(a)); err != nil {
-				return nil, err
+			if _, err := t.e.ECS.WaitInstance(wait, id, "Running", t.progress(a)); err != nil {
+				return nil, notMade(ctx, err, cleanUp)
 			}
 			return instanceResult{id}, nil
 		},
-		Undo: func(ctx context.Context, a *engine.Act) error {
-			have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: keyTag(a)})
-			if err != nil {
-				return err
-			}
-			for _, in := range have {
-				if err := t.release(ctx, a, in.ID); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
+		Undo: t.releaseMade,
 	}
+}
+
+// releaseMade releases what the step has made.
+func (t *transition) releaseMade(ctx context.Context, a *engine.Act) error {
+	have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: stepTags(a, a.StepID())})
+	if err != nil {
+		return err
+	}
+	for _, in := range have {
+		if err := t.release(ctx, a, in.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // release stops and deletes an instance of this run. It refuses one that a

@@ -2,6 +2,7 @@ package upgrade_test
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -138,10 +140,17 @@ func TestTransition(t *testing.T) {
 	assert.NotContains(t, string(journal), s.op.AccessKeyID)
 }
 
+// A rollback reaches the beginning also after a create whose answer was lost
+// and one that the cloud refused at first.
 func TestRollbackBeforeThePivot(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, nil)
+	s.world.Cloud().InjectFault(cloud.Fault{Action: "CreateImage", Kind: cloud.FaultCut, Applied: true})
+	s.world.Cloud().InjectFault(cloud.Fault{Action: "RunInstances", Code: "OperationDenied.NoStock", Status: http.StatusForbidden, Message: "no stock"})
 	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.4"})
+	assert.Equal(t, upgrade.ExitFailed, r.ExitStatus())
+	assert.Contains(t, r.Reason, "NoStock")
+	r = s.resume(upgrade.RunOptions{Until: "4.4"})
 	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 	assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
 	r = s.rollback()
@@ -149,6 +158,7 @@ func TestRollbackBeforeThePivot(t *testing.T) {
 	f := s.end("rolled-back")
 	assert.Zero(t, f.Leaked)
 	assert.Zero(t, f.KeptSnapshots)
+	assert.Equal(t, 4, f.Created, "two disks, one image, one instance")
 }
 
 func TestStalePlan(t *testing.T) {
