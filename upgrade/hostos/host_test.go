@@ -37,7 +37,24 @@ const (
 // simulated is a simulated host and the way to log in there.
 type simulated struct {
 	*host.Host
-	dial func() *hostinv.Conn
+	t *testing.T
+	d *hostinv.Dialer
+}
+
+// tryDial logs in; the connection ends with the test.
+func (s simulated) tryDial() (*hostinv.Conn, error) {
+	c, err := s.d.Dial(s.t.Context(), "172.31.0.90")
+	if err == nil {
+		s.t.Cleanup(func() { c.Close() })
+	}
+	return c, err
+}
+
+func (s simulated) dial() *hostinv.Conn {
+	s.t.Helper()
+	c, err := s.tryDial()
+	require.NoError(s.t, err)
+	return c
 }
 
 // simulate starts a CentOS 7 host. What it does not know, it refuses; the end
@@ -89,12 +106,7 @@ func simulate(t *testing.T, edit func(*host.Spec)) simulated {
 		wg.Wait()
 		assert.Empty(t, h.Refused(), "commands that the simulated host does not know")
 	})
-	return simulated{h, func() *hostinv.Conn {
-		c, err := d.Dial(t.Context(), "172.31.0.90")
-		require.NoError(t, err)
-		t.Cleanup(func() { c.Close() })
-		return c
-	}}
+	return simulated{h, t, d}
 }
 
 // local is this machine as a Host; shell runs its commands.
@@ -109,7 +121,10 @@ func (l local) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, std
 	c := exec.CommandContext(ctx, l.shell[0], append(l.shell[1:len(l.shell):len(l.shell)], "-c", cmd)...)
 	c.Stdin, c.Stdout, c.Stderr = stdin, stdout, stderr
 	err := c.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && ctx.Err() == nil {
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return statusError{exit}
 	}
 	return err

@@ -300,8 +300,10 @@ func WaitHealthy(ctx context.Context, dial Dial, ip string, s Service, poll time
 
 // javaPIDs gives the IDs of the java processes whose working directory is
 // dir, and sends each SIGTERM when term is true. It reads /proc itself: ps and
-// pgrep differ between releases, and lose directories with blanks. A process
-// in a container has a directory of the container's; it is not meant.
+// pgrep differ between releases, and lose directories with blanks. The first
+// look is the shell's own, so that a host with thousands of processes is not
+// made to start thousands more. A process in a container has a directory of
+// the container's; it is not meant.
 func javaPIDs(ctx context.Context, h Host, dir string, term bool) ([]string, error) {
 	do, what := ":", "list"
 	if term {
@@ -310,6 +312,9 @@ func javaPIDs(ctx context.Context, h Host, dir string, term bool) ([]string, err
 	}
 	out, err := output(ctx, h, `s=0
 for p in /proc/[0-9]*; do
+	a=
+	{ read -r a <"$p/cmdline"; } 2>/dev/null
+	case "$a" in *java*) ;; *) continue;; esac
 	[ "$(readlink "$p/cwd" 2>/dev/null)" = `+shellq.Quote(dir)+` ] || continue
 	a=$({ tr '\000' '\n' <"$p/cmdline" | head -n 1; } 2>/dev/null)
 	[ "${a##*/}" = java ] || continue
