@@ -141,7 +141,7 @@ func discoverDirect(ctx context.Context, cfg *Config, e *Env, in ecs.Instance, m
 	l4 := layer4Ports(ms)
 	peers := map[string]bool{}
 	for _, c := range conns {
-		if c.State == "ESTABLISHED" && servesPort(cfg, c.LocalPort) && !l4[c.LocalPort] && !known[c.RemoteIP] && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
+		if c.State == "ESTABLISHED" && servesPort(cfg, c.LocalPort) && !l4[c.LocalPort] && known[c.RemoteIP] == "" && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
 			peers[fmt.Sprintf("%s uses port %d", c.RemoteIP, c.LocalPort)] = true
 		}
 	}
@@ -152,13 +152,14 @@ func discoverDirect(ctx context.Context, cfg *Config, e *Env, in ecs.Instance, m
 	return out, nil
 }
 
-// nginxAddrs gives the addresses the nginx hosts are known by: the target
+// nginxAddrs gives the addresses the nginx hosts are known by, each with the
+// SSH target of its host: the target
 // when it is one, and what their connections to the production host say.
-func nginxAddrs(ctx context.Context, cfg *Config, e *Env) (map[string]bool, error) {
-	out := map[string]bool{}
+func nginxAddrs(ctx context.Context, cfg *Config, e *Env) (map[string]string, error) {
+	out := map[string]string{}
 	for _, n := range cfg.Nginx {
 		if _, err := netip.ParseAddr(n.Host); err == nil {
-			out[n.Host] = true
+			out[n.Host] = n.Host
 		}
 		conns, err := hostinv.ListConnections(ctx, e.host(n.Host))
 		if err != nil {
@@ -166,7 +167,7 @@ func nginxAddrs(ctx context.Context, cfg *Config, e *Env) (map[string]bool, erro
 		}
 		for _, c := range conns {
 			if c.RemoteIP == cfg.Address {
-				out[c.LocalIP] = true
+				out[c.LocalIP] = n.Host
 			}
 		}
 	}

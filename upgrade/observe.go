@@ -39,7 +39,7 @@ type watch struct {
 	cfg   *Config
 	host  *link           // the observed host
 	ip    string          // its address
-	known map[string]bool // addresses of nginx hosts
+	known map[string]string // address of an nginx host: its SSH target
 	l4    map[int]bool    // ports behind layer-4 listeners
 
 	published map[int]map[int]int // process of a container: its port: the host's
@@ -69,7 +69,11 @@ func (w *watch) sample(ctx context.Context) (map[string]flow, error) {
 	}
 	for _, c := range conns {
 		switch {
-		case isLocal(c.RemoteIP, w.ip), w.known[c.RemoteIP]: // nginx hosts are seen at their own end
+		case isLocal(c.RemoteIP, w.ip):
+		case w.known[c.RemoteIP] != "":
+			// An nginx host shows open connections at its own end as well. What is
+			// left of a short request stands here alone: this end closed first.
+			add(w.known[c.RemoteIP], false, c)
 		case isBalancer(c.RemoteIP):
 			add(balancerPeer, true, c)
 		case w.l4[c.LocalPort]:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,13 +18,17 @@ import (
 )
 
 // Main is for TestMain: where this program was started under the name java,
-// it is a service on a host of the lab, and Main does not return. A host has
-// no compiler and no JVM; it has this.
+// it is a service on a host of the lab, or with --call URL a client of one, and
+// Main does not return. A host has no JVM; it has this, as /opt/java/bin/java.
 func Main() {
 	if filepath.Base(os.Args[0]) != "java" {
 		return
 	}
-	if err := serve(os.Args[1:]); err != nil {
+	run := serve
+	if len(os.Args) == 3 && os.Args[1] == "--call" {
+		run = call
+	}
+	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "java:", err)
 		os.Exit(1)
 	}
@@ -77,6 +82,32 @@ func serve(args []string) error {
 		return err
 	}
 	return <-done
+}
+
+// call sends short requests to the URL args[1], each on a connection of its
+// own, until SIGTERM: a monitor, or a program that knows the address of a
+// service by heart. Answers do not matter to it.
+func call(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	tick := time.NewTicker(30 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, args[1], nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := c.Do(req); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+	}
 }
 
 // stream writes a line every 100 ms for as many seconds as it was asked for,

@@ -8,7 +8,6 @@
 //	func TestMain(m *testing.M) { lab.Main(); os.Exit(m.Run()) }
 //
 //	func TestSomething(t *testing.T) {
-//		testenv.Need(t, "sshd")
 //		if !lab.Isolated(t) {
 //			return
 //		}

@@ -21,7 +21,6 @@ func TestMain(m *testing.M) {
 }
 
 func TestHosts(t *testing.T) {
-	testenv.Need(t, "sshd")
 	testenv.Need(t, "nginx")
 	if !lab.Isolated(t) {
 		return

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,31 @@ const inside = "UPGRADECTL_LAB_DIR"
 // Inside says whether this process is the inner one of [Isolated].
 func Inside() bool { return os.Getenv(inside) != "" }
 
+// Need skips a test that cannot have a lab here, and says why; where
+// UPGRADECTL_REQUIRE names sshd it fails. [Isolated] does the same; a test
+// calls it before it does something expensive for the lab.
+func Need(t *testing.T) {
+	t.Helper()
+	why := ""
+	switch {
+	case Inside():
+		return
+	case runtime.GOOS != "linux":
+		why = "network namespaces are Linux's"
+	case os.Geteuid() != 0:
+		why = "not root: hosts in namespaces of their own need it"
+	}
+	if why != "" {
+		if testenv.Required("sshd") {
+			t.Fatalf("%s (%s names sshd)", why, testenv.RequireVariable)
+		}
+		t.Skip(why)
+	}
+	for _, p := range []string{"sshd", "ssh-keygen", "ip", "unshare", "nsenter", "mount", "chroot", "mkfifo"} {
+		testenv.Need(t, p)
+	}
+}
+
 // Isolated runs the calling test a second time, in network, mount and process
 // namespaces of its own, and gives true there and false outside, where the
 // test has nothing more to do: the inner one's output is its log, its failure
@@ -32,29 +58,14 @@ func Inside() bool { return os.Getenv(inside) != "" }
 // Nothing of the inner test touches this machine's network or file systems,
 // and whatever it starts ends with it, even if it is killed: the kernel ends
 // a process namespace with its first process, and that one ends when the
-// outer test does. A test that cannot be isolated is skipped, or fails where
-// UPGRADECTL_REQUIRE names sshd.
+// outer test does. A test that cannot be isolated is skipped: see [Need].
 func Isolated(t *testing.T, env ...string) bool {
 	t.Helper()
 	if Inside() {
 		enter(t)
 		return true
 	}
-	missing := func(why string) {
-		if testenv.Required("sshd") {
-			t.Fatalf("%s (%s names sshd)", why, testenv.RequireVariable)
-		}
-		t.Skip(why)
-	}
-	if runtime.GOOS != "linux" {
-		missing("network namespaces are Linux's")
-	}
-	if os.Geteuid() != 0 {
-		missing("not root: hosts in namespaces of their own need it")
-	}
-	for _, p := range []string{"ip", "nsenter", "mount", "chroot", "ssh-keygen", "mkfifo", "runuser"} {
-		testenv.Need(t, p)
-	}
+	Need(t)
 	unshare := testenv.Need(t, "unshare")
 	self, err := os.Executable()
 	if err != nil {
@@ -82,13 +93,14 @@ func Isolated(t *testing.T, env ...string) bool {
 	}
 	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
-		t.Skipf("cannot make namespaces: %v", err)
+		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		t.Log(lines.Text())
 	}
+	_, _ = io.Copy(io.Discard, out) // after a line too long to keep
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("inside the lab: %v", err)
 	}
