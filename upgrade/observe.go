@@ -37,10 +37,10 @@ type flow struct {
 type watch struct {
 	env   *Env
 	cfg   *Config
-	host  *link           // the observed host
-	ip    string          // its address
+	host  *link             // the observed host
+	ip    string            // its address
 	known map[string]string // address of an nginx host: its SSH target
-	l4    map[int]bool    // ports behind layer-4 listeners
+	l4    map[int]bool      // ports behind layer-4 listeners
 
 	published map[int]map[int]int // process of a container: its port: the host's
 }
