@@ -164,6 +164,9 @@ func (w *watch) waitSilence(ctx context.Context, a *engine.Act, count func(peer 
 		case <-t.C:
 		}
 		now, err := w.sample(ctx)
+		if ctx.Err() != nil {
+			continue // said above, with what was seen last
+		}
 		if err != nil {
 			return Silence{}, err
 		}
@@ -211,6 +214,9 @@ func (w *watch) waitArrival(ctx context.Context, a *engine.Act, want []string) (
 		case <-t.C:
 		}
 		now, err := w.sample(ctx)
+		if ctx.Err() != nil {
+			continue // said above, with what was seen last
+		}
 		if err != nil {
 			return Arrival{}, err
 		}
