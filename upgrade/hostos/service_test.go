@@ -189,7 +189,7 @@ var oddDirs = []string{"app one", `-rf it's "a" $(touch hacked)`, "`touch hacked
 func TestOddDirectories(t *testing.T) {
 	onShells(t, func(t *testing.T, h local) {
 		root := t.TempDir()
-			for _, name := range oddDirs {
+		for _, name := range oddDirs {
 			dir := filepath.Join(root, name)
 			realJava(t, dir)
 			svc := Service{Name: "x", Kind: Java, Dir: dir, Start: "X=1; exec ./java 600"}
