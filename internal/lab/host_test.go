@@ -32,7 +32,7 @@ func TestHosts(t *testing.T) {
 		Files: map[string]string{"/srv/app/start.sh": "#!/bin/sh\nexec /opt/java/bin/java -jar app.jar --server.port=8080\n"},
 	})
 	require.NoError(t, err)
-	must := func(h *lab.Host, script string) string {
+	must := func(t *testing.T, h *lab.Host, script string) string {
 		t.Helper()
 		out, err := h.Must(ctx, script)
 		require.NoError(t, err)
@@ -40,16 +40,16 @@ func TestHosts(t *testing.T) {
 	}
 
 	t.Run("a host of its own", func(t *testing.T) {
-		assert.Equal(t, "web-1", must(h, "hostname"))
-		assert.Equal(t, "3.10.0-862.el7.x86_64", must(h, "cat /proc/sys/kernel/osrelease"))
-		assert.Equal(t, h.BootID(), must(h, "cat /proc/sys/kernel/random/boot_id"))
-		assert.Contains(t, must(h, "nginx -t 2>&1"), "successful")
+		assert.Equal(t, "web-1", must(t, h, "hostname"))
+		assert.Equal(t, "3.10.0-862.el7.x86_64", must(t, h, "cat /proc/sys/kernel/osrelease"))
+		assert.Equal(t, h.BootID(), must(t, h, "cat /proc/sys/kernel/random/boot_id"))
+		assert.Contains(t, must(t, h, "nginx -t 2>&1"), "successful")
 		_, err := os.Stat("/boot/next-kernel")
 		assert.ErrorIs(t, err, os.ErrNotExist, "a host wrote to this machine")
 	})
 
 	t.Run("a service", func(t *testing.T) {
-		must(h, "cd /srv/app && setsid ./start.sh >/dev/null 2>&1 </dev/null &")
+		must(t, h, "cd /srv/app && setsid ./start.sh >/dev/null 2>&1 </dev/null &")
 		wait, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		for {
@@ -64,11 +64,11 @@ func TestHosts(t *testing.T) {
 			case <-time.After(20 * time.Millisecond):
 			}
 		}
-		assert.Equal(t, "/opt/java/bin/java", must(h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != java ] || readlink $p/exe; done`))
+		assert.Equal(t, "/opt/java/bin/java", must(t, h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != java ] || readlink $p/exe; done`))
 	})
 
 	t.Run("a clone", func(t *testing.T) {
-		must(h, "echo content >/srv/app/file")
+		must(t, h, "echo content >/srv/app/file")
 		m := l.Machines()
 		state, err := m.Snapshot("i-1")
 		require.NoError(t, err)
@@ -76,19 +76,21 @@ func TestHosts(t *testing.T) {
 		require.NoError(t, m.Start("i-2"))
 		c := l.Host("i-2")
 		require.NoError(t, c.WaitUp(ctx))
-		assert.Equal(t, "content", must(c, "cat /srv/app/file"))
-		assert.Equal(t, "web-2", must(c, "cat /etc/hostname"))
+		assert.Equal(t, "content", must(t, c, "cat /srv/app/file"))
+		assert.Equal(t, "web-2", must(t, c, "cat /etc/hostname"))
 		key := "cat /etc/ssh/ssh_host_*_key.pub"
-		assert.NotEqual(t, must(h, key), must(c, key))
-		must(c, "rm /srv/app/file")
-		assert.Equal(t, "content", must(h, "cat /srv/app/file"))
+		assert.NotEqual(t, must(t, h, key), must(t, c, key))
+		must(t, c, "rm /srv/app/file")
+		assert.Equal(t, "content", must(t, h, "cat /srv/app/file"))
 		require.NoError(t, m.Delete("i-2"))
 		assert.Nil(t, l.Host("i-2"))
 	})
 
 	t.Run("a reboot", func(t *testing.T) {
-		before, key := h.BootID(), must(h, "cat /etc/ssh/ssh_host_*_key.pub")
-		must(h, "echo 3.10.0-1160.el7.x86_64 >/boot/next-kernel; shutdown -r now")
+		before, key := h.BootID(), must(t, h, "cat /etc/ssh/ssh_host_*_key.pub")
+		must(t, h, "echo 3.10.0-1160.el7.x86_64 >/boot/next-kernel")
+		_, _, err := h.Run(ctx, "shutdown -r now") // whether it lives to tell is a matter of luck
+		require.NoError(t, err)
 		wait, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		for h.BootID() == before {
@@ -100,9 +102,9 @@ func TestHosts(t *testing.T) {
 		}
 		require.NoError(t, h.WaitUp(ctx))
 		assert.Equal(t, 2, h.Boots())
-		assert.Equal(t, "3.10.0-1160.el7.x86_64", must(h, "cat /proc/sys/kernel/osrelease"))
-		assert.Equal(t, key, must(h, "cat /etc/ssh/ssh_host_*_key.pub"))
-		assert.Empty(t, must(h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != java ] || echo $p; done`), "what was started by hand is gone")
-		assert.Contains(t, must(h, "ls -l /run/nginx.pid"), "nginx.pid", "what starts at boot is back")
+		assert.Equal(t, "3.10.0-1160.el7.x86_64", must(t, h, "cat /proc/sys/kernel/osrelease"))
+		assert.Equal(t, key, must(t, h, "cat /etc/ssh/ssh_host_*_key.pub"))
+		assert.Empty(t, must(t, h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != java ] || echo $p; done`), "what was started by hand is gone")
+		assert.Contains(t, must(t, h, "ls -l /run/nginx.pid"), "nginx.pid", "what starts at boot is back")
 	})
 }
