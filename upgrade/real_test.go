@@ -72,6 +72,9 @@ var realSites = map[string]map[string]string{
 func TestRealTransition(t *testing.T) {
 	testenv.Need(t, "nginx")
 	lab.Need(t)
+	if !testenv.Required("sshd") { // CI runs it in any case
+		testenv.Slow(t)
+	}
 	var env []string
 	if !lab.Inside() {
 		testenv.Need(t, "go")
