@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,8 @@ It exits 0 only if no request failed and nothing was lost or left behind.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			switch {
+			case !(s.speed > 0) || math.IsInf(s.speed, 1): // NaN neither
+				return usagef(a.t("--speed is a number greater than 0", "--speed 必须大于 0"))
 			case s.world != "":
 				return sim.Serve(ctx, s.world, sim.Config{Speed: s.speed}, s.keepFor)
 			case s.finish != "":
@@ -213,6 +216,10 @@ func (s *simulation) kept(ctx context.Context, a *app) error {
 	}
 	a.progress(a.t("the world runs in process %d for %s; its files are in %s", "模拟环境运行于进程 %d，保留 %s；文件位于 %s"), world.Process.Pid, s.keepFor, dir)
 	if _, err := s.apply(ctx, a, remote.Operator); err != nil {
+		if as[*usageError](err) { // a mistyped step is no reason to keep a world
+			_, end := remote.Finish(ctx)
+			err = errors.Join(err, end)
+		}
 		return runError(err)
 	}
 	figures, err := remote.Figures(ctx)
@@ -322,6 +329,8 @@ func (a *app) figures(f sim.Figures, run string, began time.Time) error {
 		return &exitError{code: exitFailed}
 	case rep.State == "parked":
 		return &exitError{code: exitParked}
+	case rep.State == "interrupted":
+		return &exitError{code: exitInterrupted}
 	case rep.State != "succeeded" && rep.State != "rolled-back":
 		return &exitError{code: exitFailed}
 	}
