@@ -177,6 +177,10 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 	if err != nil {
 		return nil, &RefusedError{Host: "(plan)", Reasons: []string{err.Error()}}
 	}
+	// The result names it to somebody who may be elsewhere by then.
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
 	e, err := NewEnv(&p.Config, o.Credentials)
 	if err != nil {
 		return nil, err
