@@ -67,8 +67,8 @@ func TestBootIDs(t *testing.T) {
 }
 
 func TestRebootScript(t *testing.T) {
-	f := &fake{run: func(string, io.Writer) error { return nil }}
 	onShells(t, func(t *testing.T, h local) {
+		f := &fake{run: func(string, io.Writer) error { return nil }}
 		b, err := GetBoot(soon(t), h)
 		require.NoError(t, err)
 		require.NoError(t, StartReboot(t.Context(), f, b.ID))
@@ -76,7 +76,7 @@ func TestRebootScript(t *testing.T) {
 		for i, want := range []string{"/bin/sh -c sleep 1; exec shutdown -r now\n", ""} {
 			// setsid says what it would run.
 			var out bytes.Buffer
-			cmd := strings.Replace(f.cmds[len(f.cmds)-2+i], ">/dev/null 2>&1", "", 1)
+			cmd := strings.Replace(f.cmds[i], ">/dev/null 2>&1", "", 1)
 			require.NoError(t, h.Run(context.Background(), "setsid() { echo \"$@\"; }\n"+cmd+"wait", nil, &out, io.Discard))
 			assert.Equal(t, want, out.String())
 		}
