@@ -1,0 +1,300 @@
+package pitrix_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
+	"github.com/upgradectl/upgradectl/pitrix"
+)
+
+// accepted are files and what Get says of the key a.
+var accepted = []struct{ src, value string }{
+	{"a=\"v\"\n", "v"},
+	{"a=\"v\"", "v"},
+	{"a=\"\"\n", ""},
+	{"a=\n", ""},
+	{"a= \t\n", ""},
+	{"a= # note\n", ""},
+	{"a=''\n", ""},
+	{"a=v\n", "v"},
+	{"a=00:16:3e:1a:07:c1\n", "00:16:3e:1a:07:c1"},
+	{"a=10.80.0.0/16,x_y@z%+-\n", "10.80.0.0/16,x_y@z%+-"},
+	{"a='v w'\n", "v w"},
+	{"a='pa$s \\ \"q\"'\n", `pa$s \ "q"`},
+	{"  a=\"v\"\n", "v"},
+	{"\ta=\"v\" \t\n", "v"},
+	{"a=\"v\" # note 'with \"quotes\n", "v"},
+	{"a=\"v\"\t#note\n", "v"},
+	{"a=\"v # no note\"\n", "v # no note"},
+	{"a=\"192.0.2.41 192.0.2.42\"\n", "192.0.2.41 192.0.2.42"},
+	{"a=\"it's\"\n", "it's"},
+	{"a=\"say \\\"x\\\"\"\n", `say "x"`},
+	{"a=\"back\\\\slash\"\n", `back\slash`},
+	{"a=\"\\n \\a\"\n", `\n \a`},
+	{"a=\"5\\$\"\n", "5$"},
+	{"a=\"tab\there\"\n", "tab\there"},
+	{"a=\"~ * ? [x] {b,c} ! ; & | < > ( )\"\n", "~ * ? [x] {b,c} ! ; & | < > ( )"},
+	{"a=\"a=b\"\n", "a=b"},
+	{"a=\"{ x }\"\n", "{ x }"},
+	{"a=\"节点\"\n", "节点"},
+	{"## Title `x` $(x) {{ y }} \"\n\n# \xb0\xd7\n  # more \\\na=\"v\"\n\n\n", "v"},
+	{"#!/bin/bash\na=\"v\"\n", "v"},
+	{"if=\"x\"\nfor=\"y\"\n_b2=\"z\"\na=\"v\"\nA_b=\"w\"\n", "v"},
+}
+
+func TestParse(t *testing.T) {
+	for _, row := range accepted {
+		s, err := pitrix.Parse("node", []byte(row.src))
+		if !assert.NoError(t, err, "%q", row.src) {
+			continue
+		}
+		value, ok := s.Get("a")
+		assert.True(t, ok, "%q", row.src)
+		assert.Equal(t, row.value, value, "%q", row.src)
+		assert.Equal(t, row.src, string(s.Bytes()))
+		assert.Empty(t, s.Diff())
+	}
+	s, err := pitrix.Parse("node", []byte("b=\"2\"\n\na=\"1\"\n"))
+	require.NoError(t, err)
+	assert.Equal(t, "node", s.Name())
+	assert.Equal(t, []string{"b", "a"}, s.Keys())
+	_, ok := s.Get("c")
+	assert.False(t, ok)
+	s, err = pitrix.Parse("empty", nil)
+	require.NoError(t, err)
+	assert.Empty(t, s.Keys())
+	assert.Empty(t, s.Bytes())
+}
+
+// refused are files with the position of their one problem and a part of what
+// is said about it.
+var refused = []struct{ src, at, text string }{
+	{"a=\"$(hostname)\"\n", "1:4", "run this command"},
+	{"a=$(hostname)\n", "1:3", "run this command"},
+	{"a=\"`hostname`\"\n", "1:4", "run this command"},
+	{"a=`hostname`\n", "1:3", "run this command"},
+	{"a='$(hostname)'\n", "1:3", "holds a command"},
+	{"a=\"\\$(hostname)\"\n", "1:3", "holds a command"},
+	{"a=\"\\`x\\`\"\n", "1:3", "holds a command"},
+	{"a=\"x ${b}\"\n", "1:6", "in the place of $"},
+	{"a=\"$b\"\n", "1:4", "in the place of $"},
+	{"a=$b\n", "1:3", "in the place of $"},
+	{"a=$'x'\n", "1:3", "in the place of $"},
+	{"a=\"v\n", "1:3", "the \" is not closed"},
+	{"a=\"v\\\"\n", "1:3", "the \" is not closed"},
+	{"a=\"\n", "1:3", "the \" is not closed"},
+	{"a=\"v\\", "1:3", "the \" is not closed"},
+	{"a='v\n", "1:3", "the ' is not closed"},
+	{"a=v\"\n", "1:4", "a quote in the middle"},
+	{"a=it's\n", "1:5", "a quote in the middle"},
+	{"a=\"v\"\"\n", "1:6", "behind the closing quote"},
+	{"a=\"v\"w\n", "1:6", "behind the closing quote"},
+	{"a=\"v\"#note\n", "1:6", "behind the closing quote"},
+	{"a='v''w'\n", "1:6", "behind the closing quote"},
+	{"a=\"v\"\u3000\n", "1:6", "behind the closing quote"},
+	{"a=\"v\"\r\n", "1:6", "this line ends with CR LF"},
+	{"# note\r\n\r\na=\"v\"\r\n", "1:7", "this line and 2 more end with CR LF"},
+	{"a=\"v\rw\"\n", "1:5", "control character 0x0d"},
+	{"a=\"v\x00\"\n", "1:5", "control character 0x00"},
+	{"# bell \a\n", "1:8", "control character 0x07"},
+	{"a=\"v\v\"\n", "1:5", "control character 0x0b"},
+	{"a=\"\x7f\"\n", "1:4", "control character 0x7f"},
+	{"a = \"v\"\n", "1:1", "blanks before the ="},
+	{"  a =\"v\"\n", "1:3", "blanks before the ="},
+	{"a= \"v\"\n", "1:4", "blanks behind the ="},
+	{"a=\"{{ x }}\"\n", "1:4", "{{ }} is not filled in"},
+	{"a=\"ip route via {{ gw }} x\"\n", "1:17", "{{ }} is not filled in"},
+	{"a={{ x }}\n", "1:3", "{{ }} is not filled in"},
+	{"a=x{{y}}\n", "1:4", "{{ }} is not filled in"},
+	{"a='{{ x }}'\n", "1:4", "{{ }} is not filled in"},
+	{"a=\"x }}\"\n", "1:3", "{{ }} is not filled in"},
+	{"{{ section }}\n", "1:1", "{{ }} is not filled in"},
+	{"{{ key }}=\"v\"\n", "1:1", "{{ }} is not filled in"},
+	{"a=\"v\"\n\na=\"v\"\n", "3:1", "already in line 1"},
+	{"a=\"v\"; b=\"w\"\n", "1:6", "code behind the value"},
+	{"a=\"v\" b=\"w\"\n", "1:7", "code behind the value"},
+	{"a=\"v\" reboot\n", "1:7", "code behind the value"},
+	{"a=\"v\"&\n", "1:6", "code behind the value"},
+	{"a=v reboot\n", "1:5", "code behind the value"},
+	{"a=v;reboot\n", "1:4", "has a meaning for the shell"},
+	{"a=v>x\n", "1:4", "has a meaning for the shell"},
+	{"a=(x y)\n", "1:3", "has a meaning for the shell"},
+	{"a=v\\ w\n", "1:4", "needs quotes"},
+	{"a=#note\n", "1:3", "needs quotes"},
+	{"a=~/x\n", "1:3", "needs quotes"},
+	{"a=节点\n", "1:3", "needs quotes"},
+	{"a==v\n", "1:3", "needs quotes"},
+	{"a+=\"v\"\n", "1:1", "appending"},
+	{"a[0]=\"v\"\n", "1:1", "arrays"},
+	{"export a=\"v\"\n", "1:1", "delete the word export"},
+	{"readonly a=\"v\"\n", "1:1", "delete the word readonly"},
+	{"[default]\n", "1:1", "no [sections]"},
+	{"1a=\"v\"\n", "1:1", "not a name the shell can assign"},
+	{"a-b=\"v\"\n", "1:1", "not a name the shell can assign"},
+	{"=\"v\"\n", "1:1", "not a name the shell can assign"},
+	{"reboot\n", "1:1", "not an assignment"},
+	{". /etc/profile\n", "1:1", "not an assignment"},
+	{"节点\n", "1:1", "not an assignment"},
+	{"a: v\n", "1:1", "not an assignment"},
+	{"if true; then\n", "1:1", "not an assignment"},
+	{"PATH=\"/tmp\"\n", "1:1", "belong to the shell"},
+	{"_=\"v\"\n", "1:1", "belong to the shell"},
+	{"\xef\xbb\xbfa=\"v\"\n", "1:1", "byte order mark"},
+	{"a=\"\xff\"\n", "1:3", "not valid UTF-8"},
+	{"a='\xb0\xd7'\n", "1:3", "not valid UTF-8"},
+	{strings.Repeat("#", 1<<20+1), "1:1", "at most 1048576"},
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, row := range refused {
+		s, err := pitrix.Parse("conf/proxy0", []byte(row.src))
+		assert.Nil(t, s)
+		var problems pitrix.Problems
+		if !assert.ErrorAs(t, err, &problems, "%.60q", row.src) {
+			continue
+		}
+		if assert.Len(t, problems, 1, "%.60q: %v", row.src, err) {
+			p := problems[0]
+			assert.Equal(t, row.at, fmt.Sprintf("%d:%d", p.Line, p.Col), "%.60q: %v", row.src, err)
+			assert.Contains(t, p.Text, row.text, "%.60q", row.src)
+			assert.Equal(t, "conf/proxy0", p.File)
+			assert.Equal(t, pitrix.RuleSyntax, p.Rule)
+			assert.True(t, strings.HasPrefix(err.Error(), "conf/proxy0:"+row.at+": "), "%v", err)
+		}
+	}
+	assert.GreaterOrEqual(t, len(refused), 40)
+}
+
+func TestAllAtOnce(t *testing.T) {
+	_, err := pitrix.Parse("proxy0", []byte("role = \"proxy\"\r\n"+
+		"zone_id=\"{{ zone_id }}\" reboot\r\n"+
+		"memory_size=\"8000\r\n"+
+		"\r\n"+
+		"hostname=\"$(hostname)\"\r\n"+
+		"hostname=\"proxy0\"\r\n"+
+		"hostname=\"proxy1\"\r\n"))
+	var problems pitrix.Problems
+	require.ErrorAs(t, err, &problems)
+	var got []string
+	for _, p := range problems {
+		got = append(got, fmt.Sprintf("%d:%d %s", p.Line, p.Col, p.Key))
+	}
+	assert.Equal(t, []string{"1:1 ", "1:15 ", "2:10 zone_id", "2:25 zone_id", "3:13 memory_size", "5:11 hostname", "7:1 hostname"}, got)
+	assert.Len(t, strings.Split(err.Error(), "\n"), len(problems))
+
+	_, err = pitrix.Parse("x", bytes.Repeat([]byte("reboot\n"), 5000))
+	require.ErrorAs(t, err, &problems)
+	assert.Len(t, problems, 101)
+	assert.Contains(t, problems[100].Text, "more problems than can be shown")
+}
+
+func TestNoValues(t *testing.T) {
+	const hidden = "s3cr3t"
+	for _, src := range []string{
+		"a=\"" + hidden + "$(x)\"\n", "a=\"" + hidden + "\n", "a=\"" + hidden + "\"x\n", "a=" + hidden + "$x\n",
+		"a='`" + hidden + "'\n", "a=\"x\"\na=\"" + hidden + "\"\n", "a = \"" + hidden + "\"\n", "a= \"" + hidden + "\"\n",
+		"a=\"" + hidden + "\" x\n", "a=\"" + hidden + " {{ x }}\"\n", "a=\"" + hidden + "\"\r\n",
+	} {
+		_, err := pitrix.Parse("f", []byte(src))
+		if assert.Error(t, err, "%q", src) {
+			assert.NotContains(t, err.Error(), hidden)
+		}
+	}
+	s, err := pitrix.Parse("f", []byte("a=\"x\"\n"))
+	require.NoError(t, err)
+	for _, err := range []error{s.Set("a", hidden+"\n"), s.Set("b", hidden), s.Insert("a", "b", hidden+"`"), s.Insert("a", "B", hidden), s.Insert("x", "b", hidden)} {
+		if assert.Error(t, err) {
+			assert.NotContains(t, err.Error(), hidden)
+		}
+	}
+}
+
+// bash sources src and returns the values of the keys.
+func bash(t testing.TB, path string, src []byte, keys []string) []string {
+	file := filepath.Join(t.TempDir(), "settings")
+	require.NoError(t, os.WriteFile(file, src, 0o600))
+	script := `. "$1" || exit 1; shift; for k; do printf '%s\0' "${!k}"; done`
+	cmd := exec.CommandContext(t.Context(), path, append([]string{"--norc", "--noprofile", "-c", script, "bash", file}, keys...)...)
+	cmd.Env = []string{"PATH=/nowhere", "LC_ALL=C"}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "%q", src)
+	require.Empty(t, stderr.String(), "%q", src)
+	return strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+}
+
+func sameAsBash(t testing.TB, path string, s *pitrix.Settings) {
+	keys := s.Keys()
+	if len(keys) == 0 {
+		return
+	}
+	var want []string
+	for _, k := range keys {
+		v, _ := s.Get(k)
+		want = append(want, v)
+	}
+	assert.Equal(t, want, bash(t, path, s.Bytes(), keys), "%q", s.Bytes())
+}
+
+func TestParseAsBash(t *testing.T) {
+	path := testenv.Need(t, "bash")
+	for _, row := range accepted {
+		s, err := pitrix.Parse("node", []byte(row.src))
+		require.NoError(t, err)
+		sameAsBash(t, path, s)
+	}
+	// What Set and Insert write, bash reads back as well.
+	s, err := pitrix.Parse("node", []byte("d=\"x\"\ns='x'\nb=x\n"))
+	require.NoError(t, err)
+	for i, row := range editValues {
+		for _, k := range []string{"d", "s", "b"} {
+			require.NoError(t, s.Set(k, row))
+			require.NoError(t, s.Insert(k, fmt.Sprintf("%s_%d", k, i), row))
+		}
+		sameAsBash(t, path, s)
+	}
+	for _, text := range fleetFiles(t) {
+		s, err := pitrix.Parse("node", []byte(text))
+		require.NoError(t, err)
+		sameAsBash(t, path, s)
+	}
+}
+
+func FuzzAsBash(f *testing.F) {
+	path := testenv.Need(f, "bash")
+	for _, row := range accepted {
+		f.Add([]byte(row.src))
+	}
+	for _, row := range refused {
+		if len(row.src) < 100 {
+			f.Add([]byte(row.src))
+		}
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		if len(src) > 4096 {
+			t.Skip() // bash takes its time
+		}
+		s, err := pitrix.Parse("node", src)
+		if err != nil {
+			t.Skip() // a refusal is fine; another value is not
+		}
+		sameAsBash(t, path, s)
+	})
+}
+
+func TestProblemsIsAnError(t *testing.T) {
+	_, err := pitrix.Parse("f", []byte("x\n"))
+	var problems pitrix.Problems
+	assert.True(t, errors.As(fmt.Errorf("cannot load: %w", err), &problems))
+}

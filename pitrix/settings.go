@@ -1,0 +1,273 @@
+package pitrix
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/upgradectl/upgradectl/internal/redact"
+	"github.com/upgradectl/upgradectl/internal/textedit"
+)
+
+// Why an edit was refused.
+var (
+	ErrNoKey     = errors.New("the file has no such key")
+	ErrKeyExists = errors.New("the file has the key already; use Set")
+	ErrBadKey    = errors.New("not a key of a settings file")
+	ErrBadValue  = errors.New("not a value of a settings file")
+)
+
+// Settings is one settings file: assignments KEY="value" for the shell, with
+// comments and blank lines between them. It is the bytes that were parsed and
+// the places of the values in them; edits change these bytes and nothing is
+// ever printed anew.
+//
+// Any number of goroutines may read Settings that nobody edits.
+type Settings struct {
+	parsed *parser // as it came from Parse, for Diff
+	now    *parser
+}
+
+// Parse reads a settings file. The name, a path or the node's name, is what
+// problems are reported with; src is not kept. The error is of type Problems
+// and holds all of them.
+func Parse(name string, src []byte) (*Settings, error) {
+	p, err := parse(name, slices.Clone(src))
+	if err != nil {
+		return nil, err
+	}
+	return &Settings{parsed: p, now: p}, nil
+}
+
+// Name returns the name that was given to Parse.
+func (s *Settings) Name() string { return s.now.name }
+
+// Bytes returns the file with the edits made so far. The caller may change the
+// slice.
+func (s *Settings) Bytes() []byte { return slices.Clone(s.now.src) }
+
+// Get returns the value of key as the shell sees it, without quotes. A script
+// of the installer takes a missing key for an empty value.
+func (s *Settings) Get(key string) (value string, ok bool) {
+	e := s.now.find(key)
+	if e == nil {
+		return "", false
+	}
+	return e.value, true
+}
+
+// Keys returns the keys in the order of their lines.
+func (s *Settings) Keys() []string {
+	out := make([]string, len(s.now.entries))
+	for i, e := range s.now.entries {
+		out[i] = e.key
+	}
+	return out
+}
+
+// Clone returns a copy that can be edited on its own.
+func (s *Settings) Clone() *Settings {
+	c := *s // what it points to is never changed, only replaced
+	return &c
+}
+
+// Set gives key, which must be there, another value. Only the bytes of the
+// value and its quotes change. Double quotes are used unless the value was in
+// single quotes, or holds characters that would have to be escaped. Setting the
+// value that is there changes nothing.
+func (s *Settings) Set(key, value string) error {
+	e := s.now.find(key)
+	if e == nil {
+		return fmt.Errorf("cannot set %s in %s: %w", key, s.Name(), ErrNoKey)
+	}
+	if reason := badValue(value); reason != "" {
+		return fmt.Errorf("cannot set %s in %s: %w: %s", key, s.Name(), ErrBadValue, reason)
+	}
+	if value == e.value {
+		return nil
+	}
+	b := textedit.New(s.now.src)
+	b.Replace(e.start, e.end, quote(value, e.quote))
+	return s.edit(b, "set", key, value, len(s.now.entries))
+}
+
+// Insert adds the line KEY="value" behind the line of the key after, indented
+// like that one.
+func (s *Settings) Insert(after, key, value string) error {
+	e := s.now.find(after)
+	switch {
+	case e == nil:
+		return fmt.Errorf("cannot insert %s behind %s in %s: %w", key, after, s.Name(), ErrNoKey)
+	case s.now.find(key) != nil:
+		return fmt.Errorf("cannot insert %s in %s: %w", key, s.Name(), ErrKeyExists)
+	}
+	if reason := badKey(key); reason != "" {
+		return fmt.Errorf("cannot insert %q in %s: %w: %s", key, s.Name(), ErrBadKey, reason)
+	}
+	if reason := badValue(value); reason != "" {
+		return fmt.Errorf("cannot insert %s in %s: %w: %s", key, s.Name(), ErrBadValue, reason)
+	}
+	b := textedit.New(s.now.src)
+	// Before the line feed, so that a last line without one stays the last
+	// without one.
+	b.Insert(e.lineEnd, "\n"+s.now.indent(e)+key+"="+quote(value, '"'))
+	return s.edit(b, "insert", key, value, len(s.now.entries)+1)
+}
+
+// edit reads the edited bytes again before they count.
+func (s *Settings) edit(b *textedit.Buffer, verb, key, value string, entries int) error {
+	src, err := b.Bytes()
+	if err != nil {
+		return fmt.Errorf("cannot %s %s in %s: %w", verb, key, s.Name(), err)
+	}
+	next, err := parse(s.Name(), src)
+	if err != nil {
+		return fmt.Errorf("cannot %s %s: the edited file would be refused: %w", verb, key, err)
+	}
+	if e := next.find(key); e == nil || e.value != value || len(next.entries) != entries {
+		return fmt.Errorf("internal error: cannot %s %s in %s: the edit reads back differently", verb, key, s.Name())
+	}
+	s.now = next
+	return nil
+}
+
+// quote returns value, which badValue has nothing against, as one word.
+func quote(value string, like byte) string {
+	single := !strings.Contains(value, "'")
+	switch {
+	case single && (like == '\'' || strings.ContainsAny(value, `"\$`)):
+		return "'" + value + "'"
+	default:
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(value) + `"`
+	}
+}
+
+func (p *parser) find(key string) *entry {
+	i, ok := p.index[key]
+	if !ok {
+		return nil
+	}
+	return &p.entries[i]
+}
+
+// indent returns what stands before the key of e.
+func (p *parser) indent(e *entry) string {
+	return string(p.src[e.lineStart:e.keyStart])
+}
+
+// contextLines is how many unchanged lines a diff shows around a change.
+const contextLines = 3
+
+// Diff returns what the edits since Parse changed, as a unified diff with
+// three lines of context; nothing without edits. Values of keys that look like
+// secrets are hidden, so the text is for people and not for patch.
+func (s *Settings) Diff() string {
+	if string(s.parsed.src) == string(s.now.src) {
+		return ""
+	}
+	type row struct {
+		sign byte
+		text string
+	}
+	var rows []row
+	// Edits only add lines with a new key and change lines in their place, so
+	// the lines pair up in their order.
+	old, now := s.parsed.shown(), s.now.shown()
+	for len(now) > 0 {
+		if k := now[0].key; k != "" && s.parsed.find(k) == nil {
+			rows = append(rows, row{'+', now[0].text})
+			now = now[1:]
+			continue
+		}
+		if old[0].same(now[0]) {
+			rows = append(rows, row{' ', now[0].text})
+		} else {
+			rows = append(rows, row{'-', old[0].text}, row{'+', now[0].text})
+		}
+		old, now = old[1:], now[1:]
+	}
+
+	near := func(i int) bool {
+		for j := max(i-contextLines, 0); j <= min(i+contextLines, len(rows)-1); j++ {
+			if rows[j].sign != ' ' {
+				return true
+			}
+		}
+		return false
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "--- %s\n+++ %s\n", s.Name(), s.Name())
+	oldLine, newLine := 0, 0 // lines before rows[i]
+	for i := 0; i < len(rows); {
+		if !near(i) {
+			oldLine, newLine, i = oldLine+1, newLine+1, i+1
+			continue
+		}
+		var hunk strings.Builder
+		oldCount, newCount := 0, 0
+		for ; i < len(rows) && near(i); i++ {
+			if rows[i].sign != '+' {
+				oldCount++
+			}
+			if rows[i].sign != '-' {
+				newCount++
+			}
+			hunk.WriteByte(rows[i].sign)
+			hunk.WriteString(rows[i].text)
+			if !strings.HasSuffix(rows[i].text, "\n") {
+				hunk.WriteString("\n\\ No newline at end of file\n")
+			}
+		}
+		fmt.Fprintf(&out, "@@ -%s +%s @@\n%s", hunkRange(oldLine, oldCount), hunkRange(newLine, newCount), hunk.String())
+		oldLine, newLine = oldLine+oldCount, newLine+newCount
+	}
+	return out.String()
+}
+
+func hunkRange(before, count int) string {
+	if count == 1 {
+		return fmt.Sprint(before + 1)
+	}
+	return fmt.Sprintf("%d,%d", before+1, count)
+}
+
+// shownLine is a line as a diff shows it.
+type shownLine struct {
+	text, raw, key string
+}
+
+func (l shownLine) same(m shownLine) bool { return l.raw == m.raw }
+
+// shown returns the lines with their line ends.
+func (p *parser) shown() []shownLine {
+	var out []shownLine
+	next := 0 // the next entry
+	start := 0
+	for text := range strings.Lines(string(p.src)) {
+		l := shownLine{text: text, raw: text}
+		if next < len(p.entries) && p.entries[next].lineStart == start {
+			e := p.entries[next]
+			l.key = e.key
+			if secret(e.key) && e.value != "" {
+				l.text = string(p.src[start:e.start]) + redact.Mark + string(p.src[e.end:start+len(text)])
+			}
+			next++
+		}
+		out = append(out, l)
+		start += len(text)
+	}
+	return out
+}
+
+// secret guesses from its name whether a key holds a secret. It would rather
+// hide too much.
+func secret(key string) bool {
+	key = strings.ToLower(key)
+	for _, word := range []string{"password", "passwd", "passphrase", "secret", "token", "credential", "access_key", "private_key"} {
+		if strings.Contains(key, word) {
+			return true
+		}
+	}
+	return strings.HasSuffix(key, "_pass") || strings.HasSuffix(key, "_pwd")
+}
