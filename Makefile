@@ -14,8 +14,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The real programs that tests run, and the Debian packages that bring them.
 # In CI a missing one fails the test that needs it, elsewhere it skips it.
-PROGRAMS := nginx sshd
-PACKAGES := nginx openssh-server
+PROGRAMS := nginx sshd ssh-keygen ip unshare nsenter
+PACKAGES := nginx openssh-server openssh-client iproute2 util-linux
 
 empty :=
 space := $(empty) $(empty)
@@ -38,6 +38,7 @@ demo:
 	$(GO) run ./cmd/upgradectl simulate
 
 .PHONY: test
+test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
 
@@ -90,5 +91,5 @@ fuzz:
 	while IFS=: read -r file func; do \
 		name=$${func#func }; \
 		echo "$$(dirname "$$file") $$name"; \
-		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")" </dev/null; \
 	done
