@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/testenv"
@@ -62,19 +62,19 @@ type kept map[string]*sim.Remote
 // in any file of a run.
 func TestSimulateScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/simulate/*.txtar")
-	assert.NoError(t, err)
-	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {
-			if filepath.Base(f) != "whole.txtar" {
-				testenv.Slow(t)
+	require.NoError(t, err)
+	if !testenv.RunSlow() {
+		for _, f := range files {
+			if name := strings.TrimSuffix(filepath.Base(f), ".txtar"); name != "whole" {
+				t.Run(name, func(t *testing.T) { testenv.Slow(t) })
 			}
-			t.Parallel()
-			testscript.Run(t, simulateParams(f))
-		})
+		}
+		files = []string{"testdata/simulate/whole.txtar"}
 	}
+	testscript.Run(t, simulateParams(files))
 }
 
-func simulateParams(file string) testscript.Params {
+func simulateParams(files []string) testscript.Params {
 	checked := func(cmd func(*testscript.TestScript, bool, []string)) func(*testscript.TestScript, bool, []string) {
 		return func(ts *testscript.TestScript, neg bool, args []string) {
 			cmd(ts, neg, args)
@@ -82,7 +82,7 @@ func simulateParams(file string) testscript.Params {
 		}
 	}
 	return testscript.Params{
-		Files:               []string{file},
+		Files:               files,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Values[keptKey{}] = kept{}
