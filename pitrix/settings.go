@@ -170,23 +170,26 @@ func (s *Settings) Diff() string {
 		sign byte
 		text string
 	}
-	var rows []row
+	var rows, added []row
 	// Edits only add lines with a new key and change lines in their place, so
-	// the lines pair up in their order.
+	// the lines pair up in their order. What neighbours have lost is shown
+	// before what they have got.
 	old, now := s.parsed.shown(), s.now.shown()
-	for len(now) > 0 {
+	for ; len(now) > 0; now = now[1:] {
 		if k := now[0].key; k != "" && s.parsed.find(k) == nil {
-			rows = append(rows, row{'+', now[0].text})
-			now = now[1:]
+			added = append(added, row{'+', now[0].text})
 			continue
 		}
-		if old[0].same(now[0]) {
-			rows = append(rows, row{' ', now[0].text})
+		if old[0].raw == now[0].raw {
+			rows = append(append(rows, added...), row{' ', now[0].text})
+			added = nil
 		} else {
-			rows = append(rows, row{'-', old[0].text}, row{'+', now[0].text})
+			rows = append(rows, row{'-', old[0].text})
+			added = append(added, row{'+', now[0].text})
 		}
-		old, now = old[1:], now[1:]
+		old = old[1:]
 	}
+	rows = append(rows, added...)
 
 	near := func(i int) bool {
 		for j := max(i-contextLines, 0); j <= min(i+contextLines, len(rows)-1); j++ {
@@ -232,12 +235,10 @@ func hunkRange(before, count int) string {
 	return fmt.Sprintf("%d,%d", before+1, count)
 }
 
-// shownLine is a line as a diff shows it.
+// shownLine is a line as a diff shows it, as it is, and the key it assigns to.
 type shownLine struct {
 	text, raw, key string
 }
-
-func (l shownLine) same(m shownLine) bool { return l.raw == m.raw }
 
 // shown returns the lines with their line ends.
 func (p *parser) shown() []shownLine {
