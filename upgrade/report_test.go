@@ -31,7 +31,9 @@ func dryRun(t *testing.T, p *Plan, results map[string]any, fail string, o engine
 			return engine.Proposal{Params: map[string]string{"token": "of parameters"}, Before: map[string]string{"file": "before-image of nginx.conf"}, Lines: []string{"exact call with its text"}}, nil
 		}
 		if s.Effect != engine.ReadOnly {
-			s.Observe = func(context.Context, *engine.Act) (engine.Sight, error) { return engine.Sight{State: engine.Absent}, nil }
+			s.Observe = func(context.Context, *engine.Act) (engine.Sight, error) {
+				return engine.Sight{State: engine.Absent}, nil
+			}
 		}
 		s.Do = func(_ context.Context, a *engine.Act) (any, error) {
 			if id == fail {
