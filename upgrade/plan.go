@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -185,6 +186,13 @@ func refusals(cfg *Config, f *Facts) []string {
 	out = append(out, checkContainers(f.Inventory, cfg.Services)...)
 	out = append(out, checkJava(f.Inventory, cfg.Services)...)
 	out = append(out, checkPorts(f.Inventory, cfg.Services)...)
+
+	// Past the pivot is too late to learn that 4.5-compare cannot compare: what
+	// an inventory lacks, it lacks against itself too.
+	for _, l := range hostinv.Diff(f.Inventory, f.Inventory, hostinv.Expect{}).Losses() {
+		sec := f.Inventory.Sections[l.Area]
+		say("the inventory of %s lacks %s (%s), so that a loss there would not be seen: %s", cfg.Host, l.Area, l.Before, cmp.Or(sec.Message, "log in as root, or see why with: upgradectl inventory collect"))
+	}
 
 	for _, n := range f.Nginx {
 		if n.Refusal != "" {

@@ -29,6 +29,10 @@ func planInputs(t *testing.T) (*Config, *Facts) {
 	require.NoError(t, err)
 	cfg, err := ParseConfig("upgrade.yaml", src)
 	require.NoError(t, err)
+	sections := map[string]hostinv.Section{}
+	for _, n := range []string{hostinv.SectionOS, hostinv.SectionKernel, hostinv.SectionBoot, hostinv.SectionUptime, hostinv.SectionHost, hostinv.SectionListeners, hostinv.SectionOwners, hostinv.SectionJava, hostinv.SectionDocker, hostinv.SectionContainers, hostinv.SectionUnits} {
+		sections[n] = hostinv.Section{Status: hostinv.StatusOK}
+	}
 	backend := slb.Backend{ServerID: "i-web90", Type: "ecs", ServerIP: "172.31.0.90", Port: 8080, Weight: 100}
 	return cfg, &Facts{
 		Instance:  ecs.Instance{ID: "i-web90", Status: "Running", Type: "ecs.g6.large", PrivateIPs: []string{"172.31.0.90"}},
@@ -36,7 +40,7 @@ func planInputs(t *testing.T) (*Config, *Facts) {
 		Boot:      hostos.Boot{ID: "d2cf5a55-550f-4407-adf6-1110d73a4fac", Kernel: "3.10.0-862.9.1.el7.x86_64", Release: "CentOS Linux release 7.5.1804 (Core)"},
 		HasDocker: true,
 		Inventory: &hostinv.Inventory{
-			Schema:    1,
+			Schema: 1, Sections: sections,
 			Listeners: []hostinv.Listener{{Proto: "tcp", Addr: "0.0.0.0", Port: 8080}, {Proto: "udp", Port: 9000}},
 			Java:      []hostinv.Java{{PID: 71, Cwd: "/srv/order", User: "app", Ports: []int{8080}}, {PID: 80, Cwd: "/work", Container: "c0ffee"}},
 			Containers: []hostinv.Container{
@@ -133,6 +137,9 @@ func TestRefusals(t *testing.T) {
 		{"managed group", func(_ *Config, f *Facts) { f.Memberships[0].Managed = true }, "managed by another service"},
 		{"adopted is production", func(_ *Config, f *Facts) { f.Adopted = &ecs.Instance{ID: "i-web90", Status: "Running"} }, "is the production host itself"},
 		{"adopted is stopped", func(_ *Config, f *Facts) { f.Adopted = &ecs.Instance{ID: "i-other", Status: "Stopped"} }, "i-other is Stopped"},
+		{"docker cannot be read", func(_ *Config, f *Facts) {
+			f.Inventory.Sections[hostinv.SectionDocker] = hostinv.Section{Status: hostinv.StatusError, Message: "Cannot connect to the Docker daemon"}
+		}, "lacks docker (error), so that a loss there would not be seen: Cannot connect to the Docker daemon"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -224,7 +231,7 @@ func TestSteps(t *testing.T) {
 		},
 		"nothing but a host": func(c *Config, f *Facts) {
 			c.Nginx, c.Services, c.Balancers = nil, nil, BalancersNone
-			f.Nginx, f.Memberships, f.HasDocker, f.Inventory = nil, nil, false, &hostinv.Inventory{}
+			f.Nginx, f.Memberships, f.HasDocker, f.Inventory = nil, nil, false, &hostinv.Inventory{Sections: f.Inventory.Sections}
 		},
 		"adopted": func(c *Config, f *Facts) {
 			c.Transition.Instance, f.Adopted = "i-other", &ecs.Instance{ID: "i-other", Status: "Running"}
