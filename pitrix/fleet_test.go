@@ -249,6 +249,7 @@ func TestCheckFleet(t *testing.T) {
 		{"flat", "proxy0", []string{"firstbox_address", "192.0.2.3"}, []string{"proxy0 firstbox_address R10: most files say \"192.0.2.2\""}},
 		{"flat", "proxy0", []string{"firstbox_address", ""}, []string{"proxy0 firstbox_address R10: most files say"}},
 		{"flat", "proxy0", []string{"is_region", "1"}, []string{"proxy0 region_id R10: name the region", "proxy0 hostname R10: lab1a-proxy0"}},
+		{"leaf", "lab2br01n11", []string{"zone_id", ""}, []string{"lab2br01n11 zone_id R10: start with it"}},
 		{"flat", "proxy0", []string{"is_region", "yes"}, []string{"proxy0 is_region R10: \"0\" or \"1\""}},
 		{"flat", "proxy0", []string{"region_id", "lab"}, []string{"proxy0 region_id R10: is not \"1\""}},
 		{"leaf", "lab2b-bm0", []string{"is_region", "0", "region_id", ""}, []string{"lab2b-bm0 hostname R10: form of region mode"}},
@@ -290,6 +291,21 @@ func TestCopyInsideSettings(t *testing.T) {
 	problems := pitrix.CheckFleet(f)
 	require.Len(t, problems, 1)
 	assert.Contains(t, problems[0].Text, "letters, digits and -")
+}
+
+func TestFirstboxAddress(t *testing.T) {
+	for value, text := range map[string]string{"": "empty", "firstbox": "not an IPv4 address"} {
+		f := flat(t)
+		for _, n := range f {
+			change(t, n, "firstbox_address", value)
+		}
+		problems := pitrix.CheckFleet(f)
+		require.Len(t, problems, len(f))
+		for _, p := range problems {
+			assert.Equal(t, "firstbox_address", p.Key)
+			assert.Contains(t, p.Text, text)
+		}
+	}
 }
 
 func TestCheckFleetOrder(t *testing.T) {

@@ -34,6 +34,7 @@ type parser struct {
 	lineStart int
 	entries   []entry
 	index     map[string]int // key → place in entries
+	first     map[string]int // key → first line, also of those with bad values
 	problems  Problems
 }
 
@@ -46,7 +47,7 @@ func (p *parser) add(offset int, key, format string, args ...any) {
 
 // parse reads src, which is kept.
 func parse(name string, src []byte) (*parser, error) {
-	p := &parser{name: name, src: src, line: 1, index: map[string]int{}}
+	p := &parser{name: name, src: src, line: 1, index: map[string]int{}, first: map[string]int{}}
 	if len(src) > maxSize {
 		p.add(0, "", "the file has %d bytes, settings files have at most %d; is it one?", len(src), maxSize)
 		return nil, p.problems
@@ -126,14 +127,14 @@ func (p *parser) readLine(start, end int) {
 		p.add(keyStart, key, "%s", reason)
 		return
 	}
-	if j, ok := p.index[key]; ok {
-		p.add(keyStart, key, "the key is already in line %d, and the shell would take the last; delete one of them", p.entries[j].line)
+	first, again := p.first[key]
+	if again {
+		p.add(keyStart, key, "the key is already in line %d, and the shell would take the last; delete one of them", first)
+	} else {
+		p.first[key] = p.line
 	}
 	e := entry{key: key, line: p.line, lineStart: p.lineStart, keyStart: keyStart, start: i + 1, lineEnd: end}
-	if !p.readValue(&e) {
-		return
-	}
-	if _, ok := p.index[key]; !ok {
+	if p.readValue(&e) && !again {
 		p.index[key] = len(p.entries)
 		p.entries = append(p.entries, e)
 	}
