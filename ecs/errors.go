@@ -31,6 +31,9 @@ type Error struct {
 	// Ambiguous: the request may have taken effect although no success was
 	// reported (broken connection, 5xx). Look before asking again.
 	Ambiguous bool
+	// Definitive: the cloud refused, the request had no effect, and sending
+	// it again as it is cannot help.
+	Definitive bool
 
 	text  string
 	err   error
@@ -108,8 +111,8 @@ func wrap(err error) error {
 	}
 	e := &Error{
 		Action: ae.Action, Code: ae.Code, Message: ae.Message, RequestID: ae.RequestID, HTTPStatus: ae.HTTPStatus,
-		Ambiguous: ae.Class == alicloud.Ambiguous,
-		text:      err.Error(), err: ae.Unwrap(), class: ae.Class,
+		Ambiguous: ae.Class == alicloud.Ambiguous, Definitive: ae.Class == alicloud.Definitive,
+		text: err.Error(), err: ae.Unwrap(), class: ae.Class,
 		again: ae.Class == alicloud.Throttled || ae.Class == alicloud.Transient,
 	}
 	switch {

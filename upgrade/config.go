@@ -151,6 +151,7 @@ type Pace struct {
 	Sample       time.Duration `json:"sample"`        // between two samples of an observation
 	Observe      int           `json:"observe"`       // samples in a row that prove arrival or silence
 	Timeout      time.Duration `json:"timeout"`       // longest wait on a host or for silence
+	JobTimeout   time.Duration `json:"job_timeout"`   // longest wait for a package transaction
 	CloudTimeout time.Duration `json:"cloud_timeout"` // longest wait for a snapshot or an image
 }
 
@@ -685,12 +686,13 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 		}
 	})
 
-	s = d.mapping(m.values["pace"], "pace", "poll", "sample", "observe", "timeout", "cloud_timeout")
+	s = d.mapping(m.values["pace"], "pace", "poll", "sample", "observe", "timeout", "job_timeout", "cloud_timeout")
 	c.Pace = Pace{
 		Poll:         s.duration("poll", 3*time.Second, time.Millisecond, false),
 		Sample:       s.duration("sample", time.Second, time.Millisecond, false),
 		Observe:      s.integer("observe", 10, 1, 100000),
 		Timeout:      s.duration("timeout", 30*time.Minute, time.Second, false),
+		JobTimeout:   s.duration("job_timeout", 3*time.Hour, time.Second, false),
 		CloudTimeout: s.duration("cloud_timeout", 2*time.Hour, time.Second, false),
 	}
 	if c.Pace.Timeout < time.Duration(c.Pace.Observe)*c.Pace.Sample {

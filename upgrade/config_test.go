@@ -47,7 +47,7 @@ func TestLoadConfig(t *testing.T) {
 		Snapshots:  SnapshotConfig{RetentionDays: 7},
 		Gates:      []string{"4.1", "4.4", "5.3"},
 		Pace: Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10,
-			Timeout: 30 * time.Minute, CloudTimeout: 2 * time.Hour},
+			Timeout: 30 * time.Minute, JobTimeout: 3 * time.Hour, CloudTimeout: 2 * time.Hour},
 	}, got)
 	assert.Equal(t, filepath.Join(dir, "file"), got.Path("file"))
 	assert.Equal(t, "", got.Path(""))

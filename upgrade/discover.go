@@ -59,10 +59,68 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Memberships, err = discoverBalancers(ctx, cfg, e, f.Instance); err != nil {
 		return nil, err
 	}
-	if f.Direct, err = discoverDirect(ctx, cfg, e, f.Instance, f.Memberships); err != nil {
+	if f.Direct, err = discoverDirect(ctx, cfg, e, f); err != nil {
 		return nil, err
 	}
+	if err := probeAll(ctx, cfg, e, prod, cfg.Address); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		f.Unhealthy = err.Error()
+	}
+	if f.Elsewhere, err = elsewhere(ctx, cfg, prod); err != nil {
+		return nil, err
+	}
+	if f.Adopted != nil {
+		if f.AdoptedServes, err = discoverAdopted(ctx, cfg, e, *f.Adopted); err != nil {
+			return nil, err
+		}
+	}
 	return f, nil
+}
+
+// elsewhere says why the SSH target cannot be the instance: the host's own
+// ends of its connections have other addresses. Our own connection is one.
+func elsewhere(ctx context.Context, cfg *Config, l *link) (string, error) {
+	conns, err := hostinv.ListConnections(ctx, l)
+	if err != nil {
+		return "", fmt.Errorf("host %s: %w", l.target, err)
+	}
+	own := map[string]bool{}
+	for _, c := range conns {
+		if a, err := netip.ParseAddr(c.LocalIP); err == nil && a.Is4() && !a.IsLoopback() {
+			own[c.LocalIP] = true
+		}
+	}
+	if len(own) == 0 || own[cfg.Address] {
+		return "", nil
+	}
+	return fmt.Sprintf("ssh %s leads to a host with the address %s, but instance %s has %s", l.target, strings.Join(slices.Sorted(maps.Keys(own)), ", "), cfg.Instance, cfg.Address), nil
+}
+
+// discoverAdopted lists what leads to an adopted transition host already.
+func discoverAdopted(ctx context.Context, cfg *Config, e *Env, in ecs.Instance) (out []string, err error) {
+	m, err := discoverBalancers(ctx, cfg, e, in)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range m {
+		out = append(out, "it is a backend of "+groupName(x))
+	}
+	for _, n := range cfg.Nginx {
+		t, err := e.nginx(n).Load(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("host %s: %w", n.Host, err)
+		}
+		for _, ip := range in.PrivateIPs {
+			for _, r := range t.Refs(nginx.Query{Host: ip}) {
+				if r.Certain && (r.Kind == nginx.KindServer || r.Kind == nginx.KindPass || r.Kind == nginx.KindValue) {
+					out = append(out, fmt.Sprintf("%s: %s:%d leads to it", n.Host, r.File, r.Line))
+				}
+			}
+		}
+	}
+	return out, nil
 }
 
 func discoverInstance(ctx context.Context, cfg *Config, e *Env) (ecs.Instance, []ecs.Disk, error) {
@@ -129,24 +187,25 @@ func discoverBalancers(ctx context.Context, cfg *Config, e *Env, in ecs.Instance
 
 // discoverDirect lists the peers that use the host's services past nginx and
 // the balancers (section 2.7): such traffic is not moved by the procedure.
-func discoverDirect(ctx context.Context, cfg *Config, e *Env, in ecs.Instance, ms []slb.Membership) ([]string, error) {
-	conns, err := hostinv.ListConnections(ctx, e.host(cfg.Host))
+func discoverDirect(ctx context.Context, cfg *Config, e *Env, f *Facts) ([]string, error) {
+	w := &watch{env: e, cfg: cfg, host: e.host(cfg.Host), ip: cfg.Address, published: publishedPorts(f.Inventory)}
+	conns, err := w.inbound(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+		return nil, err
 	}
 	known, err := nginxAddrs(ctx, cfg, e)
 	if err != nil {
 		return nil, err
 	}
-	l4 := layer4Ports(ms)
+	l4 := layer4Ports(f.Memberships)
 	peers := map[string]bool{}
 	for _, c := range conns {
-		if c.State == "ESTABLISHED" && servesPort(cfg, c.LocalPort) && !l4[c.LocalPort] && known[c.RemoteIP] == "" && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
+		if c.State == "ESTABLISHED" && !l4[c.LocalPort] && known[c.RemoteIP] == "" && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
 			peers[fmt.Sprintf("%s uses port %d", c.RemoteIP, c.LocalPort)] = true
 		}
 	}
 	out := slices.Sorted(maps.Keys(peers))
-	for _, ip := range in.PublicIPs {
+	for _, ip := range f.Instance.PublicIPs {
 		out = append(out, fmt.Sprintf("public address %s: a domain that points to it does not pass the balancers", ip))
 	}
 	return out, nil

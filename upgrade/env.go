@@ -101,7 +101,13 @@ func (l *link) get(ctx context.Context) (*hostinv.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != nil {
-		return l.conn, nil
+		select {
+		case <-l.conn.Done(): // dead; keepalive noticed
+			_ = l.conn.Close()
+			l.conn = nil
+		default:
+			return l.conn, nil
+		}
 	}
 	c, err := l.env.Dialer.Dial(ctx, l.target)
 	if err != nil {
@@ -206,14 +212,19 @@ func (e *AccessError) Error() string { return e.Err.Error() }
 // Unwrap gives the cause.
 func (e *AccessError) Unwrap() error { return e.Err }
 
-// A RefusedError reports everything that keeps a plan from being made.
+// A RefusedError reports everything that keeps a plan from being made or
+// applied.
 type RefusedError struct {
+	What    string // what cannot be done; "" = planning the upgrade of Host
 	Host    string
 	Reasons []string
 }
 
 func (e *RefusedError) Error() string {
-	msg := fmt.Sprintf("cannot plan the upgrade of %s:", e.Host)
+	msg := e.What + ":"
+	if e.What == "" {
+		msg = fmt.Sprintf("cannot plan the upgrade of %s:", e.Host)
+	}
 	for _, r := range e.Reasons {
 		msg += "\n  - " + r
 	}

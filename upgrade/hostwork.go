@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
@@ -72,18 +73,36 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 			if err := l.alive(ctx); err != nil {
 				return nil, err
 			}
+			if r == prod {
+				st, err := hostos.GetJob(ctx, l, a.Key())
+				if err != nil {
+					return nil, fmt.Errorf("host %s: %w", l.target, err)
+				}
+				if st.Phase == hostos.JobAbsent {
+					if err := t.ready(ctx, a); err != nil {
+						return nil, err
+					}
+				}
+			}
 			if err := hostos.StartJob(ctx, l, a.Key(), p.Script); err != nil {
 				return nil, fmt.Errorf("host %s: %w", l.target, err)
 			}
-			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 			defer cancel()
 			st, err := hostos.WaitJob(ctx, l, a.Key(), t.cfg.Pace.Poll, nil)
 			if err != nil {
 				err = fmt.Errorf("host %s: %w", l.target, err)
-				// A transaction that has ended badly may be tried again, by a
-				// person who has read its log: then it is a new attempt.
-				if je := new(hostos.JobError); errors.As(err, &je) {
+				je := new(hostos.JobError)
+				switch {
+				case !errors.As(err, &je):
+				case je.State.Phase == hostos.JobExited:
+					// A person who has read its log may have it tried again, as a
+					// new attempt.
 					err = engine.Definitive(err)
+				default:
+					// Parts of it may still run: a second transaction beside the
+					// first would do harm, so only a person can say that it is over.
+					err = fmt.Errorf("%w; make sure that no package manager runs and no transaction is unfinished, remove the job's directory on the host, and resume", err)
 				}
 				return nil, err
 			}
@@ -175,6 +194,11 @@ func (t *transition) reboot(r role) engine.Step {
 			l, _, err := t.on(a, r)
 			if err != nil {
 				return nil, err
+			}
+			if now, err := hostos.GetBoot(ctx, l); r == prod && err == nil && now.ID == b.Boot.ID {
+				if err := t.ready(ctx, a); err != nil {
+					return nil, err
+				}
 			}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
@@ -338,6 +362,24 @@ func (t *transition) start(ctx context.Context, a *engine.Act, r role, services 
 		if err := hostos.WaitHealthy(ctx, l.DialContext, ip, s, t.cfg.Pace.Sample, 3); err != nil {
 			return fmt.Errorf("host %s: %w", l.target, err)
 		}
+		if err := running(ctx, l, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// running is the health of a service that has no port to ask.
+func running(ctx context.Context, l *link, s hostos.Service) error {
+	if len(s.Ports) > 0 {
+		return nil
+	}
+	up, err := hostos.ServiceRunning(ctx, l, s)
+	if err == nil && !up {
+		err = fmt.Errorf("service %s does not run", s.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("host %s: %w", l.target, err)
 	}
 	return nil
 }
@@ -349,18 +391,73 @@ func (t *transition) healthy(ctx context.Context, a *engine.Act, r role) error {
 	if err != nil {
 		return err
 	}
+	for _, s := range t.cfg.Services {
+		if err := running(ctx, l, service(s)); err != nil {
+			return err
+		}
+	}
+	return probeAll(ctx, t.cfg, t.e, l, ip)
+}
+
+// probeAll asks every service at ip once, as the host itself and each nginx
+// host see it.
+func probeAll(ctx context.Context, cfg *Config, e *Env, l *link, ip string) error {
 	from := []*link{l}
-	for _, n := range t.cfg.Nginx {
-		from = append(from, t.e.host(n.Host))
+	for _, n := range cfg.Nginx {
+		from = append(from, e.host(n.Host))
 	}
 	for _, f := range from {
-		for _, s := range t.cfg.Services {
+		for _, s := range cfg.Services {
 			if err := hostos.Probe(ctx, f.DialContext, ip, service(s)); err != nil {
 				return fmt.Errorf("seen from %s: %w", f.target, err)
 			}
 		}
 	}
 	return nil
+}
+
+// ready says that production may lose its share of the traffic, or its life:
+// the transition host answers, serves behind every balancer that has it, and
+// nothing will make it disappear.
+func (t *transition) ready(ctx context.Context, a *engine.Act) error {
+	if err := t.waitAllHealthy(ctx, a, old); err != nil {
+		return err
+	}
+	var in weightParams
+	if ok, err := a.ParamsOf("3.10-slb", &in); err != nil {
+		return err
+	} else if ok && a.StepID() != "3.10-slb" {
+		if err := t.waitServing(ctx, a, old); err != nil {
+			return err
+		}
+	}
+	c, _, err := t.clone(a)
+	if err != nil {
+		return err
+	}
+	i, err := t.e.ECS.GetInstance(ctx, c.InstanceID)
+	switch {
+	case err != nil:
+		return err
+	case i.Status != "Running":
+		return fmt.Errorf("transition host %s is %s", i.ID, i.Status)
+	case !i.AutoReleaseTime.IsZero():
+		return fmt.Errorf("transition host %s is released by itself at %s; take its release time away", i.ID, i.AutoReleaseTime.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// cloneRuns tells whether the transition host is there and on.
+func (t *transition) cloneRuns(ctx context.Context, a *engine.Act) (bool, error) {
+	c, _, err := t.clone(a)
+	if err != nil {
+		return false, err
+	}
+	in, err := t.e.ECS.GetInstance(ctx, c.InstanceID)
+	if errors.Is(err, ecs.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && in.Status == "Running", err
 }
 
 // waitAllHealthy blocks until healthy holds.
@@ -421,6 +518,10 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 			if err := l.alive(ctx); err != nil {
 				return nil, err
 			}
+			// The plan may be days old when a resumed run gets here.
+			if _, err := plan(ctx, a); err != nil {
+				return nil, err
+			}
 			for _, s := range all {
 				a.Progress("%s: stopping %s", l.target, s.Name)
 				if err := hostos.StopService(ctx, l, s, t.cfg.Pace.Sample); err != nil {
@@ -454,7 +555,7 @@ func (t *transition) stopProduction() engine.Step {
 		if _, err := w.waitSilence(ctx, a, nil); err != nil {
 			return "", err
 		}
-		return "", t.serving(ctx, a, old)
+		return "", t.ready(ctx, a)
 	})
 }
 
@@ -471,12 +572,8 @@ func (t *transition) compareInventory() engine.Step {
 		Title: "everything that ran on " + t.p.Host + " before runs again",
 		Lines: []string{"inventory of 2.1 against a new one; any loss stops the run here, with traffic on the transition host"},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			var r inventoryResult
-			if ok, err := a.Result("2.1-inventory", &r); err != nil || !ok {
-				return nil, errors.Join(errors.New("internal error: no inventory recorded"), err)
-			}
-			var before hostinv.Inventory
-			if err := getJSON(a, r.Blob, &before); err != nil {
+			before, err := recordedInventory(a)
+			if err != nil {
 				return nil, err
 			}
 			tick := time.NewTicker(t.cfg.Pace.Sample)
@@ -489,7 +586,7 @@ func (t *transition) compareInventory() engine.Step {
 				// Whether a script changes the kernel is its author's business; that it
 				// is the transition host's kernel was seen after the reboot.
 				kernel := t.cfg.OS.Strategy == StrategyYumUpdate || after.Kernel != before.Kernel
-				c := hostinv.Diff(&before, after, hostinv.Expect{KernelChanged: kernel, ReleaseChanged: true, DockerChanged: t.cfg.OS.Docker == DockerUpgrade && t.p.Facts.HasDocker})
+				c := hostinv.Diff(before, after, hostinv.Expect{KernelChanged: kernel, ReleaseChanged: true, DockerChanged: t.cfg.OS.Docker == DockerUpgrade && t.p.Facts.HasDocker})
 				losses := c.Losses()
 				if len(losses) == 0 {
 					return compareResult{res, c.Findings}, nil

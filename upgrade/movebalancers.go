@@ -45,7 +45,7 @@ func (t *transition) getBackend(ctx context.Context, g slb.Group, b slb.Backend)
 		return b, false, err
 	}
 	for _, x := range all {
-		if x.ServerID == b.ServerID && x.Port == b.Port {
+		if x.ServerID == b.ServerID && x.Port == b.Port && (b.ServerIP == "" || x.ServerIP == b.ServerIP) {
 			return x, true, nil
 		}
 	}
@@ -75,8 +75,8 @@ func (t *transition) setWeight(ctx context.Context, c weightChange, to int, allo
 // health is not measured there.
 func (t *transition) ramp(ctx context.Context, a *engine.Act, r role, changes []weightChange) error {
 	for _, c := range changes {
-		if min(1, c.To) == c.To {
-			continue
+		if c.To == 0 {
+			continue // serves nothing, before and after
 		}
 		b, _, err := t.getBackend(ctx, c.Group, c.Backend)
 		if err != nil {
@@ -100,26 +100,19 @@ func (t *transition) ramp(ctx context.Context, a *engine.Act, r role, changes []
 	return nil
 }
 
-// serverID gives the instance ID of a role.
-func (t *transition) serverID(a *engine.Act, r role) (string, error) {
-	if r == prod {
-		return t.p.Facts.Instance.ID, nil
-	}
-	c, _, err := t.clone(a)
-	return c.InstanceID, err
-}
-
 // serving checks that a host takes requests in every group of the plan:
 // weight above 0, and healthy on every listener that checks it. It is asked
 // immediately before the other host's share is taken away.
 func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
-	id, err := t.serverID(a, r)
-	if err != nil {
-		return err
-	}
 	for _, m := range t.p.Facts.Memberships {
-		want := m.Backend
-		want.ServerID = id
+		want := m.Backend // production may be a member by a network interface
+		if r == old {
+			c, _, err := t.clone(a)
+			if err != nil {
+				return err
+			}
+			want = slb.Backend{ServerID: c.InstanceID, Port: m.Backend.Port}
+		}
 		b, ok, err := t.getBackend(ctx, m.Group(), want)
 		switch {
 		case err != nil:
@@ -137,8 +130,12 @@ func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
 			if !l.HealthCheck || l.Status != "running" || m.Backend.Weight == 0 {
 				continue
 			}
+			port := m.Backend.Port
+			if port == 0 {
+				port = l.BackendPort
+			}
 			if !slices.ContainsFunc(health, func(h slb.Health) bool {
-				return h.ServerID == id && h.ListenerPort == l.Port && h.Status == "normal"
+				return h.ServerID == want.ServerID && h.ListenerPort == l.Port && (h.Port == 0 || h.Port == port) && h.Status == "normal"
 			}) {
 				return fmt.Errorf("%s is not healthy behind %s listener %d", t.name(r), m.LoadBalancerID, l.Port)
 			}
@@ -167,7 +164,7 @@ func (t *transition) addToBalancers() engine.Step {
 			if err != nil {
 				return engine.Proposal{}, err
 			}
-			if err := t.waitAllHealthy(ctx, a, old); err != nil {
+			if err := t.ready(ctx, a); err != nil {
 				return engine.Proposal{}, err
 			}
 			var p weightParams
@@ -206,6 +203,9 @@ func (t *transition) addToBalancers() engine.Step {
 			if err := a.Params(&p); err != nil {
 				return nil, err
 			}
+			if err := t.ready(ctx, a); err != nil {
+				return nil, err
+			}
 			for _, c := range p.Changes {
 				b := c.Backend
 				b.Weight = min(1, c.To)
@@ -237,6 +237,10 @@ func (t *transition) leave(ctx context.Context, a *engine.Act, changes []weightC
 	if err := t.waitServing(ctx, a, prod); err != nil {
 		return err
 	}
+	alive, err := t.cloneRuns(ctx, a)
+	if err != nil {
+		return err
+	}
 	for _, c := range changes {
 		if _, ok, err := t.getBackend(ctx, c.Group, c.Backend); err != nil {
 			return err
@@ -246,12 +250,15 @@ func (t *transition) leave(ctx context.Context, a *engine.Act, changes []weightC
 			}
 		}
 	}
-	w, err := t.watchOn(ctx, a, old)
-	if err != nil {
-		return err
-	}
-	if _, err := w.waitSilence(ctx, a, func(peer string) bool { return peer == balancerPeer }); err != nil {
-		return err
+	// A transition host that is gone can be asked nothing, and serves nothing.
+	if alive {
+		w, err := t.watchOn(ctx, a, old)
+		if err != nil {
+			return err
+		}
+		if _, err := w.waitSilence(ctx, a, func(peer string) bool { return peer == balancerPeer }); err != nil {
+			return err
+		}
 	}
 	for _, c := range changes {
 		if err := t.e.SLB.RemoveBackend(ctx, c.Group, c.Backend); err != nil {
@@ -417,6 +424,9 @@ func (t *transition) observeWeights(ctx context.Context, p weightParams) (engine
 // down sets weights to 0, once the other host is seen to serve.
 func (t *transition) down(ctx context.Context, a *engine.Act, other role, changes []weightChange, zero func(weightChange) []int) error {
 	for _, c := range changes {
+		if err := t.waitAllHealthy(ctx, a, other); err != nil {
+			return err
+		}
 		if err := t.waitServing(ctx, a, other); err != nil {
 			return err
 		}
@@ -484,6 +494,9 @@ func (t *transition) restoreBalancers() engine.Step {
 			return p, t.waitAllHealthy(ctx, a, prod)
 		},
 		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
+			if err := t.waitAllHealthy(ctx, a, prod); err != nil {
+				return err
+			}
 			return t.up(ctx, a, cs, func(c weightChange) int { return c.To })
 		},
 		func(ctx context.Context, a *engine.Act, cs []weightChange) error {

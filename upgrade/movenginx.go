@@ -23,22 +23,24 @@ type fileChange struct {
 
 type nginxParams struct {
 	Files []fileChange `json:"files"`
+	Key   string       `json:"key"` // the mark in the files
 
 	lines []string // diffs and warnings, for the intent's reader
 }
 
 // back turns the changes round.
 func (p nginxParams) back() nginxParams {
-	out := nginxParams{Files: slices.Clone(p.Files)}
+	out := nginxParams{Files: slices.Clone(p.Files), Key: p.Key}
 	for i := range out.Files {
 		out.Files[i].Before, out.Files[i].After = out.Files[i].After, out.Files[i].Before
 	}
 	return out
 }
 
-// nginxStep changes nginx files. plan says how; guard, when not nil, is what
-// must hold before traffic moves one way (do) or the other (undo).
-func (t *transition) nginxStep(id, section, title string, lines []string, plan func(context.Context, *engine.Act) (nginxParams, error), do, undo func(context.Context, *engine.Act) error) engine.Step {
+// nginxStep changes nginx files. plan says how; do and undo are what must hold
+// before traffic moves one way or the other, on each host anew; after, when not
+// nil, ends the undo.
+func (t *transition) nginxStep(id, section, title string, lines []string, plan func(context.Context, *engine.Act) (nginxParams, error), do, undo, after func(context.Context, *engine.Act) error) engine.Step {
 	return engine.Step{
 		ID: id, Section: section, Title: title, Effect: engine.SetState, Lines: lines,
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
@@ -67,17 +69,21 @@ func (t *transition) nginxStep(id, section, title string, lines []string, plan f
 			if err := a.Params(&p); err != nil {
 				return nil, err
 			}
-			return nil, t.putFiles(ctx, a, p)
+			// Days may have passed since the intent was written.
+			return nil, t.putFiles(ctx, a, p, do)
 		},
 		Undo: func(ctx context.Context, a *engine.Act) error {
 			var p nginxParams
 			if err := a.Params(&p); err != nil {
 				return err
 			}
-			if err := undo(ctx, a); err != nil {
+			if err := t.putFiles(ctx, a, p.back(), undo); err != nil {
 				return err
 			}
-			return t.putFiles(ctx, a, p.back())
+			if after != nil {
+				return after(ctx, a)
+			}
+			return nil
 		},
 	}
 }
@@ -105,27 +111,27 @@ func (t *transition) observeFiles(ctx context.Context, a *engine.Act, p nginxPar
 
 // putFiles brings the files from Before to After, host by host, tested and
 // loaded. Files that are there already are loaded once more.
-func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams) error {
-	var hosts []string
+func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams, guard func(context.Context, *engine.Act) error) error {
+	var servers []NginxHost
 	for _, f := range p.Files {
-		if !slices.Contains(hosts, f.Host) {
-			hosts = append(hosts, f.Host)
+		if s := (NginxHost{Host: f.Host, Conf: f.Conf}); !slices.Contains(servers, s) {
+			servers = append(servers, s)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 	defer cancel()
-	for _, h := range hosts {
-		l := t.e.host(h)
-		if err := l.alive(ctx); err != nil {
+	for _, s := range servers {
+		if err := guard(ctx, a); err != nil {
 			return err
 		}
-		srv := &nginx.Server{Host: l}
+		if err := t.e.host(s.Host).alive(ctx); err != nil {
+			return err
+		}
 		var files []nginx.FileChange
 		for _, f := range p.Files {
-			if f.Host != h {
+			if f.Host != s.Host || f.Conf != s.Conf {
 				continue
 			}
-			srv.Conf = f.Conf
 			before, err := a.Blob(f.Before)
 			if err != nil {
 				return err
@@ -136,17 +142,17 @@ func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams)
 			}
 			files = append(files, nginx.FileChange{Name: f.Name, Before: before, After: after})
 		}
-		if err := srv.Put(ctx, files); err != nil {
-			return fmt.Errorf("host %s: %w", h, err)
+		if err := t.e.nginx(s).Put(ctx, files); err != nil {
+			return fmt.Errorf("host %s: %w", s.Host, err)
 		}
-		a.Progress("%s: nginx has reloaded", h)
+		a.Progress("%s: nginx has reloaded", s.Host)
 	}
 	return nil
 }
 
 // planNginx computes a change on every nginx host from its files of now.
 func (t *transition) planNginx(ctx context.Context, a *engine.Act, change func(*nginx.Tree, NginxFacts) (*nginx.Change, error)) (nginxParams, error) {
-	var p nginxParams
+	p := nginxParams{Key: a.Key()}
 	for _, n := range t.p.Facts.Nginx {
 		tree, err := t.e.nginx(NginxHost{Host: n.Host, Conf: n.Conf}).Load(ctx)
 		if err != nil {
@@ -235,9 +241,7 @@ func (t *transition) addToNginx() engine.Step {
 				return addServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
-	)
+		t.ready, t.productionHealthy, t.cloneDrained)
 }
 
 func (t *transition) drainNginx() engine.Step {
@@ -251,34 +255,85 @@ func (t *transition) drainNginx() engine.Step {
 				return drainServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
-	)
+		t.ready, t.productionHealthy, nil)
 }
 
-// reverse plans to put back what an earlier nginx step changed.
-func reverse(step string) func(context.Context, *engine.Act) (nginxParams, error) {
-	return func(_ context.Context, a *engine.Act) (nginxParams, error) {
-		var p nginxParams
-		if _, err := a.ParamsOf(step, &p); err != nil {
-			return p, err
+func (t *transition) productionHealthy(ctx context.Context, a *engine.Act) error {
+	return t.waitAllHealthy(ctx, a, prod)
+}
+
+// cloneDrained waits until what still runs to the transition host through old
+// workers has ended: after this undo it may be taken away.
+func (t *transition) cloneDrained(ctx context.Context, a *engine.Act) error {
+	if alive, err := t.cloneRuns(ctx, a); err != nil || !alive {
+		return err
+	}
+	w, err := t.watchOn(ctx, a, old)
+	if err != nil {
+		return err
+	}
+	_, err = w.waitSilence(ctx, a, nil)
+	return err
+}
+
+// reverse plans to put back what an earlier nginx step changed: the very bytes
+// where nobody else has touched the files since, else our marks and addresses
+// in the files as they are now. It leaves what others have changed alone.
+func (t *transition) reverse(step string, unmark func(tree *nginx.Tree, key, clone string) (*nginx.Change, error)) func(context.Context, *engine.Act) (nginxParams, error) {
+	return func(ctx context.Context, a *engine.Act) (nginxParams, error) {
+		var made nginxParams
+		if ok, err := a.ParamsOf(step, &made); err != nil || !ok {
+			return nginxParams{}, err
 		}
-		return p.back(), nil
+		foreign := map[string]bool{}
+		for _, f := range made.Files {
+			now, err := t.e.host(f.Host).ReadFile(ctx, f.Name)
+			if err != nil {
+				return nginxParams{}, fmt.Errorf("host %s: %w", f.Host, err)
+			}
+			if PlanHash(now) != f.After {
+				foreign[f.Host+" "+f.Conf] = true
+			}
+		}
+		if len(foreign) == 0 {
+			return made.back(), nil
+		}
+		c, _, err := t.clone(a)
+		if err != nil {
+			return nginxParams{}, err
+		}
+		p, err := t.planNginx(ctx, a, func(tree *nginx.Tree, _ NginxFacts) (*nginx.Change, error) {
+			return unmark(tree, made.Key, c.PrivateIP)
+		})
+		for host := range foreign {
+			p.lines = append(p.lines, host+": somebody else changed a file meanwhile; only what this run put there is taken back")
+		}
+		return p, err
 	}
 }
 
 func (t *transition) restoreNginx() engine.Step {
 	return t.nginxStep("4.6-nginx", "4.6", "put "+t.p.Host+" back into nginx", []string{"the files as they were before 4.2, byte for byte"},
-		reverse("4.2-nginx"),
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
-	)
+		t.reverse("4.2-nginx", func(tree *nginx.Tree, key, clone string) (*nginx.Change, error) {
+			on, err := tree.Restore(key)
+			if err != nil {
+				return nil, err
+			}
+			next, err := tree.With(on)
+			if err != nil {
+				return nil, err
+			}
+			moved, err := next.Replace(nginx.Query{Host: clone}, t.cfg.Address, key)
+			if err != nil {
+				return nil, err
+			}
+			return nginx.Merge(on, moved)
+		}),
+		t.productionHealthy, t.ready, nil)
 }
 
 func (t *transition) removeFromNginx() engine.Step {
 	return t.nginxStep("4.9-nginx", "4.9", "take the transition host out of nginx", []string{"the files as they were before 3.9, byte for byte"},
-		reverse("3.9-nginx"),
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, prod) },
-		func(ctx context.Context, a *engine.Act) error { return t.waitAllHealthy(ctx, a, old) },
-	)
+		t.reverse("3.9-nginx", func(tree *nginx.Tree, key, _ string) (*nginx.Change, error) { return tree.RemoveAdded(key) }),
+		t.productionHealthy, t.ready, nil)
 }

@@ -79,10 +79,16 @@ func TestLayer4Ports(t *testing.T) {
 	for ip, want := range map[string]bool{"127.0.0.1": true, "::1": true, "172.31.0.90": true, "172.31.0.5": false, "x": false} {
 		assert.Equal(t, want, isLocal(ip, "172.31.0.90"), ip)
 	}
-	assert.Equal(t, map[int]map[int]int{7: {80: 8081}}, publishedPorts(&hostinv.Inventory{Containers: []hostinv.Container{
-		{PID: 7, Ports: []hostinv.Port{{Proto: "tcp", ContainerPort: 80, HostPort: 8081}, {Proto: "udp", ContainerPort: 53, HostPort: 53}}},
+	assert.Equal(t, map[int]map[int][]int{7: {80: {8081, 18081}}}, publishedPorts(&hostinv.Inventory{Containers: []hostinv.Container{
+		{PID: 7, Ports: []hostinv.Port{{Proto: "tcp", ContainerPort: 80, HostPort: 8081}, {Proto: "tcp", ContainerPort: 80, HostPort: 18081}, {Proto: "udp", ContainerPort: 53, HostPort: 53}}},
 		{Ports: []hostinv.Port{{Proto: "tcp", ContainerPort: 81, HostPort: 8082}}},
 	}}))
+	for pair, want := range map[[2]string]bool{
+		{"172.18.0.3", "172.18.0.2"}: true, {"172.17.0.2", "172.17.0.1"}: true,
+		{"172.17.0.2", "172.31.0.5"}: false, {"172.17.0.2", "100.64.0.10"}: false, {"", "172.17.0.1"}: false,
+	} {
+		assert.Equal(t, want, sameBridge(pair[0], pair[1]), pair)
+	}
 }
 
 // simulated gives an Env in which the simulated hosts are reached by address.

@@ -33,6 +33,10 @@ type Facts struct {
 	Direct      []string           `json:"direct"`            // peers that reach the host past nginx and the balancers
 	Script      string             `json:"script,omitempty"`  // content of os.script
 	Adopted     *ecs.Instance      `json:"adopted,omitempty"` // transition.instance
+
+	AdoptedServes []string `json:"adopted_serves,omitempty"` // what leads to it already
+	Unhealthy     string   `json:"unhealthy,omitempty"`      // which service does not answer, and to whom
+	Elsewhere     string   `json:"elsewhere,omitempty"`      // why the SSH target is not the instance
 }
 
 // NginxFacts is what the nginx files of one host say about the production
@@ -51,6 +55,16 @@ type NginxFacts struct {
 }
 
 // servers and passes count the references that traffic follows.
+// live counts those that nginx sends requests to in ordinary times.
+func (n NginxFacts) live() (c int) {
+	for _, r := range n.Refs {
+		if r.Kind == nginx.KindServer && r.Certain && !r.Has("down") && !r.Has("backup") {
+			c++
+		}
+	}
+	return c
+}
+
 func (n NginxFacts) servers() int { return n.count(nginx.KindServer) }
 func (n NginxFacts) passes() int  { return n.count(nginx.KindPass) + n.count(nginx.KindValue) }
 
@@ -183,6 +197,22 @@ func refusals(cfg *Config, f *Facts) []string {
 	if f.Instance.Status != "Running" {
 		say("instance %s is %s, not Running", f.Instance.ID, f.Instance.Status)
 	}
+	if f.Elsewhere != "" {
+		say("%s", f.Elsewhere)
+	}
+	if f.Unhealthy != "" {
+		say("before anything begins: %s", f.Unhealthy)
+	}
+	dirs := map[string]string{}
+	for _, s := range cfg.Services {
+		if s.Kind != KindJava {
+			continue
+		}
+		if other := dirs[s.Dir]; other != "" {
+			say("services %s and %s have the same directory %s; they could not be told apart", other, s.Name, s.Dir)
+		}
+		dirs[s.Dir] = s.Name
+	}
 	out = append(out, checkContainers(f.Inventory, cfg.Services)...)
 	out = append(out, checkJava(f.Inventory, cfg.Services)...)
 	out = append(out, checkPorts(f.Inventory, cfg.Services)...)
@@ -204,6 +234,8 @@ func refusals(cfg *Config, f *Facts) []string {
 				say("%s: %s:%d carries a mark of an earlier run (%s); restore it first", n.Host, r.File, r.Line, r.Tag)
 			case r.Kind == nginx.KindComment || r.Kind == nginx.KindMention:
 				// No traffic follows it; section 2.5 shows it.
+			case r.Port == 0 || !servesPort(cfg, r.Port):
+				say("%s: %s:%d leads to port %d of the host, which no service names; its health and silence could not be proved", n.Host, r.File, r.Line, r.Port)
 			case !r.Certain:
 				say("%s: %s:%d refers to %s in a way that cannot be decided (%s); move it by hand first", n.Host, r.File, r.Line, cfg.Address, r.Reason)
 			}
@@ -215,6 +247,10 @@ func refusals(cfg *Config, f *Facts) []string {
 			say("transition.instance %s is the production host itself", a.ID)
 		case a.Status != "Running":
 			say("transition.instance %s is %s, not Running", a.ID, a.Status)
+		case !a.AutoReleaseTime.IsZero():
+			say("transition.instance %s is released by itself at %s; take its release time away first", a.ID, a.AutoReleaseTime.Format(time.RFC3339))
+		case len(f.AdoptedServes) > 0:
+			say("transition.instance %s serves already, and upgrading it would be noticed: %s", a.ID, strings.Join(f.AdoptedServes, "; "))
 		case cfg.Transition.ReleaseAdopted && a.Tags[releaseTag] != "yes":
 			say("transition.release_adopted: instance %s may be released only if it carries the tag %s=yes", a.ID, releaseTag)
 		}
@@ -229,6 +265,9 @@ func refusals(cfg *Config, f *Facts) []string {
 			continue
 		}
 		for _, l := range m.Listeners {
+			if port := cmp.Or(m.Backend.Port, l.BackendPort); !servesPort(cfg, port) {
+				say("%s listener %d leads to port %d of the host, which no service names; its health and silence could not be proved", m.LoadBalancerID, l.Port, port)
+			}
 			// With plain round robin CLB ignores weights: weight 0 would go on
 			// receiving requests (CLB documentation, "schedulers and weights").
 			if l.Scheduler != "wrr" && l.Scheduler != "wlc" {

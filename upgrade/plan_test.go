@@ -126,7 +126,7 @@ func TestRefusals(t *testing.T) {
 			f.Inventory.Containers[1].Name, f.Inventory.Containers[1].State = "cache2", "exited"
 		}, "service cache: no container of it is on the host"},
 		{"mute port", func(_ *Config, f *Facts) { f.Inventory.Listeners = nil }, "service order: nothing listens on port 8080"},
-		{"udp is not tcp", func(cfg *Config, _ *Facts) { cfg.Services[0].Ports = []int{9000} }, "service order: nothing listens on port 9000"},
+		{"udp is not tcp", func(cfg *Config, _ *Facts) { cfg.Services[0].Ports = []int{8080, 9000} }, "service order: nothing listens on port 9000"},
 		{"uncertain reference", func(_ *Config, f *Facts) { ref(f).Certain, ref(f).Reason = false, "it stands in a map" },
 			"172.31.0.5: /etc/nginx/conf.d/app.conf:2 refers to 172.31.0.90 in a way that cannot be decided (it stands in a map)"},
 		{"line of an earlier run", func(_ *Config, f *Facts) { ref(f).Kind, ref(f).Tag = nginx.KindOff, "uabc" }, "carries a mark of an earlier run (uabc)"},
@@ -135,6 +135,26 @@ func TestRefusals(t *testing.T) {
 		{"round robin", func(_ *Config, f *Facts) { f.Memberships[0].Listeners[1].Scheduler = "rr" }, `lb-shop listener 81 uses scheduler "rr"`},
 		{"primary/secondary group", func(_ *Config, f *Facts) { f.Memberships[0].MasterSlaveGroupID = "rsp-1" }, "rsp-1"},
 		{"managed group", func(_ *Config, f *Facts) { f.Memberships[0].Managed = true }, "managed by another service"},
+		{"nginx leads to a port of no service", func(_ *Config, f *Facts) { ref(f).Port = 9001 }, "172.31.0.5: /etc/nginx/conf.d/app.conf:2 leads to port 9001 of the host, which no service names"},
+		{"balancer leads to a port of no service", func(_ *Config, f *Facts) {
+			f.Memberships[0].Backend.Port, f.Memberships[0].Listeners = 9001, f.Memberships[0].Listeners[:1]
+		}, "lb-shop listener 80 leads to port 9001 of the host, which no service names"},
+		{"two java services in one directory", func(cfg *Config, _ *Facts) {
+			again := cfg.Services[0]
+			again.Name = "order2"
+			cfg.Services = append(cfg.Services, again)
+		}, "services order and order2 have the same directory /srv/order"},
+		{"service that does not answer", func(_ *Config, f *Facts) { f.Unhealthy = "seen from 172.31.0.5: GET /health answered 404" }, "GET /health answered 404"},
+		{"another host behind the name", func(_ *Config, f *Facts) { f.Elsewhere = "ssh web-90 leads to a host with the address 172.31.0.91" }, "172.31.0.91"},
+		{"adopted serves already", func(_ *Config, f *Facts) {
+			f.Adopted, f.AdoptedServes = &ecs.Instance{ID: "i-other", Status: "Running"}, []string{"it is a backend of lb-shop default group"}
+		}, "serves already"},
+		{"adopted goes away by itself", func(_ *Config, f *Facts) {
+			f.Adopted = &ecs.Instance{ID: "i-other", Status: "Running", AutoReleaseTime: planTime}
+		}, "take its release time away first"},
+		{"adopted may not be released", func(cfg *Config, f *Facts) {
+			cfg.Transition.ReleaseAdopted, f.Adopted = true, &ecs.Instance{ID: "i-other", Status: "Running"}
+		}, "only if it carries the tag upgradectl:release=yes"},
 		{"adopted is production", func(_ *Config, f *Facts) { f.Adopted = &ecs.Instance{ID: "i-web90", Status: "Running"} }, "is the production host itself"},
 		{"adopted is stopped", func(_ *Config, f *Facts) { f.Adopted = &ecs.Instance{ID: "i-other", Status: "Stopped"} }, "i-other is Stopped"},
 		{"docker cannot be read", func(_ *Config, f *Facts) {

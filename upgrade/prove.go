@@ -41,7 +41,7 @@ func (t *transition) watchOn(ctx context.Context, a *engine.Act, r role) (*watch
 func (t *transition) ways() []string {
 	var want []string
 	for _, n := range t.p.Facts.Nginx {
-		if n.servers() > 0 {
+		if n.live() > 0 {
 			want = append(want, n.Host)
 		}
 	}

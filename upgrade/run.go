@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upgradectl/upgradectl/nginx"
+	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
 
@@ -44,6 +46,7 @@ type Result struct {
 	Step   string   `json:"step,omitempty"`
 	Reason string   `json:"reason,omitempty"`
 	Work   []string `json:"work,omitempty"`
+	Gate   bool     `json:"gate,omitempty"` // paused for an approval
 	// Untouched tells that the run has changed nothing in the world.
 	Untouched bool  `json:"untouched"`
 	Err       error `json:"-"`
@@ -53,6 +56,7 @@ type Result struct {
 const (
 	ExitDone       = 0
 	ExitError      = 1
+	ExitUsage      = 2
 	ExitRefused    = 4
 	ExitPaused     = 5
 	ExitFailed     = 6
@@ -93,10 +97,14 @@ func ErrorStatus(err error) int {
 		conflict *engine.ConflictError
 		access   *AccessError
 		refused  *RefusedError
+		weights  *slb.ConflictError
+		files    *nginx.DriftError
 	)
 	switch {
-	case errors.As(err, &drift), errors.As(err, &conflict), errors.Is(err, engine.ErrPlanChanged):
+	case errors.As(err, &drift), errors.As(err, &conflict), errors.As(err, &weights), errors.As(err, &files), errors.Is(err, engine.ErrPlanChanged):
 		return ExitDrift
+	case errors.Is(err, engine.ErrInvalid):
+		return ExitUsage
 	case errors.Is(err, engine.ErrLocked):
 		return ExitLocked
 	case errors.Is(err, engine.ErrDamaged), errors.Is(err, engine.ErrUnwritable):
@@ -175,10 +183,14 @@ var ErrRunExists = errors.New("there is a run already: go on with it by resume o
 func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*Result, error) {
 	p, err := ParsePlan(stored)
 	if err != nil {
-		return nil, &RefusedError{Host: "(plan)", Reasons: []string{err.Error()}}
+		return nil, &RefusedError{What: "cannot apply the plan", Reasons: []string{err.Error()}}
 	}
 	// The result names it to somebody who may be elsewhere by then.
 	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	// A mistyped option must not leave an empty run behind.
+	if err := checkOptions(transitionSteps(p, nil), o); err != nil {
 		return nil, err
 	}
 	e, err := NewEnv(&p.Config, o.Credentials)
@@ -196,6 +208,21 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 	defer run.Close()
 	out, err := run.Apply(ctx, transitionSteps(p, e), o.engine())
 	return result(dir, out, err)
+}
+
+// checkOptions sees that the sections and gates of o exist in the procedure.
+func checkOptions(steps []engine.Step, o RunOptions) error {
+	if o.Until != "" && !slices.ContainsFunc(steps, func(s engine.Step) bool {
+		return s.Section == o.Until || strings.HasPrefix(s.Section, o.Until+".")
+	}) {
+		return fmt.Errorf("%w: until %q: the procedure has no such section", engine.ErrInvalid, o.Until)
+	}
+	for _, name := range o.Approve {
+		if !slices.ContainsFunc(steps, func(s engine.Step) bool { return s.Gate != "" && (s.Section == name || s.ID == name) }) {
+			return fmt.Errorf("%w: approve %q: no gate stands before such a section or step", engine.ErrInvalid, name)
+		}
+	}
+	return nil
 }
 
 // Resume goes on with a run: after a gate, a pause, a failure, a kill, or a
@@ -233,7 +260,11 @@ func reopen(dir string, o RunOptions, do func(*engine.Run, []engine.Step) (engin
 		return nil, err
 	}
 	defer e.Close()
-	out, err := do(run, transitionSteps(p, e))
+	steps := transitionSteps(p, e)
+	if err := checkOptions(steps, o); err != nil {
+		return nil, err
+	}
+	out, err := do(run, steps)
 	return result(dir, out, err)
 }
 
@@ -245,7 +276,8 @@ func result(dir string, out engine.Outcome, err error) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Run: h.Run, Dir: dir, State: string(out.State), Step: out.Step, Reason: out.Reason, Work: out.Work, Err: out.Err, Untouched: untouched(h)}, nil
+	return &Result{Run: h.Run, Dir: dir, State: string(out.State), Step: out.Step, Reason: out.Reason, Work: out.Work, Err: out.Err, Untouched: untouched(h),
+		Gate: out.State == engine.Paused && h.StepByID(out.Step).State == engine.StepPending && strings.HasPrefix(out.Reason, "waiting for approval")}, nil
 }
 
 // untouched tells whether no step that changes anything has ever begun.

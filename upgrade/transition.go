@@ -167,10 +167,8 @@ func notMade(ctx context.Context, err error, cleanUp func(context.Context) error
 	var state *ecs.StateError
 	switch {
 	case errors.As(err, &state):
-	case errors.As(err, &refused) && strings.HasPrefix(refused.Action, "Create"), errors.As(err, &refused) && refused.Action == "RunInstances":
-		if refused.Ambiguous || refused.HTTPStatus/100 != 4 || strings.Contains(refused.Code, "Throttling") || errors.Is(err, ecs.ErrCredentials) {
-			return err
-		}
+	case errors.As(err, &refused) && refused.Definitive && !errors.Is(err, ecs.ErrCredentials) &&
+		(refused.Action == "RunInstances" || strings.HasPrefix(refused.Action, "Create")):
 	default:
 		return err
 	}
@@ -231,17 +229,23 @@ func (t *transition) recordInventory() engine.Step {
 	}
 }
 
-// recorded checks the inventory of 2.1 against the services.
-func (t *transition) recorded(check func(*hostinv.Inventory, []Service) []string, a *engine.Act) error {
+// recordedInventory gives the inventory that 2.1 took.
+func recordedInventory(a *engine.Act) (*hostinv.Inventory, error) {
 	var r inventoryResult
 	if ok, err := a.Result("2.1-inventory", &r); err != nil || !ok {
-		return errors.Join(errors.New("internal error: no inventory recorded"), err)
+		return nil, errors.Join(errors.New("internal error: no inventory recorded"), err)
 	}
 	var inv hostinv.Inventory
-	if err := getJSON(a, r.Blob, &inv); err != nil {
+	return &inv, getJSON(a, r.Blob, &inv)
+}
+
+// recorded checks the inventory of 2.1 against the services.
+func (t *transition) recorded(check func(*hostinv.Inventory, []Service) []string, a *engine.Act) error {
+	inv, err := recordedInventory(a)
+	if err != nil {
 		return err
 	}
-	if bad := check(&inv, t.cfg.Services); len(bad) > 0 {
+	if bad := check(inv, t.cfg.Services); len(bad) > 0 {
 		return &DriftError{bad}
 	}
 	return nil
@@ -326,7 +330,12 @@ func (t *transition) recordDirect() engine.Step {
 		ID: "2.7-direct", Section: "2.7", Effect: engine.ReadOnly,
 		Title: "who reaches " + t.p.Host + " past nginx and the balancers (such traffic is not moved)",
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			peers, err := discoverDirect(ctx, t.cfg, t.e, t.p.Facts.Instance, t.p.Facts.Memberships)
+			now := t.p.Facts
+			var err error
+			if now.Inventory, err = recordedInventory(a); err != nil {
+				return nil, err
+			}
+			peers, err := discoverDirect(ctx, t.cfg, t.e, &now)
 			for _, peer := range peers {
 				a.Progress("not moved: %s", peer)
 			}
@@ -599,9 +608,9 @@ func (t *transition) createClone() engine.Step {
 	}
 }
 
-// releaseMade releases what the step has made.
+// releaseMade releases what step 3.3 has made, in whichever attempt.
 func (t *transition) releaseMade(ctx context.Context, a *engine.Act) error {
-	have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: stepTags(a, a.StepID())})
+	have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: stepTags(a, "3.3-clone")})
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,11 @@ func (a *app) finish(r *upgrade.Result, err error) error {
 		}
 		switch r.State {
 		case "paused":
-			fmt.Fprintf(w, "  %s upgradectl resume --run %s [--approve %s]\n", a.t("go on with:", "继续："), r.Dir, section(r.Step))
+			approve := ""
+			if r.Gate {
+				approve = " --approve " + section(r.Step)
+			}
+			fmt.Fprintf(w, "  %s upgradectl resume --run %s%s\n", a.t("go on with:", "继续："), r.Dir, approve)
 		case "failed", "interrupted", "parked":
 			fmt.Fprintf(w, "  %s upgradectl resume --run %s  |  upgradectl rollback --run %s\n", a.t("go on with:", "继续："), r.Dir, r.Dir)
 		}

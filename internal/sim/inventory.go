@@ -145,8 +145,8 @@ func balancers() cloud.LoadBalancer {
 				{ServerID: "i-app88", Port: 8080, Weight: 100},
 			}},
 			{ID: "rsp-pay", Name: "pay", Backends: []cloud.Backend{
-				{ServerID: instanceID, Port: 8083, Weight: 100},
-				{ServerID: "i-app89", Port: 8083, Weight: 60},
+				{ServerID: instanceID, Port: 8083, Weight: 1},
+				{ServerID: "i-app89", Port: 8083, Weight: 1},
 			}},
 		},
 	}

@@ -102,9 +102,9 @@ func TestDial(t *testing.T) {
 	_, err = w.Dial(ctx, "", balancerAddr+":99")
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 
-	c, err := w.Dial(ctx, "172.31.0.77", production+":8082")
+	c, err := w.Dial(ctx, "172.31.0.77", production+":8080")
 	require.NoError(t, err)
-	assert.Regexp(t, `:1F92 [0-9A-F]*4D001FAC:`, run(t, w, production, "cat /proc/net/tcp /proc/net/tcp6"), "8082 ← 172.31.0.77")
+	assert.Regexp(t, `:1F90 [0-9A-F]*4D001FAC:`, run(t, w, production, "cat /proc/net/tcp /proc/net/tcp6"), "8080 ← 172.31.0.77")
 	require.NoError(t, c.Close())
 	require.NoError(t, w.Host("172.31.0.89").Stop())
 	_, err = w.Dial(ctx, "", "172.31.0.89:8080")

@@ -143,7 +143,7 @@ func (r *Run) Apply(ctx context.Context, steps []Step, o Options) (Outcome, erro
 	case r.fold.rollback:
 		return Outcome{}, ErrRollbackFirst
 	case r.fold.state == Succeeded, r.fold.state == RolledBack:
-		return Outcome{}, fmt.Errorf("%w: it has %s", ErrFinished, r.fold.state)
+		return Outcome{}, fmt.Errorf("%w: it is %s; make a new plan", ErrFinished, r.fold.state)
 	}
 	out, err := l.forward(ctx)
 	return l.end(out, err)

@@ -220,14 +220,14 @@ func (c *Cloud) authenticate(method string, p map[string]string) *apiError {
 		return refuse(400, "IncompleteSignature", "Only SignatureMethod HMAC-SHA1 with SignatureVersion 1.0 and no SignatureType is simulated.")
 	}
 	if p["AccessKeyId"] != c.cfg.AccessKeyID {
-		return refuse(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
+		return fail(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
 	}
 	if p["SecurityToken"] != c.cfg.SecurityToken {
 		return refuse(400, "InvalidSecurityToken.MismatchWithAccessKey", "The security token does not belong to the access key.")
 	}
 	want := signature(method, p, c.cfg.AccessKeySecret)
 	if subtle.ConstantTimeCompare([]byte(want), []byte(p["Signature"])) != 1 {
-		return refuse(400, "SignatureDoesNotMatch", "Specified signature is not matched with our calculation. server string to sign is:%s", redacted(stringToSign(method, p)))
+		return fail(400, "SignatureDoesNotMatch", "Specified signature is not matched with our calculation. server string to sign is:%s", redacted(stringToSign(method, p)))
 	}
 	stamp, err := time.Parse("2006-01-02T15:04:05Z", p["Timestamp"])
 	if err != nil {
