@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,8 @@ type runFlags struct {
 	approve []string
 	yes     bool
 	by      string
+
+	onFailure string // stop or rollback
 }
 
 func (f *runFlags) add(a *app, cmd *cobra.Command) {
@@ -32,10 +35,33 @@ func (f *runFlags) forward(a *app, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.until, "until", "", a.t("pause after this section, such as 3.11", "执行到该章节后暂停，例如 3.11"))
 	cmd.Flags().StringSliceVar(&f.approve, "approve", nil, a.t("approve the gate before this section", "批准该章节前的关口"))
 	cmd.Flags().BoolVar(&f.yes, "yes", false, a.t("approve every gate of the run: unattended", "批准全部关口：无人值守"))
+	cmd.Flags().StringVar(&f.onFailure, "on-failure", "stop", a.t("stop: leave a failed run where it is, to resume; rollback: take it back at once", "stop：失败后停住以便续跑；rollback：立即回退"))
 }
 
 func (f *runFlags) options(a *app) upgrade.RunOptions {
 	return upgrade.RunOptions{Until: f.until, Approve: f.approve, ApproveAll: f.yes, Actor: f.by, Version: version(), Observer: a.observe}
+}
+
+// forwardRun calls apply or resume and, if that fails and --on-failure says so,
+// takes the run back.
+func (f *runFlags) forwardRun(ctx context.Context, a *app, do func(upgrade.RunOptions) (*upgrade.Result, error)) error {
+	if f.onFailure != "stop" && f.onFailure != "rollback" {
+		return usagef(a.t("--on-failure is stop or rollback, not %q", "--on-failure 只能是 stop 或 rollback，不能是 %q"), f.onFailure)
+	}
+	r, err := do(f.options(a))
+	if err != nil || r.State != "failed" || f.onFailure == "stop" {
+		return a.finish(r, err)
+	}
+	a.progress(a.t("failed at %s: %s; rolling back", "在 %s 失败：%s；开始回退"), r.Step, r.Reason)
+	back, err := upgrade.Rollback(ctx, r.Dir, f.options(a))
+	if err == nil && back.State == "rolled-back" {
+		back.Reason = fmt.Sprintf("after %s had failed: %s", r.Step, r.Reason)
+		if err := a.finish(back, nil); err != nil {
+			return err
+		}
+		return &exitError{code: exitRolledBack}
+	}
+	return a.finish(back, err)
 }
 
 // observe shows a run's events as lines of progress.
@@ -125,7 +151,9 @@ func newApply(a *app) *cobra.Command {
 				dir = filepath.Join(state, id)
 			}
 			a.progress(a.t("run %s in %s", "运行 %s，目录 %s"), id, dir)
-			return a.finish(upgrade.Apply(cmd.Context(), dir, id, stored, f.options(a)))
+			return f.forwardRun(cmd.Context(), a, func(o upgrade.RunOptions) (*upgrade.Result, error) {
+				return upgrade.Apply(cmd.Context(), dir, id, stored, o)
+			})
 		},
 	}
 	f.forward(a, cmd)
@@ -140,7 +168,9 @@ func newResume(a *app) *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(a, args, func(dir string) error {
-				return a.finish(upgrade.Resume(cmd.Context(), dir, f.options(a)))
+				return f.forwardRun(cmd.Context(), a, func(o upgrade.RunOptions) (*upgrade.Result, error) {
+					return upgrade.Resume(cmd.Context(), dir, o)
+				})
 			})
 		},
 	}

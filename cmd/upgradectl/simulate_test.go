@@ -346,7 +346,7 @@ func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
 	if !re.MatchString(text) {
 		ts.Fatalf("%s has nothing like %s", args[0], args[1])
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(re.ReplaceAllLiteralString(text, args[2])), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(re.ReplaceAllLiteralString(text, strings.ReplaceAll(args[2], `\n`, "\n"))), 0o600))
 }
 
 func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
