@@ -101,6 +101,8 @@ func (s *stage) end(outcome string) sim.Figures {
 	return f
 }
 
+const colleague = "# edited by a colleague\n"
+
 var unattended = upgrade.RunOptions{ApproveAll: true}
 
 // One run through everything a person meets: the gates, a rollback that comes
@@ -118,6 +120,14 @@ func TestTransition(t *testing.T) {
 	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 	assert.Equal(t, "4.4-stop", r.Step)
 
+	// A colleague edits one of the files meanwhile: the edit stays, our marks go.
+	const conf = "/etc/nginx/conf.d/order.conf"
+	proxy := s.world.Host("172.31.0.5")
+	b, err := proxy.ReadFile(conf)
+	require.NoError(t, err)
+	require.Contains(t, string(b), "#upgradectl:off(")
+	require.NoError(t, proxy.WriteFile(conf, append(b, colleague...), 0o644))
+
 	r = s.resume(upgrade.RunOptions{Approve: []string{"4.4"}, Until: "4.7"})
 	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 	r = s.rollback()
@@ -127,6 +137,12 @@ func TestTransition(t *testing.T) {
 	r = s.resume(unattended)
 	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 	assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
+	after, err := proxy.ReadFile(conf)
+	require.NoError(t, err)
+	original, edited := strings.CutSuffix(string(after), colleague)
+	assert.True(t, edited, "the colleague's edit is gone")
+	require.NoError(t, proxy.WriteFile(conf, []byte(original), 0o644)) // end compares all files with the beginning
+
 	f := s.end("succeeded")
 	assert.Zero(t, f.Leaked)
 	assert.Equal(t, 6, f.Created, "two disks twice, an image, an instance")
