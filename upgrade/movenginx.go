@@ -38,9 +38,10 @@ func (p nginxParams) back() nginxParams {
 }
 
 // nginxStep changes nginx files. plan says how; do and undo are what must hold
-// before traffic moves one way or the other, on each host anew; after, when not
-// nil, ends the undo.
-func (t *transition) nginxStep(id, section, title string, lines []string, plan func(context.Context, *engine.Act) (nginxParams, error), do, undo, after func(context.Context, *engine.Act) error) engine.Step {
+// before traffic moves one way or the other, on each host anew; by takes the
+// edits back where others have edited the files too (nil: that is a conflict);
+// after, when not nil, ends the undo.
+func (t *transition) nginxStep(id, section, title string, lines []string, plan func(context.Context, *engine.Act) (nginxParams, error), do, undo func(context.Context, *engine.Act) error, by unmark, after func(context.Context, *engine.Act) error) engine.Step {
 	return engine.Step{
 		ID: id, Section: section, Title: title, Effect: engine.SetState, Lines: lines,
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
@@ -77,7 +78,14 @@ func (t *transition) nginxStep(id, section, title string, lines []string, plan f
 			if err := a.Params(&p); err != nil {
 				return err
 			}
-			if err := t.putFiles(ctx, a, p.back(), undo); err != nil {
+			back := p.back()
+			if by != nil {
+				var err error
+				if back, err = t.takeBack(ctx, a, p, by); err != nil {
+					return err
+				}
+			}
+			if err := t.putFiles(ctx, a, back, undo); err != nil {
 				return err
 			}
 			if after != nil {
@@ -241,7 +249,7 @@ func (t *transition) addToNginx() engine.Step {
 				return addServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
-		t.ready, t.productionHealthy, t.cloneDrained)
+		t.ready, t.productionHealthy, t.unadd, t.cloneDrained)
 }
 
 func (t *transition) drainNginx() engine.Step {
@@ -255,7 +263,7 @@ func (t *transition) drainNginx() engine.Step {
 				return drainServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
-		t.ready, t.productionHealthy, nil)
+		t.ready, t.productionHealthy, t.undrain, nil)
 }
 
 func (t *transition) productionHealthy(ctx context.Context, a *engine.Act) error {
@@ -276,64 +284,78 @@ func (t *transition) cloneDrained(ctx context.Context, a *engine.Act) error {
 	return err
 }
 
-// reverse plans to put back what an earlier nginx step changed: the very bytes
-// where nobody else has touched the files since, else our marks and addresses
-// in the files as they are now. It leaves what others have changed alone.
-func (t *transition) reverse(step string, unmark func(tree *nginx.Tree, key, clone string) (*nginx.Change, error)) func(context.Context, *engine.Act) (nginxParams, error) {
+// An unmark takes what a step has put into the files out again, by its mark.
+type unmark func(tree *nginx.Tree, key, clone string) (*nginx.Change, error)
+
+// unadd takes added servers out.
+func (t *transition) unadd(tree *nginx.Tree, key, _ string) (*nginx.Change, error) {
+	return tree.RemoveAdded(key)
+}
+
+// undrain puts disabled servers back, and direct passes to the production host.
+func (t *transition) undrain(tree *nginx.Tree, key, clone string) (*nginx.Change, error) {
+	on, err := tree.Restore(key)
+	if err != nil {
+		return nil, err
+	}
+	next, err := tree.With(on)
+	if err != nil {
+		return nil, err
+	}
+	moved, err := next.Replace(nginx.Query{Host: clone}, t.cfg.Address, key)
+	if err != nil {
+		return nil, err
+	}
+	return nginx.Merge(on, moved)
+}
+
+// takeBack plans to put back what was made: the very bytes where nobody else
+// has touched the files since, else our marks and addresses in the files as
+// they are now. What others have changed stays.
+func (t *transition) takeBack(ctx context.Context, a *engine.Act, made nginxParams, by unmark) (nginxParams, error) {
+	var foreign []string
+	for _, f := range made.Files {
+		now, err := t.e.host(f.Host).ReadFile(ctx, f.Name)
+		if err != nil {
+			return nginxParams{}, fmt.Errorf("host %s: %w", f.Host, err)
+		}
+		if h := PlanHash(now); h != f.After && h != f.Before {
+			foreign = append(foreign, f.Host+": "+f.Name)
+		}
+	}
+	if len(foreign) == 0 {
+		return made.back(), nil
+	}
+	c, _, err := t.clone(a)
+	if err != nil {
+		return nginxParams{}, err
+	}
+	p, err := t.planNginx(ctx, a, func(tree *nginx.Tree, _ NginxFacts) (*nginx.Change, error) {
+		return by(tree, made.Key, c.PrivateIP)
+	})
+	for _, f := range foreign {
+		p.lines = append(p.lines, f+" was changed by somebody else meanwhile; only what this run put there is taken back")
+	}
+	return p, err
+}
+
+// reverse plans to take back what an earlier nginx step made.
+func (t *transition) reverse(step string, by unmark) func(context.Context, *engine.Act) (nginxParams, error) {
 	return func(ctx context.Context, a *engine.Act) (nginxParams, error) {
 		var made nginxParams
 		if ok, err := a.ParamsOf(step, &made); err != nil || !ok {
 			return nginxParams{}, err
 		}
-		foreign := map[string]bool{}
-		for _, f := range made.Files {
-			now, err := t.e.host(f.Host).ReadFile(ctx, f.Name)
-			if err != nil {
-				return nginxParams{}, fmt.Errorf("host %s: %w", f.Host, err)
-			}
-			if PlanHash(now) != f.After {
-				foreign[f.Host+" "+f.Conf] = true
-			}
-		}
-		if len(foreign) == 0 {
-			return made.back(), nil
-		}
-		c, _, err := t.clone(a)
-		if err != nil {
-			return nginxParams{}, err
-		}
-		p, err := t.planNginx(ctx, a, func(tree *nginx.Tree, _ NginxFacts) (*nginx.Change, error) {
-			return unmark(tree, made.Key, c.PrivateIP)
-		})
-		for host := range foreign {
-			p.lines = append(p.lines, host+": somebody else changed a file meanwhile; only what this run put there is taken back")
-		}
-		return p, err
+		return t.takeBack(ctx, a, made, by)
 	}
 }
 
 func (t *transition) restoreNginx() engine.Step {
 	return t.nginxStep("4.6-nginx", "4.6", "put "+t.p.Host+" back into nginx", []string{"the files as they were before 4.2, byte for byte"},
-		t.reverse("4.2-nginx", func(tree *nginx.Tree, key, clone string) (*nginx.Change, error) {
-			on, err := tree.Restore(key)
-			if err != nil {
-				return nil, err
-			}
-			next, err := tree.With(on)
-			if err != nil {
-				return nil, err
-			}
-			moved, err := next.Replace(nginx.Query{Host: clone}, t.cfg.Address, key)
-			if err != nil {
-				return nil, err
-			}
-			return nginx.Merge(on, moved)
-		}),
-		t.productionHealthy, t.ready, nil)
+		t.reverse("4.2-nginx", t.undrain), t.productionHealthy, t.ready, nil, nil)
 }
 
 func (t *transition) removeFromNginx() engine.Step {
 	return t.nginxStep("4.9-nginx", "4.9", "take the transition host out of nginx", []string{"the files as they were before 3.9, byte for byte"},
-		t.reverse("3.9-nginx", func(tree *nginx.Tree, key, _ string) (*nginx.Change, error) { return tree.RemoveAdded(key) }),
-		t.productionHealthy, t.ready, nil)
+		t.reverse("3.9-nginx", t.unadd), t.productionHealthy, t.ready, nil, nil)
 }

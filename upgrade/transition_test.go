@@ -101,7 +101,24 @@ func (s *stage) end(outcome string) sim.Figures {
 	return f
 }
 
-const colleague = "# edited by a colleague\n"
+// colleagueEdits changes an nginx file in the middle of a run. The edit has to
+// stay and our marks to go: that is what the returned function checks. It takes
+// the edit away, for the world compares all files with the beginning.
+func (s *stage) colleagueEdits(addr, name string) (check func()) {
+	const edit = "# edited by a colleague\n"
+	h := s.world.Host(addr)
+	b, err := h.ReadFile(name)
+	require.NoError(s.t, err)
+	require.Contains(s.t, string(b), "#upgradectl:off(")
+	require.NoError(s.t, h.WriteFile(name, append(b, edit...), 0o644))
+	return func() {
+		after, err := h.ReadFile(name)
+		require.NoError(s.t, err)
+		original, there := strings.CutSuffix(string(after), edit)
+		assert.True(s.t, there, "the colleague's edit is gone")
+		require.NoError(s.t, h.WriteFile(name, []byte(original), 0o644))
+	}
+}
 
 var unattended = upgrade.RunOptions{ApproveAll: true}
 
@@ -120,14 +137,7 @@ func TestTransition(t *testing.T) {
 	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 	assert.Equal(t, "4.4-stop", r.Step)
 
-	// A colleague edits one of the files meanwhile: the edit stays, our marks go.
-	const conf = "/etc/nginx/conf.d/order.conf"
-	proxy := s.world.Host("172.31.0.5")
-	b, err := proxy.ReadFile(conf)
-	require.NoError(t, err)
-	require.Contains(t, string(b), "#upgradectl:off(")
-	require.NoError(t, proxy.WriteFile(conf, append(b, colleague...), 0o644))
-
+	edited := s.colleagueEdits("172.31.0.5", "/etc/nginx/conf.d/order.conf")
 	r = s.resume(upgrade.RunOptions{Approve: []string{"4.4"}, Until: "4.7"})
 	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 	r = s.rollback()
@@ -137,12 +147,7 @@ func TestTransition(t *testing.T) {
 	r = s.resume(unattended)
 	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 	assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
-	after, err := proxy.ReadFile(conf)
-	require.NoError(t, err)
-	original, edited := strings.CutSuffix(string(after), colleague)
-	assert.True(t, edited, "the colleague's edit is gone")
-	require.NoError(t, proxy.WriteFile(conf, []byte(original), 0o644)) // end compares all files with the beginning
-
+	edited()
 	f := s.end("succeeded")
 	assert.Zero(t, f.Leaked)
 	assert.Equal(t, 6, f.Created, "two disks twice, an image, an instance")
@@ -169,8 +174,10 @@ func TestRollbackBeforeThePivot(t *testing.T) {
 	r = s.resume(upgrade.RunOptions{Until: "4.4"})
 	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 	assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
+	edited := s.colleagueEdits("172.31.0.6", "/etc/nginx/conf.d/pay.conf")
 	r = s.rollback()
 	require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+	edited()
 	f := s.end("rolled-back")
 	assert.Zero(t, f.Leaked)
 	assert.Zero(t, f.KeptSnapshots)
