@@ -27,11 +27,12 @@ type network struct {
 	at    map[string]string // address in the world → loopback address
 	apps  map[string]*http.Server
 	dials map[string]int
+	busy  map[string]int // streams under way by address
 	lb    *Balancer
 }
 
 func newNetwork(t *testing.T) *network {
-	n := &network{t: t, at: map[string]string{}, apps: map[string]*http.Server{}, dials: map[string]int{}}
+	n := &network{t: t, at: map[string]string{}, apps: map[string]*http.Server{}, dials: map[string]int{}, busy: map[string]int{}}
 	t.Cleanup(func() {
 		for addr := range n.apps {
 			n.kill(addr)
@@ -65,6 +66,8 @@ func (n *network) app(addr string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {})
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
+		n.stream(addr, 1)
+		defer n.stream(addr, -1)
 		s, _ := strconv.ParseFloat(r.FormValue("seconds"), 64)
 		end := time.After(time.Duration(s * float64(time.Second)))
 		for {
@@ -90,6 +93,14 @@ func (n *network) app(addr string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.at[addr], n.apps[addr] = ln.Addr().String(), srv
+}
+
+// stream counts the streams under way at an address and gives their number.
+func (n *network) stream(addr string, more int) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.busy[addr] += more
+	return n.busy[addr]
 }
 
 // kill ends an application and its connections.
@@ -186,7 +197,7 @@ func TestWeightZeroMovesTrafficWithoutAFailure(t *testing.T) {
 	require.Eventually(t, func() bool {
 		before := c.Summary().ByAddr()["172.31.0.90:8080"]
 		reach(t, c, 100)
-		return c.Summary().ByAddr()["172.31.0.90:8080"] == before
+		return c.Summary().ByAddr()["172.31.0.90:8080"] == before && n.stream("172.31.0.90:8080", 0) == 0
 	}, 20*time.Second, 10*time.Millisecond)
 	require.Eventually(t, func() bool { return c.Summary().Targets[0].Streams > 4 }, 20*time.Second, 10*time.Millisecond)
 	n.kill("172.31.0.90:8080")
