@@ -64,7 +64,7 @@ It exits 0 only if no request failed and nothing was lost or left behind.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.Float64Var(&s.speed, "speed", 60, a.t("how much faster than a real cloud the world's clock runs", "模拟时钟相对真实云的倍速"))
+	fl.Float64Var(&s.speed, "speed", 100, a.t("how much faster than a real cloud the world's clock runs", "模拟时钟相对真实云的倍速"))
 	fl.StringVar(&s.keep, "keep", "", a.t("leave the world running in a process of its own, with an operator's files in this directory", "让模拟环境在独立进程中继续运行，并把运维文件写入该目录"))
 	fl.DurationVar(&s.keepFor, "keep-for", time.Hour, a.t("when a kept world stops by itself", "保留的模拟环境自动停止的时间"))
 	fl.StringVar(&s.killAt, "kill-at", "", a.t("with --keep: end this process by SIGKILL at STEP[:intent|effect|done]", "与 --keep 一起使用：在 步骤[:intent|effect|done] 处用 SIGKILL 结束本进程"))
