@@ -41,6 +41,7 @@ demo:
 test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test -run 'TestCrashMatrix|TestTamper' ./upgrade/engine # without -race: every pair of faults, every byte
 
 # programs installs what is missing when it is root on Debian in CI; at a desk
 # it only says what is missing.

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
 // The crash matrix: a small procedure of every effect class over a world in
@@ -385,8 +387,11 @@ func TestCrashMatrix(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			m := &matrix{t: t, pivot: tc.pivot, irreversible: tc.irreversible, stride: tc.stride}
-			if raceEnabled || testing.Short() {
-				m.stride = 31 // the plain run has every pair
+			switch {
+			case raceEnabled || testing.Short():
+				m.stride = 31
+			case !testenv.RunSlow(): // make test has every pair
+				m.stride = max(m.stride, 7)
 			}
 			ref := newSimWorld()
 			m.start = ref.state()
