@@ -95,7 +95,16 @@ type link struct {
 
 	mu   sync.Mutex
 	conn *hostinv.Conn
+	used time.Time // when conn was last known to work
 }
+
+// A connection that was idle for longer than idleLimit is asked whether it
+// still works, and given pingLimit to answer: firewalls and bastions forget
+// idle connections without a word, and keepalives notice only after a minute.
+const (
+	idleLimit = 3 * time.Second
+	pingLimit = 10 * time.Second
+)
 
 func (l *link) get(ctx context.Context) (*hostinv.Conn, error) {
 	l.mu.Lock()
@@ -106,15 +115,30 @@ func (l *link) get(ctx context.Context) (*hostinv.Conn, error) {
 			_ = l.conn.Close()
 			l.conn = nil
 		default:
-			return l.conn, nil
+			if time.Since(l.used) < idleLimit || l.pings(ctx) {
+				l.used = time.Now()
+				return l.conn, nil
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			_ = l.conn.Close()
+			l.conn = nil
 		}
 	}
 	c, err := l.env.Dialer.Dial(ctx, l.target)
 	if err != nil {
 		return nil, &AccessError{err}
 	}
-	l.conn = c
+	l.conn, l.used = c, time.Now()
 	return c, nil
+}
+
+// pings asks the connection for the emptiest of commands.
+func (l *link) pings(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, pingLimit)
+	defer cancel()
+	return l.conn.Run(ctx, ":", nil, io.Discard, io.Discard) == nil
 }
 
 // drop forgets the connection c, or whichever there is when c is nil.

@@ -51,7 +51,7 @@ func New(t *testing.T) *Lab {
 	l := &Lab{dir: os.Getenv(inside), hosts: map[string]*Host{}}
 	err := ip(
 		"link set lo up",
-		"link add lab0 type bridge",
+		"link add lab0 address 02:00:00:00:00:01 type bridge",
 		"addr add "+Gateway+"/24 dev lab0",
 		"addr add "+BalancerFrom+"/32 dev lab0",
 		"addr add "+HealthFrom+"/32 dev lab0",
