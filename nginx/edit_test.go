@@ -381,14 +381,14 @@ func FuzzLossless(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
 		tree, err := nginx.Load(context.Background(), nginx.MapFS{"f": src}, "f")
 		if err != nil {
-			t.Skip() // a refusal is fine; a wrong edit is not
+			t.Skip("refused: fine; a wrong edit is not")
 		}
 		if !bytes.Equal(tree.Main().Bytes(), src) {
 			t.Fatal("an unedited file changed")
 		}
 		const tag = "fuzz-1"
 		if bytes.Contains(src, []byte(tag)) {
-			t.Skip()
+			t.Skip("the input holds our own tag")
 		}
 		q := nginx.Query{Host: addr}
 		there := func(c *nginx.Change, err error) *nginx.Tree {

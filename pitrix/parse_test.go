@@ -293,11 +293,11 @@ func FuzzAsBash(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		if len(src) > 4096 {
-			t.Skip() // bash takes its time
+			t.Skip("too long: bash takes its time")
 		}
 		s, err := pitrix.Parse("node", src)
 		if err != nil {
-			t.Skip() // a refusal is fine; another value is not
+			t.Skip("refused: fine; another value is not")
 		}
 		sameAsBash(t, path, s)
 	})

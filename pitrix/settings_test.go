@@ -150,7 +150,7 @@ func FuzzLossless(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte, pick uint, value, newKey string) {
 		s, err := pitrix.Parse("f", src)
 		if err != nil {
-			t.Skip() // a refusal is fine; a wrong edit is not
+			t.Skip("refused: fine; a wrong edit is not")
 		}
 		require.True(t, bytes.Equal(src, s.Bytes()), "an unedited file changed")
 		keys := s.Keys()
