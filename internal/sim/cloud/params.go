@@ -11,11 +11,19 @@ import (
 	"time"
 )
 
-// The versions of the two APIs; a request names one, and so its product.
+// The versions of the APIs; a request names one, and so its product.
 const (
 	ecsVersion = "2014-05-26"
 	slbVersion = "2014-05-15"
 )
+
+// products are the RPC APIs that are simulated, each with its list of actions.
+func products() map[string][]action {
+	return map[string][]action{
+		ecsVersion: ecsActions(),
+		slbVersion: slbActions(),
+	}
+}
 
 // An action is one call of an API and what it may be given.
 //
@@ -52,8 +60,9 @@ var common = map[string]bool{
 
 // indexed parses the served and other words of all actions.
 func indexed() map[string]map[string]*action {
-	all := map[string]map[string]*action{ecsVersion: {}, slbVersion: {}}
-	for version, list := range map[string][]action{ecsVersion: ecsActions(), slbVersion: slbActions()} {
+	all := map[string]map[string]*action{}
+	for version, list := range products() {
+		all[version] = map[string]*action{}
 		for _, a := range list {
 			a.version = version
 			for i, words := range []string{a.served, a.other} {
