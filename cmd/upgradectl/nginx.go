@@ -32,7 +32,7 @@ func (n *nginxFlags) flags(a *app, cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&n.root, "root", "", a.t("work on files below this directory: no program is run, nothing reloaded", "只处理此目录下的文件：不运行程序，不重载"))
 	f.StringVar(&n.host, "host", "", a.t("SSH target of the host (default: this machine)", "主机的 SSH 目标（默认本机）"))
-	f.StringVar(&n.conf, "conf", "/etc/nginx/nginx.conf", a.t("main file, as nginx calls it", "主配置文件"))
+	f.StringVarP(&n.conf, "conf", "c", "/etc/nginx/nginx.conf", a.t("main file, as nginx calls it", "主配置文件"))
 	f.StringVar(&n.binary, "binary", "nginx", a.t("the nginx program on the host", "主机上的 nginx 程序"))
 }
 
