@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -27,34 +28,46 @@ type Env struct {
 	links map[string]*link
 }
 
-// Credentials are an access key of the cloud. They are never stored.
-type Credentials struct {
+// Access says how the world is reached where that is not the configuration's
+// or the environment's business. It is never stored.
+type Access struct {
+	// An access key of the cloud; empty = from the environment or the profile.
 	AccessKeyID, AccessKeySecret, SecurityToken string
+	// NetDial makes the connections to the cloud and to the first SSH hop; nil =
+	// the machine's network.
+	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// NewEnv makes the clients that cfg describes. Without credentials they come
-// from the environment or the profile. It reads the SSH settings, but reaches
-// nothing yet.
-func NewEnv(cfg *Config, creds *Credentials) (*Env, error) {
-	if creds == nil {
-		creds = &Credentials{}
+// transport is the clients' connection pool; nil = one of each client's own.
+func (a *Access) transport() http.RoundTripper {
+	if a.NetDial == nil {
+		return nil
+	}
+	return &http.Transport{DialContext: a.NetDial, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 30 * time.Second}
+}
+
+// NewEnv makes the clients that cfg describes. It reads the SSH settings, but
+// reaches nothing yet. A nil Access is an empty one.
+func NewEnv(cfg *Config, a *Access) (*Env, error) {
+	if a == nil {
+		a = &Access{}
 	}
 	ec, err := ecs.New(ecs.Config{
 		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
-		AccessKeyID: creds.AccessKeyID, AccessKeySecret: creds.AccessKeySecret, SecurityToken: creds.SecurityToken,
+		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
 		Timeout: cfg.Pace.CloudTimeout,
-	})
+	}, ecs.WithTransport(a.transport()))
 	if err != nil {
 		return nil, &AccessError{err}
 	}
 	sc, err := slb.New(slb.Config{
 		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
-		AccessKeyID: creds.AccessKeyID, AccessKeySecret: creds.AccessKeySecret, SecurityToken: creds.SecurityToken,
-	})
+		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
+	}, slb.WithTransport(a.transport()))
 	if err != nil {
 		return nil, &AccessError{err}
 	}
-	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: cfg.SSH.Config, KnownHosts: cfg.SSH.KnownHosts, Agent: true})
+	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: cfg.SSH.Config, KnownHosts: cfg.SSH.KnownHosts, Agent: true, NetDial: a.NetDial})
 	if err != nil {
 		return nil, &AccessError{err}
 	}

@@ -31,7 +31,7 @@ type RunOptions struct {
 	Version    string   // of the program
 	Observer   func(Event)
 
-	Credentials *Credentials // nil = from the environment or the profile
+	Access *Access // nil = as the configuration and the environment say
 }
 
 func (o RunOptions) engine() engine.Options {
@@ -193,7 +193,7 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 	if err := checkOptions(transitionSteps(p, nil), o); err != nil {
 		return nil, err
 	}
-	e, err := NewEnv(&p.Config, o.Credentials)
+	e, err := NewEnv(&p.Config, o.Access)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +255,7 @@ func reopen(dir string, o RunOptions, do func(*engine.Run, []engine.Step) (engin
 	if err != nil {
 		return nil, err
 	}
-	e, err := NewEnv(&p.Config, o.Credentials)
+	e, err := NewEnv(&p.Config, o.Access)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -18,20 +19,21 @@ import (
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
-// A stage is a simulated world and an operator's files in it.
+// A stage is a simulated world and an operator's files in it. The world has no
+// sockets: in a synctest bubble a whole procedure takes a second or two.
 type stage struct {
-	t     *testing.T
-	world *sim.World
-	op    sim.Operator
-	run   string
-	plan  []byte
-	creds *upgrade.Credentials
+	t      *testing.T
+	world  *sim.World
+	op     sim.Operator
+	run    string
+	plan   []byte
+	access *upgrade.Access
 }
 
-// newStage builds a world; edit, when not nil, changes upgrade.yaml.
+// newStage builds a world in a synctest bubble; edit, when not nil, changes upgrade.yaml.
 func newStage(t *testing.T, edit func(yaml string) string) *stage {
 	t.Helper()
-	w, err := sim.New(t.Context(), sim.Config{Speed: 240, Rate: 60})
+	w, err := sim.New(t.Context(), sim.Config{Speed: 60, Rate: 20, Streams: 1, Memory: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, w.Close()) })
 	dir := t.TempDir()
@@ -42,7 +44,7 @@ func newStage(t *testing.T, edit func(yaml string) string) *stage {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(op.Config, []byte(edit(string(b))), 0o600))
 	}
-	s := &stage{t: t, world: w, op: op, run: filepath.Join(dir, "run"), creds: &upgrade.Credentials{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret}}
+	s := &stage{t: t, world: w, op: op, run: filepath.Join(dir, "run"), access: &upgrade.Access{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret, NetDial: w.DialOperator}}
 	s.plan = s.makePlan()
 	return s
 }
@@ -51,7 +53,7 @@ func (s *stage) makePlan() []byte {
 	s.t.Helper()
 	cfg, err := upgrade.LoadConfig(s.op.Config)
 	require.NoError(s.t, err)
-	e, err := upgrade.NewEnv(cfg, s.creds)
+	e, err := upgrade.NewEnv(cfg, s.access)
 	require.NoError(s.t, err)
 	defer e.Close()
 	facts, err := upgrade.Discover(s.t.Context(), cfg, e)
@@ -64,7 +66,7 @@ func (s *stage) makePlan() []byte {
 }
 
 func (s *stage) options(o upgrade.RunOptions) upgrade.RunOptions {
-	o.Actor, o.Version, o.Credentials = "test", "test", s.creds
+	o.Actor, o.Version, o.Access = "test", "test", s.access
 	if o.Observer == nil {
 		o.Observer = func(e upgrade.Event) { s.t.Logf("%s %s %s %s", e.Time.Format("05.000"), e.Kind, e.Step, e.Text) }
 	}
@@ -126,100 +128,108 @@ var unattended = upgrade.RunOptions{ApproveAll: true}
 // too late and parks, and the end.
 func TestTransition(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, nil)
-	r := s.apply(upgrade.RunOptions{})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	assert.Equal(t, "4.1-slb", r.Step)
-	assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
-	r = s.resume(upgrade.RunOptions{})
-	assert.Equal(t, "4.1-slb", r.Step, "resume alone approves nothing")
-	r = s.resume(upgrade.RunOptions{Approve: []string{"4.1"}})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	assert.Equal(t, "4.4-stop", r.Step)
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		r := s.apply(upgrade.RunOptions{})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "4.1-slb", r.Step)
+		assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
+		r = s.resume(upgrade.RunOptions{})
+		assert.Equal(t, "4.1-slb", r.Step, "resume alone approves nothing")
+		r = s.resume(upgrade.RunOptions{Approve: []string{"4.1"}})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "4.4-stop", r.Step)
 
-	edited := s.colleagueEdits("172.31.0.5", "/etc/nginx/conf.d/order.conf")
-	r = s.resume(upgrade.RunOptions{Approve: []string{"4.4"}, Until: "4.7"})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	r = s.rollback()
-	require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
-	assert.Equal(t, upgrade.ExitParked, r.ExitStatus())
+		edited := s.colleagueEdits("172.31.0.5", "/etc/nginx/conf.d/order.conf")
+		r = s.resume(upgrade.RunOptions{Approve: []string{"4.4"}, Until: "4.7"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		r = s.rollback()
+		require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		assert.Equal(t, upgrade.ExitParked, r.ExitStatus())
 
-	r = s.resume(unattended)
-	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
-	assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
-	edited()
-	f := s.end("succeeded")
-	assert.Zero(t, f.Leaked)
-	assert.Equal(t, 6, f.Created, "two disks twice, an image, an instance")
-	rep, err := upgrade.ReadReport(s.run)
-	require.NoError(t, err)
-	assert.Equal(t, f.KernelMeant, rep.KernelAfter)
-	assert.Len(t, rep.KeptSnapshots, f.KeptSnapshots)
-	journal, err := os.ReadFile(filepath.Join(s.run, "journal.jsonl"))
-	require.NoError(t, err)
-	assert.NotContains(t, string(journal), s.op.AccessKeySecret)
-	assert.NotContains(t, string(journal), s.op.AccessKeyID)
+		r = s.resume(unattended)
+		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
+		edited()
+		f := s.end("succeeded")
+		assert.Zero(t, f.Leaked)
+		assert.Equal(t, 6, f.Created, "two disks twice, an image, an instance")
+		rep, err := upgrade.ReadReport(s.run)
+		require.NoError(t, err)
+		assert.Equal(t, f.KernelMeant, rep.KernelAfter)
+		assert.Len(t, rep.KeptSnapshots, f.KeptSnapshots)
+		journal, err := os.ReadFile(filepath.Join(s.run, "journal.jsonl"))
+		require.NoError(t, err)
+		assert.NotContains(t, string(journal), s.op.AccessKeySecret)
+		assert.NotContains(t, string(journal), s.op.AccessKeyID)
+	})
 }
 
 // A rollback reaches the beginning also after a create whose answer was lost
 // and one that the cloud refused at first.
 func TestRollbackBeforeThePivot(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, nil)
-	s.world.Cloud().InjectFault(cloud.Fault{Action: "CreateImage", Kind: cloud.FaultCut, Applied: true})
-	s.world.Cloud().InjectFault(cloud.Fault{Action: "RunInstances", Code: "OperationDenied.NoStock", Status: http.StatusForbidden, Message: "no stock"})
-	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.4"})
-	assert.Equal(t, upgrade.ExitFailed, r.ExitStatus())
-	assert.Contains(t, r.Reason, "NoStock")
-	r = s.resume(upgrade.RunOptions{Until: "4.4"})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
-	edited := s.colleagueEdits("172.31.0.6", "/etc/nginx/conf.d/pay.conf")
-	r = s.rollback()
-	require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
-	edited()
-	f := s.end("rolled-back")
-	assert.Zero(t, f.Leaked)
-	assert.Zero(t, f.KeptSnapshots)
-	assert.Equal(t, 4, f.Created, "two disks, one image, one instance")
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		s.world.Cloud().InjectFault(cloud.Fault{Action: "CreateImage", Kind: cloud.FaultCut, Applied: true})
+		s.world.Cloud().InjectFault(cloud.Fault{Action: "RunInstances", Code: "OperationDenied.NoStock", Status: http.StatusForbidden, Message: "no stock"})
+		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.4"})
+		assert.Equal(t, upgrade.ExitFailed, r.ExitStatus())
+		assert.Contains(t, r.Reason, "NoStock")
+		r = s.resume(upgrade.RunOptions{Until: "4.4"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, upgrade.ExitPaused, r.ExitStatus())
+		edited := s.colleagueEdits("172.31.0.6", "/etc/nginx/conf.d/pay.conf")
+		r = s.rollback()
+		require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		edited()
+		f := s.end("rolled-back")
+		assert.Zero(t, f.Leaked)
+		assert.Zero(t, f.KeptSnapshots)
+		assert.Equal(t, 4, f.Created, "two disks, one image, one instance")
+	})
 }
 
 func TestStalePlan(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, nil)
-	h := s.world.Host("172.31.0.5")
-	b, err := h.ReadFile("/etc/nginx/nginx.conf")
-	require.NoError(t, err)
-	require.NoError(t, h.WriteFile("/etc/nginx/nginx.conf", append(b, "# edited since\n"...), 0o644))
-	r := s.apply(unattended)
-	assert.Equal(t, "failed", r.State)
-	assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
-	assert.True(t, r.Untouched)
-	assert.Contains(t, r.Reason+r.Err.Error(), "/etc/nginx/nginx.conf has changed")
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		h := s.world.Host("172.31.0.5")
+		b, err := h.ReadFile("/etc/nginx/nginx.conf")
+		require.NoError(t, err)
+		require.NoError(t, h.WriteFile("/etc/nginx/nginx.conf", append(b, "# edited since\n"...), 0o644))
+		r := s.apply(unattended)
+		assert.Equal(t, "failed", r.State)
+		assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
+		assert.True(t, r.Untouched)
+		assert.Contains(t, r.Reason+r.Err.Error(), "/etc/nginx/nginx.conf has changed")
+	})
 }
 
 func TestWithoutNginxAndBalancers(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(y string) string {
-		y = replaceBlock(y, "nginx:", "nginx: []\n")
-		return strings.Replace(y, "balancers: auto", "balancers: none", 1)
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, func(y string) string {
+			y = replaceBlock(y, "nginx:", "nginx: []\n")
+			return strings.Replace(y, "balancers: auto", "balancers: none", 1)
+		})
+		p, err := upgrade.ParsePlan(s.plan)
+		require.NoError(t, err)
+		assert.Empty(t, p.Facts.Nginx)
+		assert.Empty(t, p.Facts.Memberships)
+		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.11"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		rep, err := upgrade.ReadReport(s.run)
+		require.NoError(t, err)
+		for _, id := range []string{"3.9-nginx", "3.10-slb", "3.11-observe"} {
+			i := slices.IndexFunc(rep.Steps, func(st upgrade.ReportStep) bool { return st.ID == id })
+			assert.Equal(t, "skipped", rep.Steps[i].State, id)
+			assert.NotEmpty(t, rep.Steps[i].Reason, id)
+		}
+		r = s.rollback()
+		require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		s.end("rolled-back")
 	})
-	p, err := upgrade.ParsePlan(s.plan)
-	require.NoError(t, err)
-	assert.Empty(t, p.Facts.Nginx)
-	assert.Empty(t, p.Facts.Memberships)
-	r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.11"})
-	require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-	rep, err := upgrade.ReadReport(s.run)
-	require.NoError(t, err)
-	for _, id := range []string{"3.9-nginx", "3.10-slb", "3.11-observe"} {
-		i := slices.IndexFunc(rep.Steps, func(st upgrade.ReportStep) bool { return st.ID == id })
-		assert.Equal(t, "skipped", rep.Steps[i].State, id)
-		assert.NotEmpty(t, rep.Steps[i].Reason, id)
-	}
-	r = s.rollback()
-	require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
-	s.end("rolled-back")
 }
 
 // replaceBlock replaces a top-level block of a YAML text.

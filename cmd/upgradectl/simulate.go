@@ -121,8 +121,8 @@ func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgra
 	if err != nil {
 		return nil, err
 	}
-	creds := &upgrade.Credentials{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret}
-	e, err := upgrade.NewEnv(cfg, creds)
+	access := &upgrade.Access{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret}
+	e, err := upgrade.NewEnv(cfg, access)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgra
 		}
 	}
 	return upgrade.Apply(ctx, filepath.Join(op.Dir, "run"), upgrade.NewRunID(time.Now()), stored,
-		upgrade.RunOptions{ApproveAll: true, Actor: "simulate", Version: version(), Observer: observe, Credentials: creds})
+		upgrade.RunOptions{ApproveAll: true, Actor: "simulate", Version: version(), Observer: observe, Access: access})
 }
 
 // once runs everything in this process and leaves nothing.

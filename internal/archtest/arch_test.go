@@ -67,6 +67,8 @@ var layers = []layer{
 		"it may read configuration files as the product does, nothing more"},
 	{[]string{"internal/sim/cloud", "internal/sim/host"}, nil,
 		"a simulator that shares the client's code shares its mistakes, and the World joins the two"},
+	{[]string{"internal/sim/memnet"}, nil,
+		"it is a network and knows nobody who uses it"},
 	{[]string{"internal/testenv", "internal/archtest"}, nil,
 		"it serves tests of every package"},
 	{[]string{"internal/lab", "internal/lab/..."}, []string{"..."},

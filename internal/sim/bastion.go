@@ -70,7 +70,7 @@ func newBastion(w *World) (*bastion, error) {
 		},
 	}
 	b.conf.AddHostKey(key.signer)
-	if b.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	if b.ln, err = w.listen(); err != nil {
 		return nil, fmt.Errorf("cannot listen for the bastion: %w", err)
 	}
 	b.wg.Go(b.accept)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
+	"github.com/upgradectl/upgradectl/internal/sim/memnet"
 	"github.com/upgradectl/upgradectl/internal/sim/traffic"
 )
 
@@ -34,6 +35,10 @@ type Config struct {
 	Streams   int           // streams open at a time per target; 0 = 2, negative = none
 	StreamMax time.Duration // longest stream; 0 = 5s
 	FreeIPs   []string      // addresses for new instances; nil = 172.31.0.101 to .120
+
+	// Memory makes a world without sockets, for testing/synctest: there it runs
+	// in virtual time. Operators reach it with DialOperator.
+	Memory bool
 
 	api string // loopback address of the cloud's API; "" = any
 }
@@ -76,7 +81,8 @@ type World struct {
 	ctx      context.Context           // ends with Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
-	setting  sync.Mutex // one change of the balancers at a time
+	mem      *memnet.Network // nil: ports are loopback ports of this machine
+	setting  sync.Mutex      // one change of the balancers at a time
 
 	mu      sync.Mutex
 	hosts   map[string]*host.Host // by instance ID
@@ -98,6 +104,9 @@ func New(ctx context.Context, cfg Config) (*World, error) {
 	w := &World{
 		cfg: cfg, hosts: map[string]*host.Host{}, byAddr: map[string]*host.Host{}, disks: map[string]*host.Disk{},
 		nginx: map[string]*traffic.Nginx{}, created: map[string]bool{},
+	}
+	if cfg.Memory {
+		w.mem = &memnet.Network{}
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	if err := w.build(ctx); err != nil {
@@ -122,16 +131,17 @@ func (w *World) build(ctx context.Context) error {
 		}
 	}
 	w.balancer = traffic.NewBalancer(traffic.BalancerConfig{
-		Dial: w.Dial, Interval: max(w.scaled(2*time.Second), 100*time.Millisecond),
+		Dial: w.Dial, Listen: w.listen, Interval: max(w.scaled(2*time.Second), 100*time.Millisecond),
 	})
 	w.cloud.AddLoadBalancer(balancers())
 	w.cloud.OnChange(w.rebalance)
 	w.rebalance()
-	at := w.cfg.api
-	if at == "" {
-		at = "127.0.0.1:0"
+	if w.cfg.api != "" {
+		w.apiLn, err = net.Listen("tcp", w.cfg.api)
+	} else {
+		w.apiLn, err = w.listen()
 	}
-	if w.apiLn, err = net.Listen("tcp", at); err != nil {
+	if err != nil {
 		return fmt.Errorf("cannot listen for the cloud's API: %w", err)
 	}
 	w.op.Endpoint = "http://" + w.apiLn.Addr().String()
@@ -185,7 +195,27 @@ func (w *World) spawn(f func()) bool {
 	return true
 }
 
-func (w *World) options() host.Options { return host.Options{Speed: w.cfg.Speed, Network: w} }
+func (w *World) options() host.Options {
+	return host.Options{Speed: w.cfg.Speed, Network: w, Listen: w.listen}
+}
+
+// listen opens a port that stands for one of the world.
+func (w *World) listen() (net.Listener, error) {
+	if w.mem != nil {
+		return w.mem.Listen()
+	}
+	return net.Listen("tcp", "127.0.0.1:0")
+}
+
+// DialOperator connects an operator, who is outside, with an address that the
+// operator's files name: the bastion, or the cloud's API.
+func (w *World) DialOperator(ctx context.Context, _, addr string) (net.Conn, error) {
+	if w.mem != nil {
+		return w.mem.Dial(ctx, addr)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
+}
 
 // enter connects a host with the network.
 func (w *World) enter(id string, h *host.Host) {
@@ -327,7 +357,7 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 		if !ok {
 			return nil, dialError(to, syscall.ECONNREFUSED)
 		}
-		c, err = dialLoopback(ctx, to, real)
+		c, err = w.dialReal(ctx, to, real)
 	case h == nil || !h.Up():
 		return nil, dialError(to, syscall.EHOSTUNREACH)
 	case port == 22:
@@ -341,7 +371,7 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 		if !ok {
 			return nil, dialError(to, syscall.ECONNREFUSED)
 		}
-		c, err = dialLoopback(ctx, to, real)
+		c, err = w.dialReal(ctx, to, real)
 	}
 	if err != nil {
 		return nil, err
@@ -362,9 +392,9 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	return tracked, nil
 }
 
-func dialLoopback(ctx context.Context, to, real string) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", real)
+// dialReal connects with the port that stands for one of the world.
+func (w *World) dialReal(ctx context.Context, to, real string) (net.Conn, error) {
+	c, err := w.DialOperator(ctx, "tcp", real)
 	if err != nil {
 		// The address that the caller knows, not the loopback one behind it.
 		var op *net.OpError

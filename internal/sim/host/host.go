@@ -119,6 +119,9 @@ func newHost(spec Spec, o Options) *Host {
 	if o.BootTakes == 0 {
 		o.BootTakes = 20 * time.Second
 	}
+	if o.Listen == nil {
+		o.Listen = func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+	}
 	if spec.Hostname == "" {
 		spec.Hostname = spec.Name
 	}

@@ -29,7 +29,7 @@ type service struct {
 
 // listen opens a port for a process.
 func (h *Host) listen(p *process, port int, handler http.Handler) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := h.o.Listen()
 	if err != nil {
 		return fmt.Errorf("cannot listen for port %d of %s: %w", port, h.Name(), err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"time"
 )
@@ -25,6 +26,8 @@ type Options struct {
 	BootTakes time.Duration
 	// Network is told about changes; nil = nobody.
 	Network Network
+	// Listen opens a port for a service; nil = one on loopback.
+	Listen func() (net.Listener, error)
 }
 
 // A Spec says what a host is at the beginning.

@@ -45,6 +45,8 @@ type BalancerConfig struct {
 	HealthFrom string        // source address of health checks; "" = 100.64.0.1
 	ProxyFrom  string        // source address of requests of http services, of the same range in life; "" = 100.64.0.10
 	Client     string        // source address seen behind tcp services; "" = 203.0.113.10
+	// Listen opens a port for a service; nil = one on loopback.
+	Listen func() (net.Listener, error)
 }
 
 // The states of a member's health, in the words of the cloud's API.
@@ -80,6 +82,9 @@ func NewBalancer(cfg BalancerConfig) *Balancer {
 	cfg.HealthFrom = or(cfg.HealthFrom, "100.64.0.1")
 	cfg.ProxyFrom = or(cfg.ProxyFrom, "100.64.0.10")
 	cfg.Client = or(cfg.Client, "203.0.113.10")
+	if cfg.Listen == nil {
+		cfg.Listen = func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Balancer{cfg: cfg, ctx: ctx, cancel: cancel, services: map[string]*service{}, lowest: map[string]int{}}
 }
@@ -158,7 +163,7 @@ func (b *Balancer) listen(s Service) (*service, error) {
 	if s.Protocol != "http" && s.Protocol != "tcp" {
 		return nil, fmt.Errorf("cannot serve %s: unknown protocol %q", s.Addr, s.Protocol)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := b.cfg.Listen()
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve %s: %w", s.Addr, err)
 	}
