@@ -194,11 +194,17 @@ func checkMerged(a, b fileChange, after []byte) error {
 	return nil
 }
 
-// Diff returns the change as a unified diff with three lines of context.
+// Diff returns the change as a unified diff with three lines of context, which
+// patch -p0 takes.
 func (c *Change) Diff() string {
 	var b strings.Builder
 	for _, f := range c.files {
-		diffFile(&b, f)
+		text, err := textedit.Diff(f.name, f.before, f.edits)
+		if err != nil {
+			// The edits were checked when the change was made.
+			panic("nginx: internal error: " + err.Error())
+		}
+		b.WriteString(text)
 	}
 	return b.String()
 }

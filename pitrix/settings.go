@@ -156,9 +156,6 @@ func (p *parser) indent(e *entry) string {
 	return string(p.src[e.lineStart:e.keyStart])
 }
 
-// contextLines is how many unchanged lines a diff shows around a change.
-const contextLines = 3
-
 // Diff returns what the edits since Parse changed, as a unified diff with
 // three lines of context; nothing without edits. Values of keys that look like
 // secrets are hidden, so the text is for people and not for patch.
@@ -166,73 +163,34 @@ func (s *Settings) Diff() string {
 	if string(s.parsed.src) == string(s.now.src) {
 		return ""
 	}
-	type row struct {
-		sign byte
-		text string
-	}
-	var rows, added []row
 	// Edits only add lines with a new key and change lines in their place, so
 	// the lines pair up in their order. What neighbours have lost is shown
 	// before what they have got.
 	old, now := s.parsed.shown(), s.now.shown()
-	for ; len(now) > 0; now = now[1:] {
-		if k := now[0].key; k != "" && s.parsed.find(k) == nil {
-			added = append(added, row{'+', now[0].text})
+	var lines []string
+	var regions []textedit.Region
+	changed := func() *textedit.Region {
+		if n := len(regions); n > 0 && regions[n-1].From+len(regions[n-1].Old) == len(lines) {
+			return &regions[n-1]
+		}
+		regions = append(regions, textedit.Region{From: len(lines)})
+		return &regions[len(regions)-1]
+	}
+	for _, l := range now {
+		if l.key != "" && s.parsed.find(l.key) == nil {
+			r := changed()
+			r.New = append(r.New, l.text)
 			continue
 		}
-		if old[0].raw == now[0].raw {
-			rows = append(append(rows, added...), row{' ', now[0].text})
-			added = nil
-		} else {
-			rows = append(rows, row{'-', old[0].text})
-			added = append(added, row{'+', now[0].text})
-		}
+		o := old[0]
 		old = old[1:]
-	}
-	rows = append(rows, added...)
-
-	near := func(i int) bool {
-		for j := max(i-contextLines, 0); j <= min(i+contextLines, len(rows)-1); j++ {
-			if rows[j].sign != ' ' {
-				return true
-			}
+		if o.raw != l.raw {
+			r := changed()
+			r.Old, r.New = append(r.Old, o.text), append(r.New, l.text)
 		}
-		return false
+		lines = append(lines, o.text)
 	}
-	var out strings.Builder
-	fmt.Fprintf(&out, "--- %s\n+++ %s\n", s.Name(), s.Name())
-	oldLine, newLine := 0, 0 // lines before rows[i]
-	for i := 0; i < len(rows); {
-		if !near(i) {
-			oldLine, newLine, i = oldLine+1, newLine+1, i+1
-			continue
-		}
-		var hunk strings.Builder
-		oldCount, newCount := 0, 0
-		for ; i < len(rows) && near(i); i++ {
-			if rows[i].sign != '+' {
-				oldCount++
-			}
-			if rows[i].sign != '-' {
-				newCount++
-			}
-			hunk.WriteByte(rows[i].sign)
-			hunk.WriteString(rows[i].text)
-			if !strings.HasSuffix(rows[i].text, "\n") {
-				hunk.WriteString("\n\\ No newline at end of file\n")
-			}
-		}
-		fmt.Fprintf(&out, "@@ -%s +%s @@\n%s", hunkRange(oldLine, oldCount), hunkRange(newLine, newCount), hunk.String())
-		oldLine, newLine = oldLine+oldCount, newLine+newCount
-	}
-	return out.String()
-}
-
-func hunkRange(before, count int) string {
-	if count == 1 {
-		return fmt.Sprint(before + 1)
-	}
-	return fmt.Sprintf("%d,%d", before+1, count)
+	return textedit.Unified(s.Name(), lines, regions)
 }
 
 // shownLine is a line as a diff shows it, as it is, and the key it assigns to.
