@@ -154,6 +154,12 @@ func assign(path string, from any, to reflect.Value) error {
 		}
 		for i := range to.NumField() {
 			f := to.Type().Field(i)
+			if f.Anonymous && f.Type.Kind() == reflect.Struct {
+				if err := assign(path, from, to.Field(i)); err != nil {
+					return err
+				}
+				continue
+			}
 			if !f.IsExported() {
 				continue
 			}

@@ -33,9 +33,15 @@ type (
 
 // LoadBalancer is what a list shows of a balancer.
 type LoadBalancer struct {
-	ID, Name, Address string
-	Managed           bool
+	ID, Name, Address, Status string
+	Managed                   bool
+	Protected                 bool
+	ProtectedWhy              string
 }
+
+// consoleProtection is the status of a balancer that somebody protected against
+// changes.
+const consoleProtection = "ConsoleProtection"
 
 // LoadBalancers lists the balancers in which a server is: by instance or ENI ID,
 // or by private address, of which one must be given.
@@ -50,7 +56,10 @@ func (c *Client) LoadBalancers(ctx context.Context, serverID, serverIP string) (
 			return nil, err
 		}
 		for _, b := range r.LoadBalancers.LoadBalancer {
-			all = append(all, LoadBalancer{ID: b.LoadBalancerId, Name: b.LoadBalancerName, Address: b.Address, Managed: managed(b.ServiceManagedMode)})
+			all = append(all, LoadBalancer{
+				ID: b.LoadBalancerId, Name: b.LoadBalancerName, Address: b.Address, Status: b.LoadBalancerStatus, Managed: managed(b.ServiceManagedMode),
+				Protected: b.ModificationProtectionStatus == consoleProtection, ProtectedWhy: b.ModificationProtectionReason,
+			})
 		}
 		seen += len(r.LoadBalancers.LoadBalancer)
 		if len(r.LoadBalancers.LoadBalancer) == 0 || seen >= r.TotalCount {
