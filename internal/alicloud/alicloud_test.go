@@ -358,21 +358,52 @@ func TestAttemptTimeout(t *testing.T) {
 	})
 }
 
+// One clear message for each thing that is wrong with who asks, from where.
 func TestHints(t *testing.T) {
-	for code, want := range map[string]string{
-		"InvalidAccessKeyId.NotFound":  "check the access key; it came from the configuration",
-		"SignatureDoesNotMatch":        "check the access key",
-		"Forbidden.RAM":                "grant it DescribeInstances",
-		"InvalidSecurityToken.Expired": "fresh temporary credentials",
+	detail := func(kind string) string {
+		return `,"AccessDeniedDetail":{"AuthAction":"ecs:DescribeInstances","AuthPrincipalType":"SubUser","NoPermissionType":"` + kind + `","EncodedDiagnosticMessage":"AQIBIAAAAOPdwKY2QLOvgMEc7SkkoJfj1kvZwsaRqNYMh10Tv0wTe"}`
+	}
+	now := time.Now()
+	for _, tt := range []struct {
+		code, more, want string
+		date             time.Time
+		is               error
+	}{
+		{code: "InvalidAccessKeyId.NotFound", want: "check the access key; it came from the configuration", is: alicloud.ErrCredentials},
+		{code: "SignatureDoesNotMatch", want: "check the access key", is: alicloud.ErrCredentials},
+		{code: "InvalidSecurityToken.Expired", want: "fresh temporary credentials; these came from the configuration", is: alicloud.ErrCredentials},
+		{code: "Forbidden.RAM", want: `add a statement with Action "ecs:DescribeInstances" on Resource "acs:ecs:*:*:*" to its RAM policy`, is: alicloud.ErrPermission},
+		{code: "NoPermission", more: detail("ImplicitDeny"), want: `add a statement with Action "ecs:DescribeInstances"`, is: alicloud.ErrPermission},
+		{code: "Forbidden", more: detail("ExplicitDeny"), want: `take the Deny of Action "ecs:DescribeInstances" away`, is: alicloud.ErrPermission},
+		{code: "InvalidUser.PassRoleForbidden", want: `Action "ram:PassRole" on Resource "acs:ram:*:*:*"`, is: alicloud.ErrPermission},
+		{code: "IllegalTimestamp", date: now.Add(-20 * time.Minute), want: "the clock of this machine is 20m", is: alicloud.ErrClock},
+		{code: "InvalidTimeStamp.Expired", date: now.Add(time.Hour), want: "behind the cloud's", is: alicloud.ErrClock},
+		{code: "InvalidTimeStamp.Expired", want: "set the clock", is: alicloud.ErrClock},
+		{code: "InvalidRegionId.NotFound", want: "region cn-hangzhou, endpoint ecs-cn-hangzhou.aliyuncs.com", is: alicloud.ErrRegion},
 	} {
 		f := &fake{t: t, actions: map[string]func(int, url.Values) (*http.Response, error){
-			"DescribeInstances": func(int, url.Values) (*http.Response, error) { return refusal(403, code, "no") },
+			"DescribeInstances": func(int, url.Values) (*http.Response, error) {
+				resp, err := answer(403, fmt.Sprintf(`{"RequestId":"R-1","HostId":"h","Code":%q,"Message":"no"%s}`, tt.code, tt.more))
+				if !tt.date.IsZero() {
+					resp.Header.Set("Date", tt.date.UTC().Format(http.TimeFormat))
+				}
+				return resp, err
+			},
 		}}
 		_, err := client(t, f).Instances(t.Context(), alicloud.InstanceQuery{})
-		require.ErrorIs(t, err, alicloud.ErrCredentials)
-		assert.ErrorContains(t, err, want)
+		require.ErrorIs(t, err, tt.is, tt.code)
+		assert.ErrorContains(t, err, tt.want)
 		assert.ErrorContains(t, err, "request R-1")
+		assert.NotContains(t, err.Error(), "AQIB")
+		assert.Equal(t, tt.is == alicloud.ErrCredentials || tt.is == alicloud.ErrPermission, errors.Is(err, alicloud.ErrCredentials), tt.code)
+		assert.NotContains(t, err.Error(), "\n")
 	}
+
+	_, err := client(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: r.URL.Host, IsNotFound: true}}
+	})).Instances(t.Context(), alicloud.InstanceQuery{})
+	require.ErrorIs(t, err, alicloud.ErrRegion)
+	assert.ErrorContains(t, err, "region cn-hangzhou, endpoint ecs-cn-hangzhou.aliyuncs.com")
 }
 
 func TestConcurrent(t *testing.T) {

@@ -27,6 +27,9 @@ type Config struct {
 	RetryBudget                                 time.Duration
 	FirstPause                                  time.Duration // before the first repetition, at most; 0 = 1 s
 	Transport                                   http.RoundTripper
+
+	imds string // of tests: base address of the metadata service
+	dmi  string // of tests: file that says what machine this is
 }
 
 // A Client calls the API of one region. It is safe for concurrent use: every
@@ -36,6 +39,7 @@ type Client struct {
 	scheme    string // "HTTP" or "HTTPS", as the SDK spells it
 	host      string // of all products; "" = the public endpoint of each
 	cred      Credentials
+	ring      *keyring
 	transport http.RoundTripper
 	budget    time.Duration
 	pause     time.Duration
@@ -82,6 +86,7 @@ func New(cfg Config) (*Client, error) {
 	if c.pause <= 0 {
 		c.pause = time.Second
 	}
+	c.ring = c.newKeyring(cred, cfg)
 	publicEndpoints()
 	return c, nil
 }
@@ -135,15 +140,18 @@ func (c *Client) domain(product string) string {
 	return product + "." + c.region + ".aliyuncs.com"
 }
 
+// credential is for the SDK; attempt has made sure that there is one.
 func (c *Client) credential() auth.Credential {
-	if c.cred.SecurityToken != "" {
-		return credentials.NewStsTokenCredential(c.cred.AccessKeyID, c.cred.AccessKeySecret, c.cred.SecurityToken)
+	cr := c.current()
+	if cr.SecurityToken != "" {
+		return credentials.NewStsTokenCredential(cr.AccessKeyID, cr.AccessKeySecret, cr.SecurityToken)
 	}
-	return credentials.NewAccessKeyCredential(c.cred.AccessKeyID, c.cred.AccessKeySecret)
+	return credentials.NewAccessKeyCredential(cr.AccessKeyID, cr.AccessKeySecret)
 }
 
 // An op is what the caller of do knows about an action.
 type op struct {
+	product string // as policies name it, if it is known
 	action  string
 	timeout time.Duration // of one attempt
 	repeat  bool          // doing it twice is the same as doing it once
@@ -162,6 +170,7 @@ func again(action string) op { return op{action: action, timeout: 90 * time.Seco
 // attempt: the SDK's clients are not safe for sharing, and its requests keep
 // list parameters and signatures of earlier uses.
 func callECS[Q, R any](ctx context.Context, c *Client, o op, create func() *Q, fill func(*Q), send func(*ecs.Client, *Q) (*R, error)) (*R, error) {
+	o.product = "ecs"
 	return call(ctx, c, o, create, fill, func(cfg *sdk.Config, q *Q) (*R, error) {
 		cl, err := ecs.NewClientWithOptions(c.region, cfg, c.credential())
 		if err != nil {
@@ -173,6 +182,7 @@ func callECS[Q, R any](ctx context.Context, c *Client, o op, create func() *Q, f
 }
 
 func callSLB[Q, R any](ctx context.Context, c *Client, o op, create func() *Q, fill func(*Q), send func(*slb.Client, *Q) (*R, error)) (*R, error) {
+	o.product = "slb"
 	return call(ctx, c, o, create, fill, func(cfg *sdk.Config, q *Q) (*R, error) {
 		cl, err := slb.NewClientWithOptions(c.region, cfg, c.credential())
 		if err != nil {
@@ -209,6 +219,9 @@ func attempt[Q, R any](ctx context.Context, c *Client, o op, create func() *Q, f
 		}
 	}()
 
+	if e := c.ready(ctx, o); e != nil {
+		return nil, e
+	}
 	q := create()
 	fill(q)
 	if r, ok := any(q).(requests.AcsRequest); ok {

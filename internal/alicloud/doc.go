@@ -18,6 +18,11 @@
 //  5. Whatever comes back (HTML, nothing at all, a numeric code, a redirect) is
 //     an error and never a panic (TestOddAnswers).
 //  6. A Client may be used by many goroutines (TestConcurrent).
+//  7. Keys of a role are fetched once, renewed five minutes before they end by
+//     one caller at a time, and an outage while the old ones are good is not
+//     noticed (TestRenewal, TestECSRole).
+//  8. A refusal for keys, permission, clock or region says in one message what to
+//     change: the policy statement, the skew, the region and endpoint (TestHints).
 //
 // # Limits
 //
@@ -26,6 +31,7 @@
 //
 // # Errors
 //
-// Every failed call gives an [*Error] with a [Class]. Use [ErrCredentials] with
-// errors.Is to tell wrong or missing credentials.
+// Every failed call gives an [*Error] with a [Class]. Use [ErrCredentials],
+// [ErrPermission], [ErrClock] and [ErrRegion] with errors.Is; none of what
+// matches them had an effect.
 package alicloud

@@ -18,13 +18,26 @@ const (
 	Definitive   Class = "definitive"   // wrong for good; not executed
 )
 
-// ErrCredentials matches every error that other credentials would mend.
-var ErrCredentials = errors.New("credentials")
+// Sentinels that errors of this package match with errors.Is. An error that
+// matches one of them had no effect in the cloud.
+var (
+	// ErrCredentials: other credentials would mend it.
+	ErrCredentials = errors.New("credentials")
+	// ErrPermission: the account may not do this. Such errors match
+	// ErrCredentials as well.
+	ErrPermission = errors.New("permission")
+	// ErrClock: the clock of this machine is too far off for the cloud.
+	ErrClock = errors.New("clock")
+	// ErrRegion: there is no such region, or nothing at its endpoint.
+	ErrRegion = errors.New("region")
+)
 
 // Codes of our own, where the cloud sent none.
 const (
 	CodeNoAnswer  = "NoAnswer"  // the connection failed or no answer came in time
 	CodeBadAnswer = "BadAnswer" // an answer came that is none: HTML, empty, unreadable
+
+	CodeNoCredentials = "NoCredentials" // the keys of a role cannot be got
 )
 
 // An Error is one failed API call. Neither its fields nor its text hold a key,
@@ -38,6 +51,7 @@ type Error struct {
 	Class      Class
 
 	hint string
+	kind error // ErrPermission, ErrClock or ErrRegion
 	err  error
 }
 
@@ -60,15 +74,32 @@ func (e *Error) Error() string {
 // Unwrap returns the context's or the network's error, if that was the cause.
 func (e *Error) Unwrap() error { return e.err }
 
-// Is reports whether target is ErrCredentials and the cloud refused them.
-func (e *Error) Is(target error) bool { return target == ErrCredentials && authCodes[e.Code] }
+// Is reports whether target is the sentinel that fits e.
+func (e *Error) Is(target error) bool {
+	return e.kind != nil && target == e.kind || target == ErrCredentials && (authCodes[e.Code] || permission(e.Code))
+}
 
-// authCodes are the answers to wrong, expired or unauthorised credentials.
+// permission reports whether a code means that the account may not do this.
+func permission(code string) bool {
+	switch code {
+	case "Forbidden", "Forbidden.Unauthorized", "NoPermission", "Forbidden.SubUser", "Forbidden.NoPermission", "Unauthorized", "InvalidUser.PassRoleForbidden":
+		return true
+	}
+	return strings.HasPrefix(code, "Forbidden.RAM") || strings.HasPrefix(code, "NoPermission.")
+}
+
+// skewed reports whether a code means that the request's time is not the
+// cloud's.
+func skewed(code string) bool {
+	return code == "IllegalTimestamp" || code == "RequestTimeTooSkewed" || strings.HasPrefix(code, "InvalidTimeStamp")
+}
+
+// authCodes are the answers to wrong or expired credentials.
 var authCodes = map[string]bool{
 	"InvalidAccessKeyId.NotFound": true, "InvalidAccessKeyId.Inactive": true, "InvalidAccessKeyId": true,
 	"SignatureDoesNotMatch": true, "IncompleteSignature": true, "MissingAccessKeyId": true, "Forbidden.AccessKeyDisabled": true,
 	"InvalidSecurityToken.Expired": true, "InvalidSecurityToken.Malformed": true, "InvalidSecurityToken.MismatchWithAccessKey": true,
-	"MissingSecurityToken": true, "Forbidden.RAM": true, "Forbidden": true, "Forbidden.Unauthorized": true, "NoPermission": true,
+	"MissingSecurityToken": true, CodeNoCredentials: true,
 }
 
 // NotFound reports whether the cloud does not know the object asked for.

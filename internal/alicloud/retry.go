@@ -104,13 +104,14 @@ func classify(status int, code string) Class {
 // hold the whole signed query.
 func (c *Client) explain(ctx context.Context, o op, w *wire, sdkErr error) *Error {
 	e := &Error{Action: o.action, HTTPStatus: w.status, RequestID: w.requestID}
-	secrets := append([]string{c.cred.AccessKeyID, c.cred.AccessKeySecret, c.cred.SecurityToken}, o.secrets...)
+	cr := c.current()
+	secrets := append([]string{cr.AccessKeyID, cr.AccessKeySecret, cr.SecurityToken}, o.secrets...)
 	switch {
 	case w.answered && w.status/100 == 2 && w.code != CodeBadAnswer:
 		e.Code, e.Class, e.Message = CodeBadAnswer, Ambiguous, "the answer cannot be decoded"
 	case w.answered:
 		e.Code, e.Class, e.Message = w.code, classify(w.status, w.code), mask(w.message, secrets...)
-		e.hint = c.hint(e, w)
+		e.hint, e.kind = c.hint(e, o, w)
 	case ctx.Err() != nil:
 		e.Code, e.Class, e.Message, e.err = CodeNoAnswer, Ambiguous, "given up before the answer came: "+ctx.Err().Error(), ctx.Err()
 	case w.err == nil:
@@ -126,18 +127,17 @@ func (c *Client) explain(ctx context.Context, o op, w *wire, sdkErr error) *Erro
 		if errors.Is(w.err, context.DeadlineExceeded) {
 			e.Message = "no answer within " + o.timeout.String()
 		}
-		e.Message += " (" + c.where() + ")"
+		e.Message += " (" + c.where(w) + ")"
+		var dns *net.DNSError
+		if errors.As(w.err, &dns) && dns.IsNotFound {
+			e.kind = ErrRegion
+		}
 	}
 	return e
 }
 
-// where names the host for messages.
-func (c *Client) where() string {
-	if c.host != "" {
-		return "endpoint " + c.host
-	}
-	return "public endpoint of " + c.region
-}
+// where names the region and the host for messages.
+func (c *Client) where(w *wire) string { return "region " + c.region + ", endpoint " + w.host }
 
 // unreached classifies an error of the transport. Only what can be shown
 // without a secret is kept as the cause.
@@ -165,22 +165,64 @@ func unreached(err error) (Class, string, error) {
 	return Ambiguous, "", nil
 }
 
-// hint says what to do about a refused request, where that is known.
-func (c *Client) hint(e *Error, w *wire) string {
-	switch e.Code {
-	case "Forbidden.RAM", "Forbidden", "Forbidden.Unauthorized", "NoPermission":
-		return "the account may not do this: grant it " + e.Action + ", or use another account; credentials came from " + c.cred.Source
-	case "InvalidTimeStamp.Expired", "IllegalTimestamp", "InvalidTimeStamp.Format":
-		s := "set the clock of this machine"
-		if !w.date.IsZero() {
-			s += fmt.Sprintf(": it is %s off", time.Since(w.date).Round(time.Second))
+// hint says what to do about a refused request, where that is known, and which
+// sentinel it matches besides ErrCredentials.
+func (c *Client) hint(e *Error, o op, w *wire) (string, error) {
+	switch {
+	case permission(e.Code):
+		return c.missing(e, o, w), ErrPermission
+	case skewed(e.Code):
+		if w.date.IsZero() {
+			return "set the clock of this machine; the cloud accepts 15 minutes of difference", ErrClock
 		}
-		return s
-	case "InvalidSecurityToken.Expired":
-		return "get fresh temporary credentials; these came from " + c.cred.Source
+		skew, side := time.Since(w.date).Round(time.Second), "ahead of"
+		if skew < 0 {
+			skew, side = -skew, "behind"
+		}
+		return fmt.Sprintf("the clock of this machine is %s %s the cloud's (%s); set it, as with `chronyc makestep`", skew, side, w.date.UTC().Format(time.RFC3339)), ErrClock
+	case strings.HasPrefix(e.Code, "InvalidSecurityToken"):
+		return "get fresh temporary credentials; these came from " + c.cred.Source, nil
+	case strings.HasPrefix(e.Code, "InvalidRegionId"), e.Code == "InvalidRegion.NotFound":
+		return "check the region and the endpoint (" + c.where(w) + ")", ErrRegion
+	case authCodes[e.Code]:
+		return "check the access key; it came from " + c.cred.Source, nil
 	}
-	if authCodes[e.Code] {
-		return "check the access key; it came from " + c.cred.Source
+	return "", nil
+}
+
+// missing says which line of a RAM policy would have allowed an action.
+func (c *Client) missing(e *Error, o op, w *wire) string {
+	action := w.denied.AuthAction
+	switch {
+	case e.Code == "InvalidUser.PassRoleForbidden":
+		action = "ram:PassRole"
+	case !strings.Contains(action, ":"):
+		service := o.product
+		if service == "" {
+			service = ramService(w.host)
+		}
+		action = service + ":" + e.Action
 	}
-	return ""
+	s := fmt.Sprintf("the account may not do this: add a statement with Action %q", action)
+	if w.denied.NoPermissionType == "ExplicitDeny" {
+		s = fmt.Sprintf("a policy denies this: take the Deny of Action %q away", action)
+	}
+	resource := "acs:" + strings.SplitN(action, ":", 2)[0] + ":*:*:*"
+	return s + fmt.Sprintf(" on Resource %q to its RAM policy, or use another account; credentials came from %s", resource, c.cred.Source)
+}
+
+// ramNames are the products whose name in policies is not that of their host.
+var ramNames = map[string]string{"r-kvstore": "kvstore", "mongodb": "dds", "metrics": "cms"}
+
+// ramService is the name that policies have for the product at a public host;
+// "ecs" where the host does not tell.
+func ramService(host string) string {
+	label, _, _ := strings.Cut(host, ".")
+	switch {
+	case !strings.HasSuffix(host, ".aliyuncs.com"), strings.HasPrefix(label, "ecs"):
+		return "ecs"
+	case ramNames[label] != "":
+		return ramNames[label]
+	}
+	return label
 }

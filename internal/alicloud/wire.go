@@ -31,8 +31,14 @@ type wire struct {
 	code      string
 	message   string
 	requestID string
-	err       error // of the transport
+	denied    denial
+	host      string // that was asked
+	err       error  // of the transport
 }
+
+// A denial is what the cloud says about a refusal of its access control. The
+// rest of it is an encoded dump of the request and no business of a message.
+type denial struct{ AuthAction, NoPermissionType string }
 
 // RoundTrip implements http.RoundTripper.
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -40,6 +46,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		w.err = errors.New("internal error: refusing to send a request in clear")
 		return nil, w.err
 	}
+	w.host = r.URL.Host
 	resp, err := w.next.RoundTrip(r.WithContext(w.ctx))
 	if err != nil {
 		w.err = err
@@ -59,6 +66,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	var envelope map[string]json.RawMessage
 	bad := len(body) > maxAnswer || json.Unmarshal(body, &envelope) != nil || len(envelope) == 0
 	w.code, w.message, w.requestID = text(envelope["Code"]), text(envelope["Message"]), text(envelope["RequestId"])
+	_ = json.Unmarshal(envelope["AccessDeniedDetail"], &w.denied) // not all have it, and some have a text there
 	switch {
 	case resp.StatusCode/100 == 2 && !bad:
 		resp.Body = io.NopCloser(bytes.NewReader(body))
