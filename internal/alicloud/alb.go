@@ -48,7 +48,7 @@ func (c *Client) sg(ctx context.Context, product string, o op, params map[string
 	}
 	h := out.head()
 	if h.Success != nil && !*h.Success {
-		return &Error{Action: o.action, Code: h.Code, Message: mask(h.Message, c.cred.AccessKeyID, c.cred.AccessKeySecret), HTTPStatus: 200, RequestID: h.RequestID, Class: classify(400, h.Code)}
+		return &Error{Action: o.action, Code: h.Code, Message: c.masked(h.Message), HTTPStatus: 200, RequestID: h.RequestID, Class: classify(400, h.Code)}
 	}
 	// An answer of another shape would look like an empty list, which is a
 	// statement that people act on.
@@ -418,7 +418,7 @@ func (c *Client) GetJob(ctx context.Context, product, jobID string) (Job, error)
 	}
 	for _, j := range out.Jobs {
 		if j.ID == jobID {
-			return Job{Status: j.Status, Code: j.ErrorCode, Message: mask(j.ErrorMessage, c.cred.AccessKeyID, c.cred.AccessKeySecret)}, nil
+			return Job{Status: j.Status, Code: j.ErrorCode, Message: c.masked(j.ErrorMessage)}, nil
 		}
 	}
 	return Job{}, nil

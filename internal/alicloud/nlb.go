@@ -14,7 +14,7 @@ func (c *Client) nlbJob(ctx context.Context, jobID string) (Job, error) {
 	}
 	j := Job{Status: out.Status}
 	if j.Status == "Failed" {
-		j.Code, j.Message = out.Code, out.Message
+		j.Code, j.Message = out.Code, c.masked(out.Message)
 	}
 	return j, nil
 }

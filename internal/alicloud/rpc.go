@@ -26,6 +26,7 @@ import (
 // answer is decoded into out, a pointer to a struct or a map, by [decode]; an
 // out of nil drops it.
 func (c *Client) rpc(ctx context.Context, product, version string, o op, params map[string]string, out any) error {
+	o.product = policyName(product)
 	create := func() *requests.CommonRequest {
 		r := requests.NewCommonRequest()
 		r.Product, r.Version, r.ApiName = product, version, o.action
@@ -64,11 +65,25 @@ func (c *Client) rpc(ctx context.Context, product, version string, o op, params 
 			_ = decode(body, reflect.ValueOf(&envelope).Elem())
 			return &Error{
 				Action: o.action, Code: CodeBadAnswer, Class: Ambiguous, HTTPStatus: r.GetHttpStatus(), RequestID: envelope.RequestID,
-				Message: "the answer cannot be decoded: " + mask(err.Error(), append(slices.Clone(o.secrets), c.cred.AccessKeySecret, c.cred.SecurityToken)...),
+				Message: "the answer cannot be decoded: " + c.masked(err.Error(), o.secrets...),
 			}
 		}
 		return nil
 	})
+}
+
+// masked hides the keys in use, and more, in a text of the cloud's.
+func (c *Client) masked(s string, more ...string) string {
+	now := c.current()
+	return mask(s, append(slices.Clone(more), now.AccessKeyID, now.AccessKeySecret, now.SecurityToken)...)
+}
+
+// policyName is a product's name in RAM policies.
+func policyName(product string) string {
+	if product == "r-kvstore" {
+		return "kvstore"
+	}
+	return product
 }
 
 // central lists the regions in which a product is reached at PRODUCT.aliyuncs.com
