@@ -99,7 +99,7 @@ var authCodes = map[string]bool{
 	"InvalidAccessKeyId.NotFound": true, "InvalidAccessKeyId.Inactive": true, "InvalidAccessKeyId": true,
 	"SignatureDoesNotMatch": true, "IncompleteSignature": true, "MissingAccessKeyId": true, "Forbidden.AccessKeyDisabled": true,
 	"InvalidSecurityToken.Expired": true, "InvalidSecurityToken.Malformed": true, "InvalidSecurityToken.MismatchWithAccessKey": true,
-	"MissingSecurityToken": true, CodeNoCredentials: true,
+	"MissingSecurityToken": true, "SignatureNotMatch": true, CodeNoCredentials: true,
 }
 
 // NotFound reports whether the cloud does not know the object asked for.

@@ -8,6 +8,8 @@
 //     (TestIntervals).
 //  3. A few failed looks in a row are tolerated, but only those that the caller
 //     calls retryable (TestErrors).
+//  4. Waits of one Group share their looks, see each end in time, and leave no
+//     goroutine behind (TestGroupShares, TestGroupEnds).
 //
 // # Limits
 //
