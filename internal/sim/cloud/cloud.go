@@ -64,6 +64,15 @@ type Config struct {
 	RebootLag     time.Duration // how long Status stays Running after RebootInstance; default 4s
 	BusyTakes     time.Duration // how long a balancer refuses writes after each write; default 2s
 
+	// Latency passes before every answer, after its effect; divided by Speed.
+	Latency time.Duration
+
+	// Throttle is the flow control of the API.
+	Throttle Throttle
+
+	// TokenExpires is when SecurityToken ends; zero: never.
+	TokenExpires time.Time
+
 	// FreeIPs are the private addresses that RunInstances hands out, in this
 	// order; an address returns to the end of the list with its instance.
 	FreeIPs []string
@@ -94,6 +103,8 @@ type Cloud struct {
 	seq         int64 // last sequence number given to an object
 	nonces      map[string]time.Time
 	noncesSwept time.Time // when old ones were last forgotten
+	windows     map[*action]window
+	denied      map[string]bool
 	tokens      map[string]*tokenUse
 	counts      map[string]int
 	refused     []string
@@ -110,9 +121,10 @@ type Cloud struct {
 	invocations map[string]*invocation
 	balancers   map[string]*balancer
 
-	vswitches      map[string]string // vSwitch → zone; seen on instances that were added
-	securityGroups map[string]bool
-	keyPairs       map[string]bool
+	vpcs           map[string]*vpc
+	vswitches      map[string]*vswitch
+	securityGroups map[string]*securityGroup
+	keyPairs       map[string]*keyPair
 }
 
 // New returns a cloud without instances and balancers.
@@ -141,6 +153,8 @@ func New(cfg Config) *Cloud {
 		cfg:            cfg,
 		actions:        indexed(),
 		nonces:         map[string]time.Time{},
+		windows:        map[*action]window{},
+		denied:         map[string]bool{},
 		tokens:         map[string]*tokenUse{},
 		counts:         map[string]int{},
 		timers:         map[*time.Timer]struct{}{},
@@ -151,9 +165,10 @@ func New(cfg Config) *Cloud {
 		images:         map[string]*image{},
 		invocations:    map[string]*invocation{},
 		balancers:      map[string]*balancer{},
-		vswitches:      map[string]string{},
-		securityGroups: map[string]bool{},
-		keyPairs:       map[string]bool{},
+		vpcs:           map[string]*vpc{},
+		vswitches:      map[string]*vswitch{},
+		securityGroups: map[string]*securityGroup{},
+		keyPairs:       map[string]*keyPair{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c

@@ -22,7 +22,11 @@ const (
 
 // A Fault makes answers to one action go wrong.
 type Fault struct {
-	Action string // "" matches every action
+	// Action is a name like RunInstances, with its product where ECS and CLB
+	// are not meant (alb:ListServerGroups), or "" for every action.
+	Action string
+	Writes bool // only actions that change something: not Describe…, List…, Get…, Check…
+	Skip   int  // how many requests that match pass unharmed before
 	Kind   FaultKind
 	Code   string // of FaultError; default InternalError
 	// Message goes with Code; a default says that the fault was injected.
@@ -52,13 +56,32 @@ func (c *Cloud) InjectFault(f Fault) {
 	c.faults = append(c.faults, &f)
 }
 
+// strikes reports whether f is for an action.
+func (f *Fault) strikes(a *action) bool {
+	return (f.Action == "" || f.Action == a.key() || f.Action == a.product+":"+a.name) && !(f.Writes && a.reads())
+}
+
+// reads reports whether an action changes nothing, by its name.
+func (a *action) reads() bool {
+	for _, verb := range []string{"Describe", "List", "Get", "Check"} {
+		if strings.HasPrefix(a.name, verb) {
+			return true
+		}
+	}
+	return false
+}
+
 // takeFault uses up one fault for action, one that strikes before the action
 // takes effect or (applied) after it.
-func (c *Cloud) takeFault(action string, applied bool) *Fault {
+func (c *Cloud) takeFault(a *action, applied bool) *Fault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, f := range c.faults {
-		if f.Applied != applied || f.Action != "" && f.Action != action {
+		if f.Applied != applied || !f.strikes(a) {
+			continue
+		}
+		if f.Skip > 0 {
+			f.Skip--
 			continue
 		}
 		copied := *f
@@ -74,16 +97,8 @@ func (c *Cloud) takeFault(action string, applied bool) *Fault {
 }
 
 // answerFault is the answer that f makes.
-func (c *Cloud) answerFault(w http.ResponseWriter, r *http.Request, requestID string, f Fault) {
-	if f.Delay > 0 {
-		t := time.NewTimer(f.Delay)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-r.Context().Done():
-		case <-c.ctx.Done():
-		}
-	}
+func (c *Cloud) answerFault(w http.ResponseWriter, r *http.Request, env envelope, f Fault) {
+	c.wait(r.Context(), f.Delay)
 	if f.Code == "" {
 		f.Code = "InternalError"
 	}
@@ -106,12 +121,75 @@ func (c *Cloud) answerFault(w http.ResponseWriter, r *http.Request, requestID st
 		w.WriteHeader(f.Status)
 		_, _ = io.WriteString(w, "<html><head><title>"+http.StatusText(f.Status)+"</title></head><body><center><h1>"+http.StatusText(f.Status)+"</h1></center></body></html>\n")
 	case FaultNumericCode:
-		writeJSON(w, requestID, f.Status, obj{"RequestId": requestID, "Code": f.Status, "Message": f.Message})
+		env.write(w, f.Status, obj{"RequestId": env.requestID, "Code": f.Status, "Message": f.Message})
 	case FaultEmpty:
 		w.WriteHeader(http.StatusOK)
 	case FaultCut:
 		panic(http.ErrAbortHandler) // net/http then drops the connection without an answer
 	default:
-		writeError(w, r, requestID, fail(f.Status, f.Code, "%s", f.Message))
+		env.fail(w, fail(f.Status, f.Code, "%s", f.Message))
 	}
+}
+
+// A Throttle is the flow control of one user: at most Calls requests for each
+// action in every span of Per, further ones are Throttling.User. The zero value
+// lets everything pass.
+type Throttle struct {
+	Calls int
+	Per   time.Duration // not divided by Speed
+}
+
+// window counts the requests for one action since begun.
+type window struct {
+	begun time.Time
+	calls int
+}
+
+// Deny takes away the permission for actions, named as in Fault.Action; calls
+// of them are answered with Forbidden.RAM and an AccessDeniedDetail.
+func (c *Cloud) Deny(actions ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range actions {
+		c.denied[a] = true
+	}
+}
+
+// Allow gives back what Deny took away; without actions, everything.
+func (c *Cloud) Allow(actions ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(actions) == 0 {
+		clear(c.denied)
+	}
+	for _, a := range actions {
+		delete(c.denied, a)
+	}
+}
+
+// admitted applies flow control and permissions.
+func (c *Cloud) admitted(a *action) *apiError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.cfg.Throttle; t.Calls > 0 {
+		w := c.windows[a]
+		if now := time.Now(); w.begun.IsZero() || now.Sub(w.begun) >= t.Per {
+			w = window{begun: now}
+		}
+		w.calls++
+		c.windows[a] = w
+		if w.calls > t.Calls {
+			return fail(400, "Throttling.User", "Request was denied due to user flow control.")
+		}
+	}
+	if full := a.product + ":" + a.name; c.denied[a.key()] || c.denied[full] {
+		err := fail(403, "Forbidden.RAM", "User not authorized to operate on the specified resource, or this API doesn't support RAM.")
+		err.denied = obj{
+			"AuthAction": full, "AuthPrincipalType": "SubUser", "AuthPrincipalOwnerId": "1000000000000000",
+			"AuthPrincipalDisplayName": "200000000000000000", "NoPermissionType": "ImplicitDeny",
+			"PolicyType": "AccountLevelIdentityBasedPolicy", "EncodedDiagnosticMessage": "AQEAAAAAZW5jb2RlZA==",
+		}
+		return err
+	}
+	return nil
 }

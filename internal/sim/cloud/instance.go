@@ -110,13 +110,8 @@ func (c *Cloud) AddInstance(in Instance) {
 	if in.Status != running && in.Status != stopped {
 		panic(fmt.Sprintf("cloud: status %q of %s is neither Running nor Stopped", in.Status, in.ID))
 	}
-	c.vswitches[in.VSwitch] = in.Zone
-	for _, g := range in.SecurityGroups {
-		c.securityGroups[g] = true
-	}
-	if in.KeyPair != "" {
-		c.keyPairs[in.KeyPair] = true
-	}
+	in.VPC = cmp.Or(in.VPC, "vpc-sim")
+	c.plugIn(in)
 	i := c.insert(in)
 	i.machine = true
 	for n, d := range in.Disks {
@@ -817,8 +812,8 @@ func (c *Cloud) runInstances(q *call) (obj, *apiError) {
 	if amount > 1 && proto.PrivateIP != "" {
 		return nil, refuse(400, "InvalidParameter", "PrivateIpAddress cannot be given to more than one instance.")
 	}
-	if proto.PrivateIP == "" && len(c.freeIPs) < amount {
-		return nil, fail(403, "QuotaExceeded.PrivateIpAddress", "The vSwitch %s has %d free private addresses left.", proto.VSwitch, len(c.freeIPs))
+	if free := c.free(c.vswitches[proto.VSwitch], amount); proto.PrivateIP == "" && len(free) < amount {
+		return nil, fail(403, "QuotaExceeded.PrivateIpAddress", "The vSwitch %s has %d free private addresses left.", proto.VSwitch, len(free))
 	}
 	if err := dryRun(q); err != nil {
 		return nil, err
@@ -829,7 +824,7 @@ func (c *Cloud) runInstances(q *call) (obj, *apiError) {
 		in.ID = c.newID("i")
 		in.Name = cmp.Or(in.Name, in.ID)
 		if in.PrivateIP == "" {
-			in.PrivateIP = c.freeIPs[0]
+			in.PrivateIP = c.free(c.vswitches[in.VSwitch], 1)[0]
 		}
 		if in.InternetMaxBandwidthOut > 0 {
 			c.publicIPs++
@@ -897,12 +892,12 @@ func (c *Cloud) wanted(q *call) (Instance, bootOrder, *apiError) {
 	case img.status() != "Available":
 		return no(fail(403, "IncorrectImageStatus", "The image %s is %s.", img.id, img.status()))
 	}
-	zone, ok := c.vswitches[q.str("VSwitchId")]
-	if !ok {
-		return no(fail(404, "InvalidVSwitchId.NotFound", "The VSwitchId %q does not exist.", q.str("VSwitchId")))
+	sw, err := c.vswitch(q.str("VSwitchId"))
+	if err != nil {
+		return no(err)
 	}
-	if z := q.str("ZoneId"); z != "" && z != zone {
-		return no(refuse(400, "InvalidParameter.Mismatch", "The vSwitch %s is in zone %s, not in %s.", q.str("VSwitchId"), zone, z))
+	if z := q.str("ZoneId"); z != "" && z != sw.zone {
+		return no(refuse(400, "InvalidParameter.Mismatch", "The vSwitch %s is in zone %s, not in %s.", sw.id, sw.zone, z))
 	}
 	groups := q.list("SecurityGroupIds")
 	switch one := q.str("SecurityGroupId"); {
@@ -916,7 +911,7 @@ func (c *Cloud) wanted(q *call) (Instance, bootOrder, *apiError) {
 	if err := c.knownGroups(groups); err != nil {
 		return no(err)
 	}
-	if k := q.str("KeyPairName"); k != "" && !c.keyPairs[k] {
+	if k := q.str("KeyPairName"); k != "" && c.keyPairs[k] == nil {
 		return no(fail(404, "InvalidKeyPairName.NotFound", "The specified KeyPairName %q does not exist.", k))
 	}
 	if q.has("Password") && (q.is("PasswordInherit") || q.has("KeyPairName")) {
@@ -956,22 +951,17 @@ func (c *Cloud) wanted(q *call) (Instance, bootOrder, *apiError) {
 	}
 	in := Instance{
 		Name: q.str("InstanceName"), HostName: q.str("HostName"), Description: q.str("Description"), Status: pending,
-		Type: q.str("InstanceType"), ImageID: img.id, Zone: zone, VSwitch: q.str("VSwitchId"), PrivateIP: ip,
+		Type: q.str("InstanceType"), ImageID: img.id, Zone: sw.zone, VPC: sw.vpc, VSwitch: sw.id, PrivateIP: ip,
 		SecurityGroups: groups, KeyPair: q.str("KeyPairName"), RAMRole: q.str("RamRoleName"), UserData: q.str("UserData"),
 		ChargeType: charge, Tags: tags, DeletionProtection: q.is("DeletionProtection"),
 		InternetMaxBandwidthOut: q.num("InternetMaxBandwidthOut", 0), Disks: disks,
-	}
-	for _, i := range c.instances {
-		if i.VSwitch == in.VSwitch {
-			in.VPC = i.VPC
-		}
 	}
 	return in, bootOrder{from: img.content, userData: data, autoRelease: at, details: q.params}, nil
 }
 
 func (c *Cloud) knownGroups(ids []string) *apiError {
 	for _, g := range ids {
-		if !c.securityGroups[g] {
+		if c.securityGroups[g] == nil {
 			return fail(404, "InvalidSecurityGroupId.NotFound", "The specified SecurityGroupId %q does not exist.", g)
 		}
 	}

@@ -1,9 +1,12 @@
 package cloud
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -17,35 +20,58 @@ const (
 	slbVersion = "2014-05-15"
 )
 
-// products are the RPC APIs that are simulated, each with its list of actions.
-func products() map[string][]action {
-	return map[string][]action{
-		ecsVersion: ecsActions(),
-		slbVersion: slbActions(),
+// A product is one RPC API.
+type product struct {
+	name, version string
+	actions       []action
+}
+
+// products are the RPC APIs that are simulated: one line each.
+func products() []product {
+	return []product{
+		{"ecs", ecsVersion, slices.Concat(ecsActions(), networkECSActions())},
+		{"slb", slbVersion, slbActions()},
+		{"vpc", vpcVersion, networkVPCActions()},
 	}
 }
 
 // An action is one call of an API and what it may be given.
 //
 // served and other hold parameter names, one word each. In a name # stands
-// for an index from 1, and a final .* for any member of a structure. After
-// the name :int, :bool or :ids (a JSON array of at most 100 strings) says what
-// the value must look like, and ! that the parameter is required. The
-// parameters in other exist in the real API but not here: with a value they
-// are refused, because to ignore a filter or a setting would be a lie.
+// for an index from 1, and a final .* for any member of a structure. ! after
+// all else says that the parameter is required (of a list: its first element).
+// After the name stands what the value must look like:
+//
+//	:int    a decimal number
+//	:bool   true or false
+//	:ids    a JSON array of at most 100 strings (single-quoted or not)
+//	:json   any JSON, single-quoted or not; call.json decodes it
+//	:words  words separated by commas, at most 100; call.words cuts them
+//
+// The parameters in other exist in the real API but not here: with a value
+// they are refused, because to ignore a filter or a setting would be a lie.
 type action struct {
 	name          string
 	served, other string
 	do            func(*Cloud, *call) (obj, *apiError)
 
-	version string
-	params  []param // parsed from served and other
+	product, version string
+	params           []param // parsed from served and other
+}
+
+// key names an action in Counts and Fault.Action: bare for ECS and CLB,
+// alb:ListServerGroups and the like for the other products.
+func (a *action) key() string {
+	if a.product == "ecs" || a.product == "slb" {
+		return a.name
+	}
+	return a.product + ":" + a.name
 }
 
 // A param is one word of an action's served or other.
 type param struct {
 	name     string
-	kind     string // "", int, bool, ids
+	kind     string // "", int, bool, ids, json, words
 	required bool
 	served   bool
 }
@@ -61,10 +87,15 @@ var common = map[string]bool{
 // indexed parses the served and other words of all actions.
 func indexed() map[string]map[string]*action {
 	all := map[string]map[string]*action{}
-	for version, list := range products() {
-		all[version] = map[string]*action{}
-		for _, a := range list {
-			a.version = version
+	for _, p := range products() {
+		if all[p.version] == nil {
+			all[p.version] = map[string]*action{}
+		}
+		for _, a := range p.actions {
+			if all[p.version][a.name] != nil {
+				panic("internal error: the action " + a.name + " of " + p.name + " stands in two lists")
+			}
+			a.product, a.version = p.name, p.version
 			for i, words := range []string{a.served, a.other} {
 				for word := range strings.FieldsSeq(words) {
 					p := param{served: i == 0}
@@ -73,259 +104,22 @@ func indexed() map[string]map[string]*action {
 					a.params = append(a.params, p)
 				}
 			}
-			all[version][a.name] = &a
+			all[p.version][a.name] = &a
 		}
 	}
 	return all
 }
 
-func ecsActions() []action {
-	return []action{
-		{name: "DescribeInstances", do: (*Cloud).describeInstances,
-			served: `
-				AdditionalAttributes.# ImageId InstanceChargeType InstanceIds:ids InstanceName InstanceNetworkType
-				InstanceType KeyPairName MaxResults:int NextToken PageNumber:int PageSize:int PrivateIpAddresses:ids
-				PublicIpAddresses:ids RegionId! SecurityGroupId Status Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value
-				VSwitchId VpcId ZoneId`,
-			other: `
-				DeviceAvailable DryRun EipAddresses Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value Filter.3.Key
-				Filter.3.Value Filter.4.Key Filter.4.Value HpcClusterId HttpEndpoint HttpPutResponseHopLimit HttpTokens
-				InnerIpAddresses InstanceTypeFamily InternetChargeType IoOptimized Ipv6Address.# LockReason NeedSaleCycle
-				RdmaIpAddresses ResourceGroupId`,
-		},
-		{name: "DescribeInstanceAttribute", do: (*Cloud).describeInstanceAttribute,
-			served: `
-				InstanceId!`,
-		},
-		{name: "DescribeInstanceStatus", do: (*Cloud).describeInstanceStatus,
-			served: `
-				InstanceId.# PageNumber:int PageSize:int RegionId! ZoneId`,
-			other: `
-				ClusterId`,
-		},
-		{name: "DescribeDisks", do: (*Cloud).describeDisks,
-			served: `
-				AdditionalAttributes.# Category DeleteWithInstance:bool DiskIds:ids DiskName DiskType InstanceId
-				MaxResults:int NextToken PageNumber:int PageSize:int RegionId! Status Tag.#.Key Tag.#.Value Tag.#.key
-				Tag.#.value ZoneId`,
-			other: `
-				AutoSnapshotPolicyId DeleteAutoSnapshot DiskChargeType DryRun EnableAutoSnapshot
-				EnableAutomatedSnapshotPolicy EnableShared Encrypted Filter.1.Key Filter.1.Value Filter.2.Key
-				Filter.2.Value KMSKeyId LockReason MultiAttach Portable ResourceGroupId SnapshotId`,
-		},
-		{name: "CreateSnapshot", do: (*Cloud).createSnapshot,
-			served: `
-				ClientToken Description DiskId! ResourceGroupId RetentionDays:int SnapshotName Tag.#.Key Tag.#.Value
-				Tag.#.key Tag.#.value`,
-			other: `
-				Category InstantAccess InstantAccessRetentionDays StorageLocationArn`,
-		},
-		{name: "DescribeSnapshots", do: (*Cloud).describeSnapshots,
-			served: `
-				DiskId InstanceId MaxResults:int NextToken PageNumber:int PageSize:int RegionId! SnapshotIds:ids
-				SnapshotName SnapshotType SourceDiskType Status Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value Usage`,
-			other: `
-				Category DryRun Encrypted Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value KMSKeyId ResourceGroupId
-				SnapshotLinkId`,
-		},
-		{name: "DeleteSnapshot", do: (*Cloud).deleteSnapshot,
-			served: `
-				Force:bool SnapshotId!`,
-		},
-		{name: "CreateImage", do: (*Cloud).createImage,
-			served: `
-				Architecture BootMode ClientToken Description DetectionStrategy DiskDeviceMapping.#.Device
-				DiskDeviceMapping.#.DiskType DiskDeviceMapping.#.Size:int DiskDeviceMapping.#.SnapshotId DryRun:bool
-				ImageFamily ImageName ImageVersion InstanceId Platform RegionId! ResourceGroupId SnapshotId Tag.#.Key
-				Tag.#.Value Tag.#.key Tag.#.value`,
-			other: `
-				Features.*`,
-		},
-		{name: "DescribeImages", do: (*Cloud).describeImages,
-			served: `
-				Architecture ImageFamily ImageId ImageName ImageOwnerAlias IsSupportCloudinit:bool
-				IsSupportIoOptimized:bool OSType PageNumber:int PageSize:int RegionId! SnapshotId Status Tag.#.Key
-				Tag.#.Value Tag.#.key Tag.#.value Usage`,
-			other: `
-				ActionType DryRun Filter.#.Key Filter.#.Value ImageOwnerId InstanceType IsPublic ResourceGroupId
-				ShowExpired`,
-		},
-		{name: "DeleteImage", do: (*Cloud).deleteImage,
-			served: `
-				DryRun:bool Force:bool ImageId! RegionId!`,
-		},
-		{name: "RunInstances", do: (*Cloud).runInstances,
-			served: `
-				Affinity Amount:int AutoReleaseTime ClientToken CpuOptions.Core:int CpuOptions.Numa
-				CpuOptions.ThreadsPerCore:int CpuOptions.TopologyType CreditSpecification DataDisk.#.AutoSnapshotPolicyId
-				DataDisk.#.BurstingEnabled:bool DataDisk.#.Category DataDisk.#.DeleteWithInstance:bool
-				DataDisk.#.Description DataDisk.#.Device DataDisk.#.DiskName DataDisk.#.EncryptAlgorithm
-				DataDisk.#.Encrypted DataDisk.#.KMSKeyId DataDisk.#.PerformanceLevel DataDisk.#.ProvisionedIops:int
-				DataDisk.#.Size:int DataDisk.#.SnapshotId DataDisk.#.StorageClusterId DedicatedHostId
-				DeletionProtection:bool DeploymentSetGroupNo:int DeploymentSetId Description DryRun:bool HostName
-				HpcClusterId HttpEndpoint HttpPutResponseHopLimit:int HttpTokens ImageId InstanceChargeType InstanceName
-				InstanceType InternetChargeType InternetMaxBandwidthIn:int InternetMaxBandwidthOut:int IoOptimized
-				KeyPairName MinAmount:int Password PasswordInherit:bool Period:int PeriodUnit PrivateIpAddress RamRoleName
-				RegionId! ResourceGroupId SecurityEnhancementStrategy SecurityGroupId SecurityGroupIds.# SpotStrategy
-				SystemDisk.AutoSnapshotPolicyId
-				SystemDisk.BurstingEnabled:bool SystemDisk.Category SystemDisk.Description SystemDisk.DiskName SystemDisk.Encrypted:bool
-				SystemDisk.KMSKeyId SystemDisk.PerformanceLevel SystemDisk.ProvisionedIops:int
-				SystemDisk.Size Tag.#.Key Tag.#.Value Tenancy UserData VSwitchId ZoneId`,
-			other: `
-				Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn AutoPay AutoRenew AutoRenewPeriod ClockOptions.*
-				HibernationOptions.Configured HostNames.# ImageFamily ImageOptions.* Ipv6Address.# Ipv6AddressCount Isp
-				LaunchTemplateId LaunchTemplateName LaunchTemplateVersion NetworkInterface.#.DeleteOnRelease
-				NetworkInterface.#.Description NetworkInterface.#.InstanceType NetworkInterface.#.Ipv6Address.#
-				NetworkInterface.#.Ipv6AddressCount NetworkInterface.#.NetworkCardIndex
-				NetworkInterface.#.NetworkInterfaceId NetworkInterface.#.NetworkInterfaceName
-				NetworkInterface.#.NetworkInterfaceTrafficMode NetworkInterface.#.PrimaryIpAddress
-				NetworkInterface.#.QueueNumber NetworkInterface.#.QueuePairNumber NetworkInterface.#.RxQueueSize
-				NetworkInterface.#.SecondaryPrivateIpAddressCount NetworkInterface.#.SecurityGroupId
-				NetworkInterface.#.SecurityGroupIds.# NetworkInterface.#.SourceDestCheck NetworkInterface.#.TxQueueSize
-				NetworkInterface.#.VSwitchId NetworkInterfaceQueueNumber NetworkOptions.* PrivateDnsNameOptions.*
-				PrivatePoolOptions.Id PrivatePoolOptions.MatchCriteria SchedulerOptions.DedicatedHostClusterId
-				SecurityOptions.ConfidentialComputingMode SecurityOptions.TrustedSystemMode SpotDuration
-				SpotInterruptionBehavior SpotPriceLimit StorageSetId StorageSetPartitionNumber SystemDisk.* UniqueSuffix`,
-		},
-		{name: "StartInstance", do: (*Cloud).startInstance,
-			served: `
-				DryRun:bool InstanceId!`,
-			other: `
-				InitLocalDisk`,
-		},
-		{name: "StopInstance", do: (*Cloud).stopInstance,
-			served: `
-				ConfirmStop:bool DryRun:bool ForceStop:bool InstanceId! StoppedMode`,
-			other: `
-				Hibernate`,
-		},
-		{name: "RebootInstance", do: (*Cloud).rebootInstance,
-			served: `
-				DryRun:bool ForceStop:bool InstanceId!`,
-		},
-		{name: "DeleteInstance", do: (*Cloud).deleteInstance,
-			served: `
-				DryRun:bool Force:bool ForceStop:bool InstanceId! TerminateSubscription:bool`,
-		},
-		{name: "ModifyInstanceAutoReleaseTime", do: (*Cloud).modifyInstanceAutoReleaseTime,
-			served: `
-				AutoReleaseTime InstanceId!`,
-		},
-		{name: "ModifyInstanceAttribute", do: (*Cloud).modifyInstanceAttribute,
-			served: `
-				DeletionProtection:bool Description HostName InstanceId! InstanceName SecurityGroupIds.# UserData`,
-			other: `
-				CpuOptions.Core CpuOptions.ThreadsPerCore CpuOptions.TopologyType CreditSpecification EnableJumboFrame
-				EnableNetworkEncryption NetworkInterfaceQueueNumber Password PrivateDnsNameOptions.* Recyclable
-				RemoteConnectionOptions.*`,
-		},
-		{name: "TagResources", do: (*Cloud).tagResources,
-			served: `
-				RegionId! ResourceId.#! ResourceType! Tag.#.Key! Tag.#.Value!`,
-		},
-		{name: "DescribeUserData", do: (*Cloud).describeUserData,
-			served: `
-				InstanceId! RegionId!`,
-		},
-		{name: "DescribeInstanceRamRole", do: (*Cloud).describeInstanceRAMRole,
-			served: `
-				InstanceIds:ids PageNumber:int PageSize:int RamRoleName RegionId!`,
-		},
-		{name: "RunCommand", do: (*Cloud).runCommand,
-			served: `
-				ClientToken CommandContent! ContentEncoding Description EnableParameter:bool InstanceId.# KeepCommand:bool
-				Name RegionId! RepeatMode ResourceGroupId Tag.#.Key Tag.#.Value TerminationMode Timeout:int Type! Username
-				WorkingDir`,
-			other: `
-				ContainerId ContainerName Frequency Launcher OssOutputDelivery Parameters ResourceTag.#.Key
-				ResourceTag.#.Value Timed WindowsPasswordName`,
-		},
-		{name: "DescribeInvocationResults", do: (*Cloud).describeInvocationResults,
-			served: `
-				CommandId ContentEncoding IncludeHistory:bool InstanceId InvokeId InvokeRecordStatus MaxResults:int
-				NextToken PageNumber:int PageSize:int RegionId!`,
-			other: `
-				ResourceGroupId Tag.#.Key Tag.#.Value`,
-		},
-		{name: "DescribeCloudAssistantStatus", do: (*Cloud).describeCloudAssistantStatus,
-			served: `
-				InstanceId.# MaxResults:int NextToken OSType PageNumber:int PageSize:int RegionId!`,
-		},
-		{name: "DescribeRegions", do: (*Cloud).describeRegions,
-			served: `
-				AcceptLanguage InstanceChargeType ResourceType`,
-		},
+// Actions returns the actions that are simulated, as ecs:RunInstances, sorted.
+func Actions() []string {
+	var names []string
+	for _, p := range products() {
+		for _, a := range p.actions {
+			names = append(names, p.name+":"+a.name)
+		}
 	}
-}
-
-func slbActions() []action {
-	return []action{
-		{name: "DescribeLoadBalancers", do: (*Cloud).describeLoadBalancers,
-			served: `
-				Address AddressType LoadBalancerId LoadBalancerName LoadBalancerStatus PageNumber:int PageSize:int
-				RegionId! ServerId ServerIntranetAddress Tag.#.Key Tag.#.Value VSwitchId VpcId`,
-			other: `
-				AddressIPVersion InternetChargeType MasterZoneId NetworkType PayType ResourceGroupId SlaveZoneId Tags`,
-		},
-		{name: "DescribeLoadBalancerAttribute", do: (*Cloud).describeLoadBalancerAttribute,
-			served: `
-				LoadBalancerId!`,
-		},
-		{name: "DescribeLoadBalancerListeners", do: (*Cloud).describeLoadBalancerListeners,
-			served: `
-				ListenerPort:int ListenerProtocol LoadBalancerId.# MaxResults:int NextToken`,
-			other: `
-				Description Tag.#.Key Tag.#.Value`,
-		},
-		{name: "DescribeVServerGroups", do: (*Cloud).describeVServerGroups,
-			served: `
-				IncludeListener:bool IncludeRule:bool LoadBalancerId! RegionId!`,
-			other: `
-				Description Tag.#.Key Tag.#.Value`,
-		},
-		{name: "DescribeVServerGroupAttribute", do: (*Cloud).describeVServerGroupAttribute,
-			served: `
-				RegionId! VServerGroupId!`,
-		},
-		{name: "SetVServerGroupAttribute", do: (*Cloud).setVServerGroupAttribute,
-			served: `
-				BackendServers RegionId! VServerGroupId! VServerGroupName`,
-		},
-		{name: "AddVServerGroupBackendServers", do: (*Cloud).addVServerGroupBackendServers,
-			served: `
-				BackendServers! RegionId! VServerGroupId!`,
-		},
-		{name: "RemoveVServerGroupBackendServers", do: (*Cloud).removeVServerGroupBackendServers,
-			served: `
-				BackendServers! RegionId! VServerGroupId!`,
-		},
-		{name: "AddBackendServers", do: (*Cloud).addBackendServers,
-			served: `
-				BackendServers LoadBalancerId!`,
-		},
-		{name: "SetBackendServers", do: (*Cloud).setBackendServers,
-			served: `
-				BackendServers LoadBalancerId!`,
-		},
-		{name: "RemoveBackendServers", do: (*Cloud).removeBackendServers,
-			served: `
-				BackendServers! LoadBalancerId!`,
-		},
-		{name: "DescribeHealthStatus", do: (*Cloud).describeHealthStatus,
-			served: `
-				ListenerPort:int ListenerProtocol LoadBalancerId!`,
-		},
-		{name: "DescribeRules", do: (*Cloud).describeRules,
-			served: `
-				ListenerPort:int! ListenerProtocol LoadBalancerId! RegionId!`,
-		},
-		{name: "DescribeMasterSlaveServerGroups", do: (*Cloud).describeMasterSlaveServerGroups,
-			served: `
-				IncludeListener:bool LoadBalancerId! RegionId!`,
-			other: `
-				Description Tag.#.Key Tag.#.Value`,
-		},
-	}
+	slices.Sort(names)
+	return names
 }
 
 // A call is one request after all that can be checked without the state of
@@ -337,12 +131,12 @@ type call struct {
 
 // parse finds the action and checks every parameter against its table.
 func (c *Cloud) parse(params map[string]string) (*call, *apiError) {
-	if f := params["Format"]; !strings.EqualFold(f, "JSON") {
-		return nil, refuse(400, "InvalidParameter.Format", "The simulator answers with JSON only: send Format=JSON (got %q; the cloud's own default is XML).", f)
+	if f := params["Format"]; f != "" && !strings.EqualFold(f, "JSON") && !strings.EqualFold(f, "XML") {
+		return nil, refuse(400, "InvalidParameter.Format", "The Format %q is neither JSON nor XML.", f)
 	}
 	version, ok := c.actions[params["Version"]]
 	if !ok {
-		return nil, refuse(400, "InvalidVersion", "Specified version %q is not one of %s (ECS) and %s (SLB).", params["Version"], ecsVersion, slbVersion)
+		return nil, refuse(400, "InvalidVersion", "Specified version %q is not one of %s.", params["Version"], strings.Join(slices.Sorted(maps.Keys(c.actions)), ", "))
 	}
 	a, ok := version[params["Action"]]
 	if !ok {
@@ -376,7 +170,7 @@ func (c *Cloud) parse(params map[string]string) (*call, *apiError) {
 	}
 	for _, p := range a.params {
 		if p.required && !call.has(p.name) {
-			return nil, refuse(400, "MissingParameter", "The input parameter %q that is mandatory for processing this request is not supplied.", p.name)
+			return nil, refuse(400, "MissingParameter", "The input parameter %q that is mandatory for processing this request is not supplied.", strings.ReplaceAll(p.name, "#", "1"))
 		}
 	}
 	if r := call.str("RegionId"); r != "" && r != c.cfg.Region {
@@ -444,11 +238,19 @@ func (p *param) check(name, value string) *apiError {
 		}
 	case "ids":
 		var ids []string
-		if err := json.Unmarshal([]byte(value), &ids); err != nil {
+		if err := json.Unmarshal(doubleQuoted(value), &ids); err != nil {
 			return refuse(400, "InvalidParameter", "The parameter %s is not a JSON array of strings.", name)
 		}
 		if len(ids) > 100 {
 			return refuse(400, "InvalidParameter", "The parameter %s holds %d values; 100 are allowed.", name, len(ids))
+		}
+	case "json":
+		if !json.Valid(doubleQuoted(value)) {
+			return refuse(400, "InvalidParameter", "The parameter %s is not JSON.", name)
+		}
+	case "words":
+		if n := strings.Count(value, ",") + 1; n > 100 {
+			return refuse(400, "InvalidParameter", "The parameter %s holds %d values; 100 are allowed.", name, n)
 		}
 	}
 	return nil
@@ -476,8 +278,68 @@ func (q *call) ids(name string) (ids []string, given bool) {
 	if v == "" {
 		return nil, false
 	}
-	_ = json.Unmarshal([]byte(v), &ids) // parse has seen that it is one
+	_ = json.Unmarshal(doubleQuoted(v), &ids) // parse has seen that it is one
 	return ids, true
+}
+
+// json decodes a :json parameter into v, members that v does not have
+// refused. given is false when there is no such parameter.
+func (q *call) json(name string, v any) (given bool, _ *apiError) {
+	value := q.params[name]
+	if value == "" {
+		return false, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(doubleQuoted(value)))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	if err == nil {
+		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the value")
+		}
+	}
+	if err != nil {
+		return true, refuse(400, "InvalidParameter", "The parameter %s is malformed: %v", name, err)
+	}
+	return true, nil
+}
+
+// words cuts a :words parameter.
+func (q *call) words(name string) []string {
+	var l []string
+	for w := range strings.SplitSeq(q.params[name], ",") {
+		if w = strings.TrimSpace(w); w != "" {
+			l = append(l, w)
+		}
+	}
+	return l
+}
+
+// under returns the parameters below a prefix as a call of their own, so that
+// list, group, num and is work inside a structure or an element of a list:
+// q.under("Servers.1").str("ServerId"). It is nil when there are none.
+func (q *call) under(prefix string) *call {
+	sub := &call{action: q.action, params: map[string]string{}}
+	for k, v := range q.params {
+		if member, ok := strings.CutPrefix(k, prefix+"."); ok {
+			sub.params[member] = v
+		}
+	}
+	if len(sub.params) == 0 {
+		return nil
+	}
+	return sub
+}
+
+// each returns Name.1, Name.2, … of a list of structures.
+func (q *call) each(name string) []*call {
+	var l []*call
+	for {
+		sub := q.under(name + "." + strconv.Itoa(len(l)+1))
+		if sub == nil {
+			return l
+		}
+		l = append(l, sub)
+	}
 }
 
 // list returns Name.1, Name.2, … up to the first that is missing.
@@ -620,9 +482,9 @@ func pageOf[T numbered](q *call, all []T) ([]T, obj, *apiError) {
 	var after int64
 	if t := q.str("NextToken"); t != "" {
 		plain, err := base64.RawURLEncoding.DecodeString(t)
-		action, seq, _ := strings.Cut(string(plain), ":")
+		seq, action, _ := strings.Cut(string(plain), ":")
 		after, _ = strconv.ParseInt(seq, 10, 64)
-		if err != nil || action != q.action.name || after == 0 {
+		if err != nil || action != q.action.key() || after == 0 {
 			return nil, nil, refuse(400, "InvalidParameter.NextToken", "The specified NextToken was not given out by %s.", q.action.name)
 		}
 	}
@@ -633,7 +495,7 @@ func pageOf[T numbered](q *call, all []T) ([]T, obj, *apiError) {
 			continue
 		}
 		if len(part) == size {
-			next = base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s:%d", q.action.name, part[size-1].number()))
+			next = base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d:%s", part[size-1].number(), q.action.key()))
 			break
 		}
 		part = append(part, v)

@@ -2,27 +2,16 @@ package cloud
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha1" // version 1.0 of the signature is defined with it
-	"crypto/subtle"
-	"encoding/base64"
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 	"time"
 )
-
-// maxSkew is how far a request's Timestamp may be from our clock.
-const maxSkew = 15 * time.Minute
-
-// maxBody bounds the form of a POST; the cloud's own limit on user data makes
-// longer requests impossible.
-const maxBody = 1 << 20
 
 type obj = map[string]any
 
@@ -31,6 +20,7 @@ type apiError struct {
 	status        int
 	code, message string
 	refused       bool // what was asked for does not exist: a fault of the client's code
+	denied        obj  // AccessDeniedDetail
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.message }
@@ -53,50 +43,41 @@ type tokenUse struct {
 	reply  obj
 }
 
-// ServeHTTP answers one request of the RPC APIs ECS (2014-05-26) and SLB
-// (2014-05-15), chosen by the Version and Action in the request; the host and
-// port that it came to mean nothing. Parameters may stand in the query, in the
-// form, or in both.
+// ServeHTTP answers one request. The RPC APIs are told apart by the Version
+// and Action in the request; the host and port that it came to mean nothing,
+// so that a client may take the server for a proxy. Parameters may stand in
+// the query, in the form, or in both, and with a version 3 signature in a JSON
+// body. Requests for /logstores and for hosts below log.aliyuncs.com go to the
+// log service.
 func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	requestID := fmt.Sprintf("5C1D0000-0000-4000-8000-%012X", c.next())
 	closed := c.closed
 	c.mu.Unlock()
-	if closed {
-		writeError(w, r, requestID, fail(503, "ServiceUnavailable", "The simulated cloud is closed."))
+	if isLog(r) && !closed {
+		c.serveSLS(w, r, requestID)
 		return
 	}
-
-	params, err := parameters(r)
-	name := "request"
-	if err == nil {
-		name = params["Action"]
-		err = c.authenticate(r.Method, params)
+	in := c.read(r)
+	env := envelope{requestID: requestID, host: cmp.Or(r.Host, r.URL.Host), xml: xmlAnswer(in.params, in.v3), action: in.params["Action"]}
+	if closed {
+		env.fail(w, fail(503, "ServiceUnavailable", "The simulated cloud is closed."))
+		return
 	}
-	var call *call
-	if err == nil {
-		call, err = c.parse(params)
-	}
-	var reply obj
-	var fault *Fault
-	if err == nil {
-		fault = c.takeFault(call.action.name, false)
-		if fault == nil {
-			reply, err = c.perform(call)
-			if err == nil {
-				fault = c.takeFault(call.action.name, true)
-			}
-		}
-	}
-	if fault != nil {
-		c.answerFault(w, r, requestID, *fault)
+	call, reply, fault, err := c.answer(r, in)
+	if c.wait(r.Context(), c.scaled(c.cfg.Latency)); fault != nil {
+		c.answerFault(w, r, env, *fault)
 		return
 	}
 	if err != nil {
 		if err.refused {
+			name := "request"
+			if call != nil || in.params["Action"] != "" {
+				name = in.params["Action"]
+			}
 			c.record(fmt.Sprintf("%s: %s: %s", name, err.code, err.message))
 		}
-		writeError(w, r, requestID, err)
+		env.fail(w, err)
 		return
 	}
 	reply = maps.Clone(reply)
@@ -104,7 +85,53 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply = obj{}
 	}
 	reply["RequestId"] = requestID
-	writeJSON(w, requestID, 200, reply)
+	env.write(w, 200, reply)
+}
+
+// answer does what a request asks for.
+func (c *Cloud) answer(r *http.Request, in *request) (*call, obj, *Fault, *apiError) {
+	if in.err != nil {
+		return nil, nil, nil, in.err
+	}
+	if err := c.authenticate(r, in); err != nil {
+		return nil, nil, nil, err
+	}
+	call, err := c.parse(in.params)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := c.admitted(call.action); err != nil {
+		return call, nil, nil, err
+	}
+	if fault := c.takeFault(call.action, false); fault != nil {
+		return call, nil, fault, nil
+	}
+	reply, err := c.perform(call)
+	if err != nil {
+		return call, nil, nil, err
+	}
+	return call, reply, c.takeFault(call.action, true), nil
+}
+
+// wait lets d pass, or less when the client or the cloud does not wait.
+func (c *Cloud) wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-c.ctx.Done():
+	}
+}
+
+// isLog reports whether a request is for the Simple Log Service, which is not
+// RPC: its paths and host names tell.
+func isLog(r *http.Request) bool {
+	host, _, _ := strings.Cut(r.Host, ":")
+	return strings.HasSuffix(host, ".log.aliyuncs.com") || strings.HasPrefix(r.URL.Path, "/logstores")
 }
 
 // perform carries an action out, once for each ClientToken.
@@ -114,7 +141,7 @@ func (c *Cloud) perform(call *call) (obj, *apiError) {
 		return nil, err
 	}
 	c.mu.Lock()
-	c.counts[call.action.name]++
+	c.counts[call.action.key()]++
 	c.mu.Unlock()
 	return reply, nil
 }
@@ -131,7 +158,7 @@ func (c *Cloud) once(call *call, f func() (obj, *apiError)) (obj, *apiError) {
 		return nil, refuse(400, "InvalidClientToken.ValueNotSupported", "The ClientToken is longer than 64 characters or not ASCII.")
 	}
 	params := call.fingerprint()
-	key := call.action.name + "\x00" + token
+	key := call.action.key() + "\x00" + token
 	c.mu.Lock()
 	if use := c.tokens[key]; use != nil {
 		defer c.mu.Unlock()
@@ -161,160 +188,11 @@ func (c *Cloud) once(call *call, f func() (obj, *apiError)) (obj, *apiError) {
 	return reply, nil
 }
 
-// parameters merges query and form.
-func parameters(r *http.Request) (map[string]string, *apiError) {
-	if r.Method != http.MethodGet && r.Method != http.MethodPost {
-		return nil, refuse(403, "UnsupportedHTTPMethod", "The method %s is not supported: GET or POST.", r.Method)
-	}
-	if r.URL.Path != "/" && r.URL.Path != "" {
-		return nil, refuse(404, "InvalidAction.NotFound", "RPC requests go to /, not to %s.", r.URL.Path)
-	}
-	if strings.HasPrefix(r.Header.Get("Authorization"), "ACS3-") {
-		return nil, refuse(400, "IncompleteSignature", "Version 3 signatures are not simulated: sign with HMAC-SHA1, SignatureVersion 1.0.")
-	}
-	params := map[string]string{}
-	add := func(where, encoded string) *apiError {
-		values, err := url.ParseQuery(encoded)
-		if err != nil {
-			return refuse(400, "InvalidParameter", "The %s cannot be parsed: %v", where, err)
-		}
-		for k, v := range values {
-			if _, twice := params[k]; twice || len(v) > 1 {
-				return refuse(400, "InvalidParameter", "The parameter %s is given more than once.", k)
-			}
-			params[k] = v[0]
-		}
-		return nil
-	}
-	if err := add("query", r.URL.RawQuery); err != nil {
-		return nil, err
-	}
-	if r.Method == http.MethodPost && r.Body != nil {
-		body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-		switch {
-		case err != nil:
-			return nil, fail(400, "InvalidParameter", "The body cannot be read.")
-		case len(body) > maxBody:
-			return nil, refuse(413, "InvalidParameter", "The body is longer than %d bytes.", maxBody)
-		case len(body) > 0:
-			if ct, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(ct), "application/x-www-form-urlencoded") {
-				return nil, refuse(415, "InvalidParameter", "The body is %q, not application/x-www-form-urlencoded.", ct)
-			}
-			if err := add("form", string(body)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return params, nil
-}
-
-// authenticate checks who signed the request, when, and that it is new. What
-// it says about a wrong signature never holds the secret.
-func (c *Cloud) authenticate(method string, p map[string]string) *apiError {
-	for _, name := range []string{"AccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "SignatureNonce", "Timestamp"} {
-		if p[name] == "" {
-			return refuse(400, "IncompleteSignature", "The request has no %s.", name)
-		}
-	}
-	if p["SignatureMethod"] != "HMAC-SHA1" || p["SignatureVersion"] != "1.0" || p["SignatureType"] != "" {
-		return refuse(400, "IncompleteSignature", "Only SignatureMethod HMAC-SHA1 with SignatureVersion 1.0 and no SignatureType is simulated.")
-	}
-	if p["AccessKeyId"] != c.cfg.AccessKeyID {
-		return fail(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
-	}
-	if p["SecurityToken"] != c.cfg.SecurityToken {
-		return refuse(400, "InvalidSecurityToken.MismatchWithAccessKey", "The security token does not belong to the access key.")
-	}
-	want := signature(method, p, c.cfg.AccessKeySecret)
-	if subtle.ConstantTimeCompare([]byte(want), []byte(p["Signature"])) != 1 {
-		return fail(400, "SignatureDoesNotMatch", "Specified signature is not matched with our calculation. server string to sign is:%s", redacted(stringToSign(method, p)))
-	}
-	stamp, err := time.Parse("2006-01-02T15:04:05Z", p["Timestamp"])
-	if err != nil {
-		return refuse(400, "InvalidTimeStamp.Format", "Specified time stamp or date value is not well formatted.")
-	}
-	now := time.Now()
-	if skew := now.Sub(stamp); skew > maxSkew || skew < -maxSkew {
-		return refuse(400, "InvalidTimeStamp.Expired", "Specified time stamp or date value is expired.")
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	// A nonce may be forgotten when every timestamp it can stand beside is too old.
-	if now.Sub(c.noncesSwept) > time.Minute {
-		maps.DeleteFunc(c.nonces, func(_ string, seen time.Time) bool { return now.Sub(seen) > 2*maxSkew })
-		c.noncesSwept = now
-	}
-	if _, used := c.nonces[p["SignatureNonce"]]; used {
-		return refuse(400, "SignatureNonceUsed", "Specified signature nonce was used already.")
-	}
-	c.nonces[p["SignatureNonce"]] = now
-	return nil
-}
-
-// redacted cuts what follows the business parameters out of a string to sign:
-// passwords and user data stand in there.
-func redacted(s string) string {
-	const shown = 60
-	if len(s) > shown {
-		return s[:shown] + "..."
-	}
-	return s
-}
-
-func signature(method string, params map[string]string, secret string) string {
-	mac := hmac.New(sha1.New, []byte(secret+"&"))
-	mac.Write([]byte(stringToSign(method, params)))
-	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// stringToSign is made of all parameters but Signature, empty ones included.
-func stringToSign(method string, params map[string]string) string {
-	pairs := make([]string, 0, len(params))
-	for _, k := range slices.Sorted(maps.Keys(params)) {
-		if k != "Signature" {
-			pairs = append(pairs, percent(k)+"="+percent(params[k]))
-		}
-	}
-	return method + "&%2F&" + percent(strings.Join(pairs, "&"))
-}
-
-// percent encodes every byte but the unreserved ones of RFC 3986.
-func percent(s string) string {
-	const hex = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := range len(s) {
-		ch := s[i]
-		switch {
-		case 'a' <= ch && ch <= 'z', 'A' <= ch && ch <= 'Z', '0' <= ch && ch <= '9', strings.IndexByte("-_.~", ch) >= 0:
-			b.WriteByte(ch)
-		default:
-			b.WriteByte('%')
-			b.WriteByte(hex[ch>>4])
-			b.WriteByte(hex[ch&15])
-		}
-	}
-	return b.String()
-}
-
 // record remembers something that was refused.
 func (c *Cloud) record(line string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refused = append(c.refused, line)
-}
-
-func writeError(w http.ResponseWriter, r *http.Request, requestID string, e *apiError) {
-	host := r.Host
-	if host == "" {
-		host = r.URL.Host
-	}
-	writeJSON(w, requestID, e.status, obj{
-		"RequestId": requestID,
-		"HostId":    host,
-		"Code":      e.code,
-		"Message":   e.message,
-		"Recommend": "https://api.aliyun.com/troubleshoot?q=" + url.QueryEscape(e.code),
-	})
 }
 
 func writeJSON(w http.ResponseWriter, requestID string, status int, v any) {
