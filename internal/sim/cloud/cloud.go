@@ -120,6 +120,7 @@ type Cloud struct {
 	images      map[string]*image
 	invocations map[string]*invocation
 	balancers   map[string]*balancer
+	sg          serverGroups // of ALB and NLB
 
 	vpcs           map[string]*vpc
 	vswitches      map[string]*vswitch

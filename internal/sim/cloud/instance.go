@@ -413,6 +413,7 @@ func (c *Cloud) release(i *instance) (member bool) {
 	for _, b := range c.balancers {
 		member = b.forget(i) || member
 	}
+	member = c.forgetServerGroups(i) || member
 	c.after(0, func() {
 		_ = c.machines(i, func(m Machines) error {
 			if !i.machine {

@@ -31,6 +31,8 @@ func products() []product {
 	return []product{
 		{"ecs", ecsVersion, slices.Concat(ecsActions(), networkECSActions())},
 		{"slb", slbVersion, slbActions()},
+		{"alb", albVersion, albActions()},
+		{"nlb", nlbVersion, nlbActions()},
 		{"vpc", vpcVersion, networkVPCActions()},
 	}
 }
@@ -125,6 +127,7 @@ func Actions() []string {
 // A call is one request after all that can be checked without the state of
 // the cloud. Empty parameters are the same as absent ones.
 type call struct {
+	cloud  *Cloud
 	action *action
 	params map[string]string
 }
@@ -142,7 +145,7 @@ func (c *Cloud) parse(params map[string]string) (*call, *apiError) {
 	if !ok {
 		return nil, refuse(403, "InvalidAction", "Specified action %q is not known in version %s.", params["Action"], params["Version"])
 	}
-	call := &call{action: a, params: map[string]string{}}
+	call := &call{cloud: c, action: a, params: map[string]string{}}
 	for _, name := range slices.Sorted(maps.Keys(params)) {
 		value := params[name]
 		if common[name] {
@@ -318,7 +321,7 @@ func (q *call) words(name string) []string {
 // list, group, num and is work inside a structure or an element of a list:
 // q.under("Servers.1").str("ServerId"). It is nil when there are none.
 func (q *call) under(prefix string) *call {
-	sub := &call{action: q.action, params: map[string]string{}}
+	sub := &call{cloud: q.cloud, action: q.action, params: map[string]string{}}
 	for k, v := range q.params {
 		if member, ok := strings.CutPrefix(k, prefix+"."); ok {
 			sub.params[member] = v
