@@ -11,7 +11,7 @@ import (
 // optional port, and perhaps a URI behind it.
 type target struct {
 	scheme     string
-	host       string // without the brackets of an IPv6 address
+	host       string // without the brackets of an IPv6 address; "unix:/path"
 	start, end int    // of the host in the word, brackets included
 	port       int    // 0 when none is written
 	// open says that a variable follows so closely that host or port may be
@@ -28,9 +28,14 @@ func parseTarget(value string) (t target, ok bool) {
 		at = i + len("://")
 	}
 	rest := value[at:]
-	if strings.HasPrefix(rest, "unix:") {
-		t.unix = true
-		return t, true
+	if isUnix(rest) {
+		// Behind a scheme a second colon ends the path (ngx_parse_unix_domain_url).
+		end := len(rest)
+		if i := strings.IndexByte(rest[len("unix:"):], ':'); i >= 0 && t.scheme != "" {
+			end = len("unix:") + i
+		}
+		t.unix, t.host, t.start, t.end = true, rest[:end], at, at+end
+		return t, end > len("unix:")
 	}
 	t.start = at
 	if strings.HasPrefix(rest, "[") {
@@ -120,9 +125,42 @@ func hostVariables(value string) []string {
 	return variables(value)
 }
 
+// isUnix reports whether host is a unix socket as nginx writes it.
+func isUnix(host string) bool { return strings.HasPrefix(host, "unix:") }
+
+// plainIPv4 returns the length of the IPv4 address in its usual form that raw
+// starts with, or 0. Such an address is equal to another one only when its text
+// is.
+func plainIPv4(raw []byte) int {
+	at := 0
+	for part := range 4 {
+		if part > 0 {
+			if at >= len(raw) || raw[at] != '.' {
+				return 0
+			}
+			at++
+		}
+		start, n := at, 0
+		for at < len(raw) && raw[at] >= '0' && raw[at] <= '9' && at-start < 4 {
+			n = n*10 + int(raw[at]-'0')
+			at++
+		}
+		if at == start || n > 255 || at-start > 1 && raw[start] == '0' {
+			return 0
+		}
+	}
+	if at < len(raw) && (raw[at] == '.' || isNameByte(raw[at])) {
+		return 0
+	}
+	return at
+}
+
 // normalHost returns what hosts are compared by: an address in its usual form,
 // or the name in lower case.
 func normalHost(host string) (key string, isAddr bool) {
+	if isUnix(host) {
+		return host, false
+	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if a, err := netip.ParseAddr(host); err == nil {
 		return a.Unmap().String(), true
