@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/upgradectl/upgradectl/internal/alicloud"
+	"github.com/upgradectl/upgradectl/internal/poll"
 )
 
 // Config says which account and region a Client works on. The zero value takes
@@ -22,7 +23,10 @@ type Config struct {
 	// in New: Profile if it is set, then the variables ALIBABA_CLOUD_ACCESS_KEY_ID,
 	// _ACCESS_KEY_SECRET and _SECURITY_TOKEN, then ALICLOUD_ACCESS_KEY,
 	// ALICLOUD_SECRET_KEY and ALICLOUD_SECURITY_TOKEN, then the current profile
-	// of ~/.aliyun/config.json.
+	// of ~/.aliyun/config.json (modes AK, StsToken, RamRoleArn,
+	// ChainableRamRoleArn and EcsRamRole), then the role of the ECS instance this
+	// runs on. Keys of a role are fetched with the first call and renewed before
+	// they end.
 	AccessKeyID, AccessKeySecret, SecurityToken string
 	// Profile names a profile of ~/.aliyun/config.json. It wins over the
 	// environment.
@@ -62,6 +66,11 @@ type Client struct {
 	poll time.Duration
 	long time.Duration // snapshots and images
 	wait time.Duration // everything else
+
+	// Waits of one kind share their looks.
+	instances poll.Group[Instance]
+	snapshots poll.Group[Snapshot]
+	images    poll.Group[Image]
 }
 
 // New returns a client for cfg. It resolves credentials and region, and sends
@@ -94,6 +103,7 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 		c.long = 2 * time.Hour
 	}
 	c.wait = min(c.wait, c.long)
+	c.share()
 	return c, nil
 }
 

@@ -14,6 +14,14 @@ var (
 	// ErrCredentials: there are no usable credentials, or the cloud refused the
 	// ones it was given. Trying again does not help; the message says what does.
 	ErrCredentials = errors.New("credentials")
+	// ErrPermission: the account may not do this; the message names the policy
+	// statement that is missing. Such errors match ErrCredentials as well.
+	ErrPermission = errors.New("permission")
+	// ErrClock: the clock of this machine is more than 15 minutes off; the
+	// message says by how much.
+	ErrClock = errors.New("clock")
+	// ErrRegion: there is no such region, or nothing at its endpoint.
+	ErrRegion = errors.New("region")
 	// ErrGuard: a call that destroys something refused before asking the cloud,
 	// because the object does not carry the mark that was asked for.
 	ErrGuard = errors.New("guard")
@@ -49,18 +57,29 @@ func (e *Error) Error() string { return e.text }
 // the network error.
 func (e *Error) Unwrap() error { return e.err }
 
-// Is reports whether target is the sentinel that fits e.
-func (e *Error) Is(target error) bool { return e.kind != nil && target == e.kind }
+// Is reports whether target is a sentinel that fits e.
+func (e *Error) Is(target error) bool {
+	return e.kind != nil && (target == e.kind || target == ErrCredentials && e.kind == ErrPermission)
+}
 
-// A GuardError reports that DeleteInstance refused. It matches ErrGuard.
+// A GuardError reports that a call that destroys something refused. It matches
+// ErrGuard.
 type GuardError struct {
-	ID     string // the instance
+	Object string // "instance" (also if empty), "image", "snapshot", "snapshot group" or "disk"
+	ID     string
 	Reason string // why it was refused
 }
 
-// Error names the instance and the reason.
+// Error names the object and the reason.
 func (e *GuardError) Error() string {
-	return fmt.Sprintf("refusing to release instance %s: %s", e.ID, e.Reason)
+	verb, object := "delete", e.Object
+	switch object {
+	case "", "instance":
+		verb, object = "release", "instance"
+	case "disk":
+		verb = "overwrite"
+	}
+	return fmt.Sprintf("refusing to %s %s %s: %s", verb, object, e.ID, e.Reason)
 }
 
 // Is reports whether target is ErrGuard.
@@ -70,7 +89,7 @@ func (e *GuardError) Is(target error) bool { return target == ErrGuard }
 // where it was waited for, as a snapshot that is "failed" or an instance that
 // vanished.
 type StateError struct {
-	Object string // "snapshot", "image", "instance" or "command"
+	Object string // "snapshot", "image", "instance", "disk" or "command"
 	ID     string
 	State  string // last state seen; "" if the object is gone
 	Want   string // state waited for
@@ -118,6 +137,12 @@ func wrap(err error) error {
 	switch {
 	case ae.NotFound():
 		e.kind = ErrNotFound
+	case errors.Is(ae, alicloud.ErrPermission):
+		e.kind = ErrPermission
+	case errors.Is(ae, alicloud.ErrClock):
+		e.kind = ErrClock
+	case errors.Is(ae, alicloud.ErrRegion):
+		e.kind = ErrRegion
 	case errors.Is(ae, alicloud.ErrCredentials):
 		e.kind = ErrCredentials
 	}

@@ -13,14 +13,21 @@ import (
 
 // An Image of the account's own.
 type Image struct {
-	ID, Name     string
-	Status       string // "Creating", "Waiting", "Available", "UnAvailable", "CreateFailed" or "Deprecated"
-	Percent      int    // 0..100
-	Size         int    // GiB
-	OSName       string
-	Snapshots    []string // IDs of the snapshots it is made of
-	CreationTime time.Time
-	Tags         map[string]string
+	ID           string            `json:"id"`
+	Name         string            `json:"name"`
+	Status       string            `json:"status"`   // "Creating", "Waiting", "Available", "UnAvailable", "CreateFailed" or "Deprecated"
+	Percent      int               `json:"percent"`  // 0..100
+	Size         int               `json:"size_gib"` // GiB
+	OSName       string            `json:"os_name,omitempty"`
+	Snapshots    []string          `json:"snapshots"` // IDs of the snapshots it is made of
+	CreationTime time.Time         `json:"creation_time,omitzero"`
+	Tags         map[string]string `json:"tags,omitempty"`
+
+	BootMode     string   `json:"boot_mode,omitempty"`    // "BIOS" or "UEFI"
+	Architecture string   `json:"architecture,omitempty"` // as x86_64
+	CloudInit    bool     `json:"cloud_init"`             // user data has an effect on instances made of it
+	Detection    string   `json:"detection,omitempty"`    // state of the cloud's check of it, as "Finished"
+	Findings     []string `json:"findings,omitempty"`     // what that check found risky
 }
 
 // ImageInput is the input of CreateImage.
@@ -100,27 +107,22 @@ func boolInt(b bool) int {
 
 // ListImages lists the account's images that match f, in every state.
 func (c *Client) ListImages(ctx context.Context, f ImageFilter) ([]Image, error) {
-	ids := f.IDs
-	if len(ids) == 0 {
-		ids = []string{""}
+	got, err := c.api.Images(ctx, alicloud.ImageQuery{IDs: f.IDs, Name: f.Name, Tags: f.Tags})
+	if err != nil {
+		return nil, wrap(err)
 	}
 	var all []Image
-	for _, id := range ids {
-		got, err := c.api.Images(ctx, alicloud.ImageQuery{ID: id, Name: f.Name, Tags: f.Tags})
-		if err != nil {
-			return nil, wrap(err)
-		}
-		for _, i := range got {
-			if f.Name == "" || i.Name == f.Name {
-				all = append(all, Image(i))
-			}
+	for _, i := range got {
+		if f.Name == "" || i.Name == f.Name {
+			all = append(all, Image(i))
 		}
 	}
 	return all, nil
 }
 
 // WaitImage waits until an image is available. One whose creation failed, or
-// that vanished, ends the wait at once with a StateError. progress may be nil.
+// that vanished, ends the wait at once with a StateError. Many waits of one
+// Client share their looks. progress may be nil.
 func (c *Client) WaitImage(ctx context.Context, id string, progress func(Progress)) (*Image, error) {
 	if id == "" {
 		return nil, errors.New("cannot wait for an image without an ID")
@@ -130,18 +132,15 @@ func (c *Client) WaitImage(ctx context.Context, id string, progress func(Progres
 	report := reporter(progress)
 	var last *Image
 	started := time.Now()
-	err := c.poller().Until(ctx, "image "+id, func(ctx context.Context) (string, bool, error) {
-		got, err := c.ListImages(ctx, ImageFilter{IDs: []string{id}})
-		if err != nil {
-			return "", false, err
-		}
-		if len(got) == 0 {
+	err := c.images.Until(ctx, "image "+id, []string{id}, func(seen map[string]Image) (string, bool, error) {
+		i, ok := seen[id]
+		if !ok {
 			if last == nil && time.Since(started) < c.lag() {
 				return "not shown yet", false, nil
 			}
 			return "", false, poll.Stop(&StateError{Object: "image", ID: id, Want: "Available"})
 		}
-		last = &got[0]
+		last = &i
 		report(Progress{Object: "image", ID: id, Status: last.Status, Percent: last.Percent})
 		switch last.Status {
 		case "Available":

@@ -26,32 +26,63 @@ const (
 // finds what an earlier one made after the cloud has forgotten the token.
 const TokenTag = "upgradectl:token"
 
-// An Instance is one ECS instance as DescribeInstances shows it.
+// An Instance is one ECS instance as DescribeInstances shows it. The JSON form
+// is what `upgradectl ecs instance list --json` prints.
 type Instance struct {
-	ID, Name, HostName string
-	Status             string // StatusRunning and the like
-	StoppedMode        string // "KeepCharging", "StopCharging" or "Not-applicable"
-	Type               string // instance type, as ecs.g7.large
-	ImageID            string
-	Zone, Region       string
-	VPC, VSwitch       string
-	SecurityGroups     []string
-	PrivateIPs         []string // in the VPC; the primary one first
-	PublicIPs          []string // static public addresses and the EIP
-	ENIs               []string // IDs of the network interfaces, primary first
-	KeyPair            string
-	ChargeType         string // "PostPaid" or "PrePaid"
-	SpotStrategy       string
-	Tags               map[string]string
-	AutoReleaseTime    time.Time // UTC, to the minute; zero: none
-	CreationTime       time.Time
-	DeletionProtection bool
-	OSName             string
-	Locks              []string // reasons for which the cloud locked it, as "financial"
+	ID                 string            `json:"id"`
+	Name               string            `json:"name"`
+	HostName           string            `json:"host_name"`
+	Status             string            `json:"status"`                 // StatusRunning and the like
+	StoppedMode        string            `json:"stopped_mode,omitempty"` // "KeepCharging", "StopCharging" or "Not-applicable"
+	Type               string            `json:"type"`                   // instance type, as ecs.g7.large
+	ImageID            string            `json:"image_id"`
+	Zone               string            `json:"zone"`
+	Region             string            `json:"region"`
+	VPC                string            `json:"vpc"`
+	VSwitch            string            `json:"vswitch"`
+	SecurityGroups     []string          `json:"security_groups"`
+	PrivateIPs         []string          `json:"private_ips"`          // in the VPC; the primary one first
+	PublicIPs          []string          `json:"public_ips,omitempty"` // static public addresses and the EIP
+	ENIs               []string          `json:"enis,omitempty"`       // IDs of the network interfaces, primary first
+	KeyPair            string            `json:"key_pair,omitempty"`
+	ChargeType         string            `json:"charge_type"` // "PostPaid" or "PrePaid"
+	SpotStrategy       string            `json:"spot_strategy,omitempty"`
+	Tags               map[string]string `json:"tags,omitempty"`
+	AutoReleaseTime    time.Time         `json:"auto_release_time,omitzero"` // UTC, to the minute; zero: none
+	CreationTime       time.Time         `json:"creation_time,omitzero"`
+	DeletionProtection bool              `json:"deletion_protection"`
+	OSName             string            `json:"os_name,omitempty"`
+	Locks              []string          `json:"locks,omitempty"` // reasons for which the cloud locked it, as "financial"
 
-	InternetChargeType      string
-	InternetMaxBandwidthOut int // Mbit/s; 0: no public address of its own
-	InternetMaxBandwidthIn  int // Mbit/s
+	InternetChargeType      string `json:"internet_charge_type,omitempty"`
+	InternetMaxBandwidthOut int    `json:"internet_max_bandwidth_out"` // Mbit/s; 0: no public address of its own
+	InternetMaxBandwidthIn  int    `json:"internet_max_bandwidth_in"`  // Mbit/s
+
+	VCPU                int       `json:"vcpu,omitempty"`
+	MemoryMiB           int       `json:"memory_mib,omitempty"`
+	CPUCores            int       `json:"cpu_cores,omitempty"` // physical ones
+	CPUThreadsPerCore   int       `json:"cpu_threads_per_core,omitempty"`
+	CPUNuma             string    `json:"cpu_numa,omitempty"`
+	CPUTopology         string    `json:"cpu_topology,omitempty"`
+	OSType              string    `json:"os_type,omitempty"`     // "linux" or "windows"
+	ExpiredTime         time.Time `json:"expired_time,omitzero"` // of a PrePaid instance
+	EIP                 string    `json:"eip,omitempty"`         // also among PublicIPs
+	EIPAllocationID     string    `json:"eip_allocation_id,omitempty"`
+	SecondaryENIs       []string  `json:"secondary_enis,omitempty"`
+	SecondaryIPs        []string  `json:"secondary_ips,omitempty"` // private ones besides the first of each interface
+	IPv6                []string  `json:"ipv6,omitempty"`
+	CreditSpecification string    `json:"credit_specification,omitempty"` // of burstable types: "Standard" or "Unlimited"
+	DeploymentSetID     string    `json:"deployment_set_id,omitempty"`
+	DedicatedHostID     string    `json:"dedicated_host_id,omitempty"`
+	HPCClusterID        string    `json:"hpc_cluster_id,omitempty"`
+	ResourceGroupID     string    `json:"resource_group_id,omitempty"`
+	MetadataEndpoint    string    `json:"metadata_endpoint,omitempty"` // "enabled" or "disabled"
+	MetadataTokens      string    `json:"metadata_tokens,omitempty"`   // "optional" or "required" (IMDSv2 only)
+	MetadataHopLimit    int       `json:"metadata_hop_limit,omitempty"`
+
+	// Read by GetDetails only; DescribeInstances has neither.
+	RAMRole       string `json:"ram_role,omitempty"`
+	UserDataBytes int    `json:"user_data_bytes,omitempty"` // its contents are never kept
 }
 
 // A Lookup says which instance is meant. Set fields must all match.
@@ -74,7 +105,7 @@ type Guard struct{ TagKey, TagValue string }
 // Progress is what a wait saw last. It is handed to the wait's callback, on the
 // goroutine of the wait, each time something changed.
 type Progress struct {
-	Object    string        // "snapshot", "image", "instance" or "command"
+	Object    string        // "snapshot", "image", "instance", "disk" or "command"
 	ID        string        // of the object
 	Status    string        // the cloud's word for it
 	Percent   int           // 0..100; -1 if the cloud gives none
@@ -158,32 +189,56 @@ func (c *Client) ListInstances(ctx context.Context, f Filter) ([]Instance, error
 	return all, nil
 }
 
+// GetDetails reads an instance with everything that decides how it can be
+// copied: its disks, the system disk first, its RAM role and how much user data
+// it has.
+func (c *Client) GetDetails(ctx context.Context, id string) (*Instance, []Disk, error) {
+	i, err := c.GetInstance(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	disks, err := c.ListDisks(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if i.RAMRole, err = c.api.RAMRole(ctx, id); err != nil {
+		return nil, nil, wrap(err)
+	}
+	data, err := c.api.UserData(ctx, id)
+	if err != nil {
+		return nil, nil, wrap(err)
+	}
+	i.UserDataBytes = len(data)
+	return i, disks, nil
+}
+
 // WaitInstance waits until an instance has the given status. It ends at once,
 // with a StateError, if the instance is gone (a creation can fail that way long
 // after the call), locked by the cloud, or at rest in a state that does not
-// lead there. progress may be nil.
+// lead there. Many waits of one Client share their looks. progress may be nil.
 func (c *Client) WaitInstance(ctx context.Context, id, status string, progress func(Progress)) (*Instance, error) {
+	if id == "" {
+		return nil, errors.New("cannot wait for an instance without an ID")
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
 	var last *Instance
 	var atRest time.Time // since when it is in a state that leads nowhere by itself
 	started := time.Now()
 	report := reporter(progress)
-	err := c.poller().Until(ctx, "instance "+id, func(ctx context.Context) (string, bool, error) {
-		i, err := c.GetInstance(ctx, id)
+	err := c.instances.Until(ctx, "instance "+id, []string{id}, func(seen map[string]Instance) (string, bool, error) {
+		i, ok := seen[id]
 		switch {
-		case errors.Is(err, ErrNotFound) && last == nil:
+		case !ok && last == nil:
 			// A list may lag behind a creation.
 			if time.Since(started) < c.lag() {
 				return "not shown yet", false, nil
 			}
 			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, Want: status})
-		case errors.Is(err, ErrNotFound):
+		case !ok:
 			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, Want: status, Detail: fmt.Sprintf("it was %q before", last.Status)})
-		case err != nil:
-			return "", false, err
 		}
-		last = i
+		last = &i
 		report(Progress{Object: "instance", ID: id, Status: i.Status, Percent: -1})
 		if i.Status == status {
 			return i.Status, true, nil
@@ -223,7 +278,15 @@ func (c *Client) StartInstance(ctx context.Context, id string) error {
 // that is stopped or stopping is left alone; one that is on its way to another
 // state, as one just created, is waited for first.
 func (c *Client) StopInstance(ctx context.Context, id string) error {
-	return c.power(ctx, "stop", id, c.api.StopInstance, StatusStopped, StatusStopping)
+	return c.power(ctx, "stop", id, func(ctx context.Context, id string) error { return c.api.StopInstance(ctx, id, false) }, StatusStopped, StatusStopping)
+}
+
+// ForceStopInstance cuts an instance's power, as for a guest that hangs: what it
+// has not written is lost. Its place and addresses are kept. Otherwise it is as
+// StopInstance, except that it does not leave alone an instance that is
+// stopping: that may be what hangs.
+func (c *Client) ForceStopInstance(ctx context.Context, id string) error {
+	return c.power(ctx, "forced stop", id, func(ctx context.Context, id string) error { return c.api.StopInstance(ctx, id, true) }, StatusStopped)
 }
 
 // power sends a call that leads to one of the states in goal. The call has no
@@ -267,6 +330,47 @@ func (c *Client) power(ctx context.Context, verb, id string, call func(context.C
 // reboot may be under way.
 func (c *Client) RebootInstance(ctx context.Context, id string) error {
 	return wrap(c.api.RebootInstance(ctx, id))
+}
+
+// RebootAndWait reboots an instance and waits until bootID, which asks the host
+// for /proc/sys/kernel/random/boot_id, gives another one than before; it returns
+// that. While the host is away bootID fails, which is borne until ctx ends or 15
+// minutes have passed. The call is sent once, whatever comes back.
+func (c *Client) RebootAndWait(ctx context.Context, id string, bootID func(context.Context) (string, error)) (string, error) {
+	before, err := bootID(ctx)
+	if err != nil || before == "" {
+		return "", fmt.Errorf("cannot reboot instance %s: its boot ID cannot be read, so that a reboot could not be proved: %w", id, cmpErr(err, errors.New("it is empty")))
+	}
+	if err := c.RebootInstance(ctx, id); err != nil {
+		var e *Error
+		if !errors.As(err, &e) || !e.Ambiguous {
+			return "", err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	after := ""
+	err = c.poller().Until(ctx, "reboot of instance "+id, func(ctx context.Context) (string, bool, error) {
+		now, err := bootID(ctx)
+		switch {
+		case err != nil:
+			return "no answer", false, nil
+		case now == before:
+			return "still up since before the reboot", false, nil
+		case now == "":
+			return "no boot ID", false, nil
+		}
+		after = now
+		return "rebooted", true, nil
+	})
+	return after, err
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
 }
 
 // DeleteInstance releases a stopped instance with the disks that go with it, and

@@ -18,16 +18,17 @@ import (
 
 // A Snapshot of one disk.
 type Snapshot struct {
-	ID, Name       string
-	Status         string // "progressing", "accomplished" or "failed"
-	Percent        int    // 0..100
-	Remaining      time.Duration
-	SourceDiskID   string
-	SourceDiskType string // "system" or "data"
-	SourceDiskSize int    // GiB
-	RetentionDays  int    // 0: kept until deleted
-	CreationTime   time.Time
-	Tags           map[string]string
+	ID             string            `json:"id"`
+	Name           string            `json:"name"`
+	Status         string            `json:"status"`                 // "progressing", "accomplished" or "failed"
+	Percent        int               `json:"percent"`                // 0..100
+	Remaining      time.Duration     `json:"remaining_ns,omitempty"` // the cloud's estimate
+	SourceDiskID   string            `json:"source_disk_id"`
+	SourceDiskType string            `json:"source_disk_type"`     // "system" or "data"
+	SourceDiskSize int               `json:"source_disk_size_gib"` // GiB
+	RetentionDays  int               `json:"retention_days"`       // 0: kept until deleted
+	CreationTime   time.Time         `json:"creation_time,omitzero"`
+	Tags           map[string]string `json:"tags,omitempty"`
 }
 
 // SnapshotInput is the input of CreateSnapshots.
@@ -166,7 +167,7 @@ func (c *Client) ListSnapshots(ctx context.Context, f SnapshotFilter) ([]Snapsho
 
 // WaitSnapshots waits until all snapshots are accomplished and returns them in
 // the order of ids. One that failed or vanished ends the wait at once with a
-// StateError. progress may be nil.
+// StateError. Many waits of one Client share their looks. progress may be nil.
 func (c *Client) WaitSnapshots(ctx context.Context, ids []string, progress func(Progress)) ([]Snapshot, error) {
 	if len(ids) == 0 {
 		// "All of none" would be true at once, and nobody can mean that.
@@ -178,15 +179,7 @@ func (c *Client) WaitSnapshots(ctx context.Context, ids []string, progress func(
 	seen := map[string]bool{}
 	started := time.Now()
 	var last []Snapshot
-	err := c.poller().Until(ctx, plural("snapshot", ids), func(ctx context.Context) (string, bool, error) {
-		got, err := c.ListSnapshots(ctx, SnapshotFilter{IDs: ids})
-		if err != nil {
-			return "", false, err
-		}
-		byID := map[string]Snapshot{}
-		for _, s := range got {
-			byID[s.ID] = s
-		}
+	err := c.snapshots.Until(ctx, plural("snapshot", ids), ids, func(byID map[string]Snapshot) (string, bool, error) {
 		done, missing := 0, ""
 		last = last[:0]
 		var states []string

@@ -1,6 +1,7 @@
 package ecs
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -12,10 +13,40 @@ import (
 // so that an error here is one that lasted; three of them are borne because a
 // wait of two hours should outlive a short outage.
 func (c *Client) poller() poll.Poller {
-	return poll.Poller{Interval: c.poll, Retryable: func(err error) bool {
-		var e *Error
-		return errors.As(err, &e) && (e.Ambiguous || e.again)
+	return poll.Poller{Interval: c.poll, Retryable: retryable}
+}
+
+func retryable(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Ambiguous || e.again)
+}
+
+// share sets up the looks that waits share: one call for 100 objects, however
+// many goroutines wait for them.
+func (c *Client) share() {
+	c.instances = poll.Group[Instance]{Interval: c.poll, Retryable: retryable, Look: func(ctx context.Context, ids []string) (map[string]Instance, error) {
+		return byID(ids, func(i Instance) string { return i.ID })(c.ListInstances(ctx, Filter{IDs: ids}))
 	}}
+	c.snapshots = poll.Group[Snapshot]{Interval: c.poll, Retryable: retryable, Look: func(ctx context.Context, ids []string) (map[string]Snapshot, error) {
+		return byID(ids, func(s Snapshot) string { return s.ID })(c.ListSnapshots(ctx, SnapshotFilter{IDs: ids}))
+	}}
+	c.images = poll.Group[Image]{Interval: c.poll, Retryable: retryable, Look: func(ctx context.Context, ids []string) (map[string]Image, error) {
+		return byID(ids, func(i Image) string { return i.ID })(c.ListImages(ctx, ImageFilter{IDs: ids}))
+	}}
+}
+
+// byID makes a map of a list.
+func byID[T any](ids []string, id func(T) string) func([]T, error) (map[string]T, error) {
+	return func(list []T, err error) (map[string]T, error) {
+		if err != nil {
+			return nil, err
+		}
+		m := make(map[string]T, len(ids))
+		for _, v := range list {
+			m[id(v)] = v
+		}
+		return m, nil
+	}
 }
 
 // reporter calls f when there is news.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -41,6 +42,27 @@ type (
 		InternetChargeType      string
 		InternetMaxBandwidthOut int
 		InternetMaxBandwidthIn  int
+
+		VCPU, MemoryMiB      int
+		CPUCores             int
+		CPUThreadsPerCore    int
+		CPUNuma, CPUTopology string
+		OSType               string
+		ExpiredTime          time.Time
+		EIP, EIPAllocationID string
+		SecondaryENIs        []string
+		SecondaryIPs         []string
+		IPv6                 []string
+		CreditSpecification  string
+		DeploymentSetID      string
+		DedicatedHostID      string
+		HPCClusterID         string
+		ResourceGroupID      string
+		MetadataEndpoint     string
+		MetadataTokens       string
+		MetadataHopLimit     int
+		RAMRole              string
+		UserDataBytes        int
 	}
 	Disk struct {
 		ID, Name, InstanceID string
@@ -53,6 +75,13 @@ type (
 		DeleteWithInstance   bool
 		Encrypted            bool
 		KMSKeyID             string
+
+		ProvisionedIOPS      int
+		Bursting             bool
+		MultiAttach          bool
+		Portable             bool
+		AutoSnapshotPolicyID string
+		ImageID              string
 	}
 	Snapshot struct {
 		ID, Name       string
@@ -75,6 +104,11 @@ type (
 		Snapshots    []string
 		CreationTime time.Time
 		Tags         map[string]string
+
+		BootMode, Architecture string
+		CloudInit              bool
+		Detection              string
+		Findings               []string
 	}
 )
 
@@ -100,6 +134,7 @@ func (c *Client) Instances(ctx context.Context, q InstanceQuery) ([]Instance, er
 				r.MaxResults, r.NextToken = requests.NewInteger(pageSize), token
 				r.InstanceIds = list(ids)
 				r.InstanceName = q.Name
+				r.AdditionalAttributes = &[]string{"META_OPTIONS"}
 				if q.PrivateIP != "" {
 					r.PrivateIpAddresses, r.InstanceNetworkType = list([]string{q.PrivateIP}), "vpc"
 				}
@@ -125,6 +160,13 @@ func instance(i ecs.Instance) Instance {
 		SpotStrategy: i.SpotStrategy, Tags: tagMap(i.Tags.Tag), AutoReleaseTime: when(i.AutoReleaseTime), CreationTime: when(i.CreationTime),
 		DeletionProtection: i.DeletionProtection, OSName: i.OSName, InternetChargeType: i.InternetChargeType,
 		InternetMaxBandwidthOut: i.InternetMaxBandwidthOut, InternetMaxBandwidthIn: i.InternetMaxBandwidthIn,
+
+		VCPU: max(i.Cpu, i.CPU), MemoryMiB: i.Memory, CPUCores: max(i.CpuOptions.CoreCount, i.CpuOptions.Core), CPUThreadsPerCore: i.CpuOptions.ThreadsPerCore,
+		CPUNuma: i.CpuOptions.Numa, CPUTopology: i.CpuOptions.TopologyType, OSType: i.OSType, ExpiredTime: when(i.ExpiredTime),
+		EIP: i.EipAddress.IpAddress, EIPAllocationID: i.EipAddress.AllocationId, CreditSpecification: i.CreditSpecification,
+		DeploymentSetID: i.DeploymentSetId, DedicatedHostID: i.DedicatedHostAttribute.DedicatedHostId, HPCClusterID: i.HpcClusterId,
+		ResourceGroupID: i.ResourceGroupId, MetadataEndpoint: i.MetadataOptions.HttpEndpoint, MetadataTokens: i.MetadataOptions.HttpTokens,
+		MetadataHopLimit: i.MetadataOptions.HttpPutResponseHopLimit,
 	}
 	out.PrivateIPs = add(out.PrivateIPs, i.VpcAttributes.PrivateIpAddress.IpAddress...)
 	for _, primary := range []bool{true, false} {
@@ -133,9 +175,18 @@ func instance(i ecs.Instance) Instance {
 				continue
 			}
 			out.ENIs = add(out.ENIs, n.NetworkInterfaceId)
+			if !primary {
+				out.SecondaryENIs = add(out.SecondaryENIs, n.NetworkInterfaceId)
+			}
 			out.PrivateIPs = add(out.PrivateIPs, n.PrimaryIpAddress)
 			for _, p := range n.PrivateIpSets.PrivateIpSet {
 				out.PrivateIPs = add(out.PrivateIPs, p.PrivateIpAddress)
+				if p.PrivateIpAddress != n.PrimaryIpAddress {
+					out.SecondaryIPs = add(out.SecondaryIPs, p.PrivateIpAddress)
+				}
+			}
+			for _, p := range n.Ipv6Sets.Ipv6Set {
+				out.IPv6 = add(out.IPv6, p.Ipv6Address)
 			}
 		}
 	}
@@ -189,6 +240,8 @@ func (c *Client) Disks(ctx context.Context, q DiskQuery) ([]Disk, error) {
 				all = append(all, Disk{
 					ID: d.DiskId, Name: d.DiskName, InstanceID: d.InstanceId, Type: d.Type, Category: d.Category, PerformanceLevel: d.PerformanceLevel,
 					Size: d.Size, Device: d.Device, Status: d.Status, DeleteWithInstance: d.DeleteWithInstance, Encrypted: d.Encrypted, KMSKeyID: d.KMSKeyId,
+					ProvisionedIOPS: int(d.ProvisionedIops), Bursting: d.BurstingEnabled, MultiAttach: d.MultiAttach != "" && d.MultiAttach != "Disabled",
+					Portable: d.Portable, AutoSnapshotPolicyID: d.AutoSnapshotPolicyId, ImageID: d.ImageId,
 				})
 			}
 			return r.NextToken, nil
@@ -241,17 +294,21 @@ func (c *Client) Snapshots(ctx context.Context, q SnapshotQuery) ([]Snapshot, er
 				return "", err
 			}
 			for _, s := range r.Snapshots.Snapshot {
-				size, _ := strconv.Atoi(s.SourceDiskSize)
-				all = append(all, Snapshot{
-					ID: s.SnapshotId, Name: s.SnapshotName, Status: s.Status, Percent: percent(s.Progress), Remaining: time.Duration(max(s.RemainTime, 0)) * time.Second,
-					SourceDiskID: s.SourceDiskId, SourceDiskType: s.SourceDiskType, SourceDiskSize: size, RetentionDays: s.RetentionDays,
-					CreationTime: when(s.CreationTime), Tags: tagMap(s.Tags.Tag),
-				})
+				all = append(all, snapshot(s))
 			}
 			return r.NextToken, nil
 		})
 	})
 	return all, err
+}
+
+func snapshot(s ecs.Snapshot) Snapshot {
+	size, _ := strconv.Atoi(s.SourceDiskSize)
+	return Snapshot{
+		ID: s.SnapshotId, Name: s.SnapshotName, Status: s.Status, Percent: percent(s.Progress), Remaining: time.Duration(max(s.RemainTime, 0)) * time.Second,
+		SourceDiskID: s.SourceDiskId, SourceDiskType: s.SourceDiskType, SourceDiskSize: size, RetentionDays: s.RetentionDays,
+		CreationTime: when(s.CreationTime), Tags: tagMap(s.Tags.Tag),
+	}
 }
 
 // DeleteSnapshot deletes a snapshot, but not while a disk or an image needs it.
@@ -294,41 +351,55 @@ func (c *Client) CreateImage(ctx context.Context, in NewImage) (string, error) {
 
 // ImageQuery selects the account's own images; set fields must all match.
 type ImageQuery struct {
-	ID, Name string
-	Tags     map[string]string
+	IDs  []string
+	Name string
+	Tags map[string]string
 }
 
 // Images lists images in every state: by default the cloud shows those that are
 // ready, and a wait for one would see nothing.
 func (c *Client) Images(ctx context.Context, q ImageQuery) ([]Image, error) {
 	var all []Image
-	for page, seen := 1, 0; ; page++ {
-		r, err := callECS(ctx, c, read("DescribeImages"), ecs.CreateDescribeImagesRequest, func(r *ecs.DescribeImagesRequest) {
-			r.RegionId = c.region
-			r.ImageOwnerAlias = "self"
-			r.Status = "Creating,Waiting,Available,UnAvailable,CreateFailed,Deprecated"
-			r.ImageId, r.ImageName = q.ID, q.Name
-			r.PageNumber, r.PageSize = requests.NewInteger(page), requests.NewInteger(pageSize)
-			r.Tag = tags(q.Tags, func(k, v string) ecs.DescribeImagesTag { return ecs.DescribeImagesTag{Key: k, Value: v} })
-		}, (*ecs.Client).DescribeImages)
-		if err != nil {
-			return nil, err
-		}
-		for _, i := range r.Images.Image {
-			img := Image{
-				ID: i.ImageId, Name: i.ImageName, Status: i.Status, Percent: percent(i.Progress), Size: i.Size, OSName: i.OSName,
-				CreationTime: when(i.CreationTime), Tags: tagMap(i.Tags.Tag),
+	err := batches(q.IDs, func(ids []string) error {
+		for page, seen := 1, 0; ; page++ {
+			r, err := callECS(ctx, c, read("DescribeImages"), ecs.CreateDescribeImagesRequest, func(r *ecs.DescribeImagesRequest) {
+				r.RegionId = c.region
+				r.ImageOwnerAlias = "self"
+				r.Status = "Creating,Waiting,Available,UnAvailable,CreateFailed,Deprecated"
+				r.ImageId, r.ImageName = strings.Join(ids, ","), q.Name
+				r.PageNumber, r.PageSize = requests.NewInteger(page), requests.NewInteger(pageSize)
+				r.Tag = tags(q.Tags, func(k, v string) ecs.DescribeImagesTag { return ecs.DescribeImagesTag{Key: k, Value: v} })
+			}, (*ecs.Client).DescribeImages)
+			if err != nil {
+				return err
 			}
-			for _, m := range i.DiskDeviceMappings.DiskDeviceMapping {
-				img.Snapshots = add(img.Snapshots, m.SnapshotId)
+			for _, i := range r.Images.Image {
+				all = append(all, image(i))
 			}
-			all = append(all, img)
+			seen += len(r.Images.Image)
+			if len(r.Images.Image) == 0 || seen >= r.TotalCount {
+				return nil
+			}
 		}
-		seen += len(r.Images.Image)
-		if len(r.Images.Image) == 0 || seen >= r.TotalCount {
-			return all, nil
+	})
+	return all, err
+}
+
+func image(i ecs.Image) Image {
+	out := Image{
+		ID: i.ImageId, Name: i.ImageName, Status: i.Status, Percent: percent(i.Progress), Size: i.Size, OSName: i.OSName,
+		CreationTime: when(i.CreationTime), Tags: tagMap(i.Tags.Tag),
+		BootMode: i.BootMode, Architecture: i.Architecture, CloudInit: i.IsSupportCloudinit, Detection: i.DetectionOptions.Status,
+	}
+	for _, m := range i.DiskDeviceMappings.DiskDeviceMapping {
+		out.Snapshots = add(out.Snapshots, m.SnapshotId)
+	}
+	for _, d := range i.DetectionOptions.Items.Item {
+		if d.RiskLevel != "" && d.RiskLevel != "NoRisk" {
+			out.Findings = add(out.Findings, strings.TrimSpace(d.Name+": "+d.Value))
 		}
 	}
+	return out
 }
 
 // DeleteImage deletes an image. Instances made of it go on running.
@@ -349,25 +420,64 @@ type NewInstance struct {
 	InternetMaxBandwidthOut                                               int
 	AutoRelease                                                           time.Time
 	Tags                                                                  map[string]string
+
+	PrivateIP                        string
+	CPUCores, CPUThreadsPerCore      int // 0: as the type has them
+	CPUTopology                      string
+	CreditSpecification              string
+	DeploymentSetID, DedicatedHostID string
+	ResourceGroupID                  string
+	MetadataEndpoint, MetadataTokens string
+	MetadataHopLimit                 int
 }
 
 // RunInstances makes one instance: always pay-as-you-go and never a spot one or
 // one protected against deletion, so that it can be released and is not taken
 // away.
 func (c *Client) RunInstances(ctx context.Context, in NewInstance) (string, error) {
+	r, err := c.runInstances(ctx, in, false)
+	if err != nil {
+		return "", err
+	}
+	if len(r.InstanceIdSets.InstanceIdSet) == 0 {
+		return id("RunInstances", r.RequestId, "")
+	}
+	return id("RunInstances", r.RequestId, r.InstanceIdSets.InstanceIdSet[0])
+}
+
+// DryRunInstances asks whether RunInstances would do. The cloud's yes is a
+// refusal of its own kind.
+func (c *Client) DryRunInstances(ctx context.Context, in NewInstance) error {
+	r, err := c.runInstances(ctx, in, true)
+	var e *Error
+	switch {
+	case errors.As(err, &e) && e.Code == "DryRunOperation":
+		return nil
+	case err != nil:
+		return err
+	case len(r.InstanceIdSets.InstanceIdSet) > 0:
+		return &Error{Action: "RunInstances", Code: CodeBadAnswer, Message: "the cloud made " + strings.Join(r.InstanceIdSets.InstanceIdSet, ", ") + " although DryRun was asked for", HTTPStatus: 200, RequestID: r.RequestId, Class: Definitive}
+	}
+	return &Error{Action: "RunInstances", Code: CodeBadAnswer, Message: "the answer to a DryRun says neither yes nor no", HTTPStatus: 200, RequestID: r.RequestId, Class: Definitive}
+}
+
+func (c *Client) runInstances(ctx context.Context, in NewInstance, dry bool) (*ecs.RunInstancesResponse, error) {
 	o := again("RunInstances")
 	userData := ""
 	if len(in.UserData) > 0 {
 		userData = base64.StdEncoding.EncodeToString(in.UserData)
 		o.secrets = []string{string(in.UserData), userData}
 	}
-	r, err := callECS(ctx, c, o, ecs.CreateRunInstancesRequest, func(r *ecs.RunInstancesRequest) {
+	return callECS(ctx, c, o, ecs.CreateRunInstancesRequest, func(r *ecs.RunInstancesRequest) {
 		r.RegionId, r.ZoneId, r.VSwitchId = c.region, in.Zone, in.VSwitch
 		r.ClientToken, r.ImageId, r.InstanceName, r.HostName, r.InstanceType = in.Token, in.ImageID, in.Name, in.HostName, in.Type
 		r.Amount = requests.NewInteger(1)
 		r.InstanceChargeType, r.SpotStrategy, r.DeletionProtection = "PostPaid", "NoSpot", requests.NewBoolean(false)
 		r.SecurityGroupIds = &in.SecurityGroups
 		r.RamRoleName, r.UserData = in.RAMRole, userData
+		if dry {
+			r.DryRun, r.ClientToken = requests.NewBoolean(true), "" // the token is for the real one
+		}
 		if in.KeyPair != "" {
 			r.KeyPairName = in.KeyPair
 		} else {
@@ -379,17 +489,30 @@ func (c *Client) RunInstances(ctx context.Context, in NewInstance) (string, erro
 		if !in.AutoRelease.IsZero() {
 			r.AutoReleaseTime = stamp(in.AutoRelease)
 		}
+		r.PrivateIpAddress, r.CreditSpecification, r.ResourceGroupId = in.PrivateIP, in.CreditSpecification, in.ResourceGroupID
+		r.DeploymentSetId, r.DedicatedHostId = in.DeploymentSetID, in.DedicatedHostID
+		r.CpuOptionsCore, r.CpuOptionsThreadsPerCore, r.CpuOptionsTopologyType = number(in.CPUCores), number(in.CPUThreadsPerCore), in.CPUTopology
+		r.HttpEndpoint, r.HttpTokens, r.HttpPutResponseHopLimit = in.MetadataEndpoint, in.MetadataTokens, number(in.MetadataHopLimit)
 		var data []ecs.RunInstancesDataDisk
 		for _, d := range in.Disks {
+			iops, burst := "", ""
+			if d.ProvisionedIOPS > 0 {
+				iops = strconv.Itoa(d.ProvisionedIOPS)
+			}
+			if d.Bursting {
+				burst = "true"
+			}
 			if d.Type == "system" {
 				r.SystemDiskCategory, r.SystemDiskPerformanceLevel = d.Category, d.PerformanceLevel
 				r.SystemDiskSize = strconv.Itoa(d.Size)
+				r.SystemDisk.ProvisionedIops, r.SystemDisk.BurstingEnabled = iops, burst
 				continue
 			}
 			// The device ties the entry to the image's mapping; without an entry
 			// the disk would be of the default category.
 			data = append(data, ecs.RunInstancesDataDisk{
 				Device: d.Device, Category: d.Category, PerformanceLevel: d.PerformanceLevel, Size: strconv.Itoa(d.Size), DeleteWithInstance: "true",
+				ProvisionedIops: iops, BurstingEnabled: burst,
 			})
 		}
 		if len(data) > 0 {
@@ -397,13 +520,14 @@ func (c *Client) RunInstances(ctx context.Context, in NewInstance) (string, erro
 		}
 		r.Tag = tags(in.Tags, func(k, v string) ecs.RunInstancesTag { return ecs.RunInstancesTag{Key: k, Value: v} })
 	}, (*ecs.Client).RunInstances)
-	if err != nil {
-		return "", err
+}
+
+// number is a parameter that is left out for 0.
+func number(n int) requests.Integer {
+	if n == 0 {
+		return ""
 	}
-	if len(r.InstanceIdSets.InstanceIdSet) == 0 {
-		return id("RunInstances", r.RequestId, "")
-	}
-	return id("RunInstances", r.RequestId, r.InstanceIdSets.InstanceIdSet[0])
+	return requests.NewInteger(n)
 }
 
 // StartInstance starts a stopped instance.
@@ -414,11 +538,12 @@ func (c *Client) StartInstance(ctx context.Context, instanceID string) error {
 	return err
 }
 
-// StopInstance shuts an instance down in an orderly way and keeps its place and
-// addresses. The mode is sent because the account's default may be another.
-func (c *Client) StopInstance(ctx context.Context, instanceID string) error {
+// StopInstance shuts an instance down, in an orderly way unless force is given,
+// and keeps its place and addresses. The mode is sent because the account's
+// default may be another.
+func (c *Client) StopInstance(ctx context.Context, instanceID string, force bool) error {
 	_, err := callECS(ctx, c, again("StopInstance"), ecs.CreateStopInstanceRequest, func(r *ecs.StopInstanceRequest) {
-		r.InstanceId, r.StoppedMode, r.ForceStop = instanceID, "KeepCharging", requests.NewBoolean(false)
+		r.InstanceId, r.StoppedMode, r.ForceStop = instanceID, "KeepCharging", requests.NewBoolean(force)
 	}, (*ecs.Client).StopInstance)
 	return err
 }
