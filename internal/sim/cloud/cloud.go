@@ -120,7 +120,13 @@ type Cloud struct {
 	images      map[string]*image
 	invocations map[string]*invocation
 	balancers   map[string]*balancer
-	sg          serverGroups // of ALB and NLB
+
+	logs      logState
+	paths     pathState
+	dns       dnsState
+	ess       essState
+	databases map[string]*database // by product and ID
+	sg        serverGroups         // of ALB and NLB
 
 	vpcs           map[string]*vpc
 	vswitches      map[string]*vswitch

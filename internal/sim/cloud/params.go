@@ -34,6 +34,14 @@ func products() []product {
 		{"alb", albVersion, albActions()},
 		{"nlb", nlbVersion, nlbActions()},
 		{"vpc", vpcVersion, networkVPCActions()},
+		{"vpc", vpcVersion, vpcPathActions()},
+		{"slb", slbVersion, slbLogActions()},
+		{"alidns", dnsVersion, dnsActions()},
+		{"ess", essVersion, essActions()},
+		{"rds", rdsVersion, rdsActions()},
+		{"r-kvstore", redisVersion, redisActions()},
+		{"dds", mongoVersion, mongoActions()},
+		{"polardb", polarVersion, polarActions()},
 	}
 }
 
