@@ -26,8 +26,7 @@ type simulation struct {
 	keepFor time.Duration
 	killAt  string
 	finish  string
-	serve   string
-	addr    string
+	served  service
 	world   string // hidden: serve the world of --keep in this process
 }
 
@@ -53,8 +52,8 @@ It exits 0 only if no request failed and nothing was lost or left behind.`,
 				return sim.Serve(ctx, s.world, sim.Config{Speed: s.speed}, s.keepFor)
 			case s.finish != "":
 				return s.finishWorld(ctx, a)
-			case s.serve != "":
-				return s.serveCloud(ctx, a)
+			case s.served.addr != "":
+				return s.served.run(ctx, a, s.speed)
 			case s.keep != "":
 				return s.kept(ctx, a)
 			case s.killAt != "":
@@ -69,8 +68,7 @@ It exits 0 only if no request failed and nothing was lost or left behind.`,
 	fl.DurationVar(&s.keepFor, "keep-for", time.Hour, a.t("when a kept world stops by itself", "保留的模拟环境自动停止的时间"))
 	fl.StringVar(&s.killAt, "kill-at", "", a.t("with --keep: end this process by SIGKILL at STEP[:intent|effect|done]", "与 --keep 一起使用：在 步骤[:intent|effect|done] 处用 SIGKILL 结束本进程"))
 	fl.StringVar(&s.finish, "finish", "", a.t("check the world kept in this directory, print the figures, and stop it", "检查该目录中保留的模拟环境，输出统计并停止它"))
-	fl.StringVar(&s.serve, "serve", "", a.t("only serve the simulated cloud API on this loopback address, for your own tests", "只在该回环地址上提供模拟云 API，供自己的测试使用"))
-	fl.StringVar(&s.addr, "addr-file", "", a.t("with --serve: write the endpoint to this file", "与 --serve 一起使用：把端点写入该文件"))
+	s.served.flags(a, fl)
 	fl.StringVar(&s.world, "world", "", "")
 	_ = fl.MarkHidden("world")
 	return cmd
@@ -258,19 +256,6 @@ func (s *simulation) finishWorld(ctx context.Context, a *app) error {
 		return err
 	}
 	return a.figures(figures, filepath.Join(s.finish, "run"), figures.Since)
-}
-
-func (s *simulation) serveCloud(ctx context.Context, a *app) error {
-	return sim.ServeCloud(ctx, s.serve, sim.Config{Speed: s.speed}, func(op sim.Operator) error {
-		if s.addr != "" {
-			if err := os.WriteFile(s.addr, []byte(op.Endpoint+"\n"), 0o600); err != nil {
-				return err
-			}
-		}
-		return a.result(op, func(w io.Writer) {
-			fmt.Fprintf(w, "%s\nALIBABA_CLOUD_ACCESS_KEY_ID=%s\nALIBABA_CLOUD_ACCESS_KEY_SECRET=%s\nALIBABA_CLOUD_REGION_ID=%s\n", op.Endpoint, op.AccessKeyID, op.AccessKeySecret, op.Region)
-		})
-	})
 }
 
 // simulated is the result of a simulation.

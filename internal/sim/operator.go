@@ -25,6 +25,10 @@ type Operator struct {
 	AccessKeySecret string `json:"-"` // a printed Operator does not hold it
 }
 
+// Operator is the operator of the world, without files; WriteOperatorFiles
+// makes them.
+func (w *World) Operator() Operator { return w.op }
+
 // Environ is the environment that gives a program the operator's credentials,
 // as NAME=VALUE.
 func (o Operator) Environ() []string {

@@ -89,32 +89,6 @@ func Serve(ctx context.Context, dir string, cfg Config, keepFor time.Duration) (
 	return nil
 }
 
-// ServeCloud serves only the cloud's API of a world, whose hosts and balancer
-// are there and whose clients are not, on a loopback address (HOST:PORT, port
-// 0 = any) until ctx ends. ready is called when it answers, with an operator
-// who has no files; its error ends the world.
-func ServeCloud(ctx context.Context, addr string, cfg Config, ready func(Operator) error) (err error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("cannot serve the simulated cloud: %w", err)
-	}
-	// The API has no TLS, so nothing else may reach it.
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("cannot serve the simulated cloud on %s: it is not a loopback address", addr)
-	}
-	cfg.api, cfg.Rate, cfg.Streams = addr, -1, -1
-	w, err := New(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	if err := ready(w.op); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return nil
-}
-
 // control answers the requests of [Remote].
 func control(w *World, token string, finished chan<- struct{}) http.Handler {
 	answer := func(rw http.ResponseWriter, f Figures, err error) {

@@ -39,8 +39,6 @@ type Config struct {
 	// Memory makes a world without sockets, for testing/synctest: there it runs
 	// in virtual time. Operators reach it with DialOperator.
 	Memory bool
-
-	api string // loopback address of the cloud's API; "" = any
 }
 
 func (c Config) withDefaults() Config {
@@ -136,12 +134,7 @@ func (w *World) build(ctx context.Context) error {
 	w.cloud.AddLoadBalancer(balancers())
 	w.cloud.OnChange(w.rebalance)
 	w.rebalance()
-	if w.cfg.api != "" {
-		w.apiLn, err = net.Listen("tcp", w.cfg.api)
-	} else {
-		w.apiLn, err = w.listen()
-	}
-	if err != nil {
+	if w.apiLn, err = w.listen(); err != nil {
 		return fmt.Errorf("cannot listen for the cloud's API: %w", err)
 	}
 	w.op.Endpoint = "http://" + w.apiLn.Addr().String()

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -278,18 +277,4 @@ func TestCheckEnd(t *testing.T) {
 	moved := good
 	moved.WeightsRestored, moved.Leaked = false, 2
 	assert.Empty(t, moved.CheckEnd("parked"), "traffic is on the transition host and must stay there")
-}
-
-func TestServeCloud(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	require.NoError(t, ServeCloud(ctx, "127.0.0.1:0", Config{Speed: 1000}, func(op Operator) error {
-		defer cancel()
-		assert.NotEmpty(t, op.AccessKeySecret)
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(httptest.NewRequest(http.MethodGet, op.Endpoint, nil))
-		require.NoError(t, err)
-		assert.Equal(t, "application/json", strings.Split(resp.Header.Get("Content-Type"), ";")[0])
-		return resp.Body.Close()
-	}))
-	require.Error(t, ServeCloud(t.Context(), "0.0.0.0:0", Config{}, nil))
-	require.Error(t, ServeCloud(t.Context(), "8080", Config{}, nil))
 }
