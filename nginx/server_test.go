@@ -103,6 +103,10 @@ func startNginx(t *testing.T, host nginx.Host, upstreams string) *live {
 		}
 		t.Error("nginx did not stop")
 	})
+	require.Eventually(t, func() bool {
+		workers, err := l.Workers(t.Context())
+		return err == nil && len(workers) == 2
+	}, 20*time.Second, 10*time.Millisecond, "the workers do not come up")
 	return l
 }
 
@@ -318,7 +322,8 @@ func TestNotRunning(t *testing.T) {
 	_, err := s.Workers(context.Background())
 	assert.ErrorIs(t, err, nginx.ErrNotRunning)
 	write(t, filepath.Join(dir, "nginx.pid"), strconv.Itoa(os.Getpid()))
-	assert.ErrorIs(t, s.Reload(context.Background()), nginx.ErrNotRunning)
+	_, err = s.Reload(context.Background())
+	assert.ErrorIs(t, err, nginx.ErrNotRunning)
 	write(t, filepath.Join(dir, "nginx.conf"), "events {")
 	var test *nginx.TestError
 	assert.ErrorAs(t, s.Test(context.Background()), &test)
