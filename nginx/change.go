@@ -31,6 +31,9 @@ type Change struct {
 	Already []Ref
 	// Warnings say what an operator should know before the change is applied.
 	Warnings []string
+	// Moves says for each upstream that maps clients to servers how many of them
+	// the change sends elsewhere.
+	Moves []Move
 }
 
 type fileChange struct {
@@ -100,6 +103,7 @@ func Merge(changes ...*Change) (*Change, error) {
 			continue
 		}
 		out.Already = append(out.Already, c.Already...)
+		out.Moves = append(out.Moves, c.Moves...)
 		for _, w := range c.Warnings {
 			if !slices.Contains(out.Warnings, w) {
 				out.Warnings = append(out.Warnings, w)
@@ -175,16 +179,20 @@ func checkMerged(a, b fileChange, after []byte) error {
 	}
 	had := map[string]bool{}
 	for d := range old.All() {
-		if d.is("upstream") && d.IsBlock() && fileServers(d).served() == nil {
-			had[d.Arg(1)] = true
+		if d.is("upstream") && d.IsBlock() {
+			// Of one with includes only a Tree can tell.
+			if s, whole := fileServers(d); whole && s.dynamic == "" && s.served() == nil {
+				had[d.Arg(1)] = true
+			}
 		}
 	}
 	refused := &RefusedError{Op: "merge changes of " + name}
 	for d := range now.All() {
 		if d.is("upstream") && d.IsBlock() && had[d.Arg(1)] {
-			if reason := fileServers(d).served(); reason != nil {
+			s, _ := fileServers(d)
+			if reason := s.served(); reason != nil {
 				pos := d.Position()
-				refused.Refusals = append(refused.Refusals, Refusal{File: name, Line: pos.Line, Col: pos.Col, Upstream: d.Arg(1), Reason: reason})
+				refused.Refusals = append(refused.Refusals, refusal(Refusal{File: name, Line: pos.Line, Col: pos.Col, Upstream: s.name, Addr: s.name}, reason, ""))
 			}
 		}
 	}
@@ -207,4 +215,73 @@ func (c *Change) Diff() string {
 		b.WriteString(text)
 	}
 	return b.String()
+}
+
+// With returns the tree as it is after the change: for looking at it, or for
+// making a further change on top of it. The includes are those of t.
+func (t *Tree) With(c *Change) (*Tree, error) {
+	changed := map[string]FileChange{}
+	for _, fc := range c.Files() {
+		changed[fc.Name] = fc
+	}
+	parsed := map[*File]*File{}
+	for _, f := range t.files {
+		fc, ok := changed[f.name]
+		if !ok {
+			continue
+		}
+		if !bytes.Equal(f.src, fc.Before) {
+			return nil, fmt.Errorf("cannot apply a change of %s: the tree holds another version of it", f.name)
+		}
+		delete(changed, f.name)
+		n, err := Parse(f.name, fc.After)
+		if err != nil {
+			return nil, err
+		}
+		parsed[f] = n
+	}
+	for name := range changed {
+		return nil, fmt.Errorf("cannot apply a change of %s: the tree does not hold it", name)
+	}
+	return t.with(parsed)
+}
+
+// with returns the tree with other texts in the place of some files.
+func (t *Tree) with(parsed map[*File]*File) (*Tree, error) {
+	next := &Tree{includes: map[Directive][]*File{}, version: t.version}
+	now := func(f *File) *File {
+		if n := parsed[f]; n != nil {
+			return n
+		}
+		return f
+	}
+	next.main = now(t.main)
+	for _, f := range t.files {
+		next.files = append(next.files, now(f))
+	}
+	include := func(d Directive, from []*File) {
+		to := make([]*File, len(from))
+		for i, f := range from {
+			to[i] = now(f)
+		}
+		next.includes[d] = to
+	}
+	for d, files := range t.includes {
+		if parsed[d.f] == nil {
+			include(d, files)
+		}
+	}
+	for f, n := range parsed {
+		// No edit adds or takes away an include, so the n-th stays the n-th.
+		olds, news := includesOf(f), includesOf(n)
+		if len(olds) != len(news) {
+			return nil, fmt.Errorf("internal error: an edit of %s changed its includes", f.name)
+		}
+		for i, d := range olds {
+			if files, ok := t.includes[d]; ok {
+				include(news[i], files)
+			}
+		}
+	}
+	return next, nil
 }

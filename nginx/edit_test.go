@@ -78,7 +78,7 @@ var disableRows = []struct {
 	{name: "only backup left", before: "upstream u {\nserver 172.31.0.90;\nserver 10.0.0.1 backup;\n}", refused: nginx.ErrOnlyBackupLeft},
 	{name: "only down left", before: "upstream u {\nserver 172.31.0.90;\nserver 10.0.0.1 down;\n}", refused: nginx.ErrOnlyDownLeft},
 	{name: "direct pass", before: "server { location / { proxy_pass http://172.31.0.90:8080; } }", refused: nginx.ErrDirectPass},
-	{name: "variable", before: "server { set $b 172.31.0.90; location / { proxy_pass http://$b; } }", refused: nginx.ErrDirectPass},
+	{name: "variable", before: "server { set $b 172.31.0.90; location / { proxy_pass http://$b; } }", refused: nginx.ErrDirectValue},
 	{name: "too long", before: "upstream u {\nserver 172.31.0.90 " + strings.Repeat("weight=1 ", 455) + ";\nserver 10.0.0.1;\n}", refused: nginx.ErrTooLong},
 	{name: "other tag", before: "upstream u {\n#upgradectl:off(X) server 172.31.0.90;\nserver 10.0.0.1;\n}", refused: nginx.ErrOtherTag},
 	{name: "damaged", before: "upstream u {\n#upgradectl:off(T) server 172.31.0.90\nserver 10.0.0.1;\n}", refused: nginx.ErrMarkerDamaged},
@@ -225,29 +225,26 @@ server {
 	c, err := tree.Replace(nginx.Query{Host: addr}, other, "T")
 	require.NoError(t, err)
 	got := body(t, c)
-	assert.Equal(t, 7, strings.Count(got, other), got)
-	assert.Contains(t, got, "server 172.31.0.90:8080;", "upstreams are left alone")
+	assert.Equal(t, 8, strings.Count(got, other), got)
+	assert.Contains(t, got, "server 172.31.0.91:8080;")
 	assert.Contains(t, got, `"https://172.31.0.91/uri?x=$arg_x"`)
 	assert.Contains(t, got, `$unused { default 172.31.0.90; }`)
 	assert.Len(t, c.Warnings, 1, "the unused variable")
 	assert.Equal(t, c.Files()[0].Before, c.Inverse().Files()[0].After)
 
-	// Both together: what the procedure does with a host that stands in both.
-	there, err := tree.With(c)
+	only9000, err := tree.Replace(nginx.Query{Host: addr, Port: 9000}, "::1", "")
 	require.NoError(t, err)
-	off, err := there.Disable(nginx.Query{Host: addr}, "T")
+	assert.Contains(t, body(t, only9000), "fastcgi_pass [::1]:9000;")
+	assert.Len(t, only9000.Edits(), 1)
+	port, err := tree.Replace(nginx.Query{Host: addr, Port: 9000}, "fd00::2:1", "")
 	require.NoError(t, err)
-	both, err := nginx.Merge(c, off)
+	assert.Contains(t, body(t, port), "fastcgi_pass [fd00::2:1]:9000;")
+	port, err = tree.Replace(nginx.Query{Host: addr, Port: 443}, other+":8443", "")
 	require.NoError(t, err)
-	assert.Equal(t, off.Files()[0].After, both.Files()[0].After)
-	assert.Equal(t, c.Files()[0].Before, both.Files()[0].Before)
-	assert.Len(t, both.Edits(), 9)
-	assert.Equal(t, both.Files()[0].Before, both.Inverse().Files()[0].After)
-
-	only8080, err := tree.Replace(nginx.Query{Host: addr, Port: 9000}, "::1", "T")
+	assert.Contains(t, body(t, port), `"https://172.31.0.91:8443/uri?x=$arg_x"`)
+	port, err = tree.Replace(nginx.Query{Host: addr, Port: 9000}, other+":9001", "")
 	require.NoError(t, err)
-	assert.Contains(t, body(t, only8080), "fastcgi_pass [::1]:9000;")
-	assert.Len(t, only8080.Edits(), 1)
+	assert.Contains(t, body(t, port), "fastcgi_pass 172.31.0.91:9001;")
 }
 
 func TestDisableCountsEveryInclude(t *testing.T) {

@@ -50,24 +50,36 @@ func (e *CycleError) Error() string {
 }
 
 // The reasons for which an edit is refused. Test for them with errors.Is on
-// what an editing method returned, or read Refusal.Reason.
+// what an editing method returned, or read Refusal.Reason. Refusal.Effect says
+// what nginx or its clients would suffer, Refusal.Offer what to do instead.
 var (
-	// ErrLastServer: nginx refuses an upstream without a server ("no servers
-	// are inside upstream").
+	// ErrLastServer: an upstream without a server.
 	ErrLastServer = errors.New("it is the last active server of the upstream")
-	// ErrOnlyBackupLeft: nginx refuses an upstream with only backup servers
-	// ("no servers in upstream").
+	// ErrOnlyBackupLeft: an upstream with only backup servers.
 	ErrOnlyBackupLeft = errors.New("only backup servers would be left in the upstream")
-	// ErrOnlyDownLeft: nginx accepts it and answers every request with 502 ("no
-	// live upstreams").
+	// ErrOnlyDownLeft: an upstream with only servers marked down, which nginx -t
+	// accepts.
 	ErrOnlyDownLeft = errors.New("only servers marked down would be left in the upstream")
-	// ErrTooLong: nginx refuses a comment of 4,096 bytes.
-	ErrTooLong = errors.New("the line would be longer than nginx reads (4,096 bytes)")
-	// ErrDirectPass: a pass or a variable names the address; taken away, nginx
-	// would serve files or answer 500. Replace moves it.
-	ErrDirectPass = errors.New("the address stands in it directly, without an upstream; use Replace")
+	// ErrTooLong: nginx refuses a comment of 4,096 bytes
+	// (ngx_conf_read_token, NGX_CONF_BUFFER).
+	ErrTooLong = errors.New("the comment would be longer than nginx reads (4,096 bytes)")
+	// ErrDirectPass: a pass names the address.
+	ErrDirectPass = errors.New("a pass names the address directly, without an upstream")
+	// ErrDirectValue: a variable that reaches a pass holds the address.
+	ErrDirectValue = errors.New("a variable holds the address, without an upstream")
+	// ErrMapDefault: the default of a map, geo or split_clients holds the address.
+	ErrMapDefault = errors.New("the address is the default value of a variable")
+	// ErrNotSupportedByMethod: the load balancing method of the upstream does
+	// not know the parameter. backup is one behind hash, ip_hash and random, and
+	// accepted before them.
+	ErrNotSupportedByMethod = errors.New("the load balancing method does not support the parameter")
+	// ErrNotSupportedByVersion: this nginx does not know the parameter; see
+	// Tree.ForVersion.
+	ErrNotSupportedByVersion = errors.New("this version of nginx does not know the parameter")
+	// ErrWeight: a weight of 0, which nginx refuses, or one that is no number.
+	ErrWeight = errors.New("nginx knows weights from 1 on")
 	// ErrMarkerDamaged: somebody changed the text of one of our markers.
-	ErrMarkerDamaged = errors.New("the upgradectl marker is damaged; put the line right by hand")
+	ErrMarkerDamaged = errors.New("the upgradectl marker is damaged")
 	// ErrOtherTag: the address was disabled by another operation.
 	ErrOtherTag = errors.New("another operation disabled it")
 	// ErrExists: the server to add is there and was not added by us.
@@ -75,7 +87,40 @@ var (
 	// ErrEscaped: the address is written with backslashes, which an edit in
 	// place cannot keep.
 	ErrEscaped = errors.New("the address is written with escapes")
+	// ErrPortElsewhere: a port was given, but the value has none, because what
+	// uses it adds one.
+	ErrPortElsewhere = errors.New("the port of this address is written elsewhere")
+	// ErrSocket: a unix socket has no host that could be changed.
+	ErrSocket = errors.New("the address is a unix socket")
+	// ErrIsUpstream: the new name is that of an upstream.
+	ErrIsUpstream = errors.New("the new name is that of an upstream")
+	// ErrNoResolver: a name in a variable is looked up for each request, which
+	// needs a resolver directive.
+	ErrNoResolver = errors.New("a name in a variable needs a resolver directive")
 )
+
+// consequences says for each reason what it keeps from happening and what to
+// use instead.
+var consequences = map[error]struct{ effect, offer string }{
+	ErrLastServer:            {`nginx would refuse the configuration: "no servers are inside upstream"`, "add a server first (AddServer), or move its traffic (Shift)"},
+	ErrOnlyBackupLeft:        {`nginx would refuse the configuration: "no servers in upstream"`, "mark it down instead (SetDown): the backup servers serve then; or add a server first (AddServer)"},
+	ErrOnlyDownLeft:          {`nginx -t would pass and every request get 502: "no live upstreams"`, "add a server first (AddServer), or move its traffic (Shift)"},
+	ErrTooLong:               {`nginx would refuse the configuration: "too long parameter"`, "mark it down instead (SetDown), or break the line in two first"},
+	ErrDirectPass:            {"without the pass nginx would serve files from its root directory", "move its traffic (Shift or Replace)"},
+	ErrDirectValue:           {`without the value the variable would hold another one or none: 500, "invalid URL prefix"`, "move its traffic (Shift or Replace)"},
+	ErrMapDefault:            {`without a default the variable would be empty: 500, "invalid URL prefix"`, "move its traffic (Shift or Replace)"},
+	ErrNotSupportedByMethod:  {`nginx would refuse the configuration: "balancing method does not support parameter"`, "mark it down (SetDown), or give it a small weight (SetWeight)"},
+	ErrNotSupportedByVersion: {`nginx would refuse the configuration: "invalid parameter"`, "take the parameter out of the line, or update nginx first"},
+	ErrWeight:                {`nginx would refuse the configuration: "invalid parameter"`, "mark it down (SetDown)"},
+	ErrMarkerDamaged:         {"what stood there cannot be given back byte for byte", "put the line right by hand"},
+	ErrOtherTag:              {"its restore would bring the server back behind our back", "restore it under its own tag first"},
+	ErrExists:                {"the server would get twice its share", "disable the old server alone (Disable)"},
+	ErrEscaped:               {"an edit in place could not keep the escapes", "write the address without backslashes first"},
+	ErrPortElsewhere:         {"the address would get two ports: 500 at each request", "give the new host without a port"},
+	ErrSocket:                {"what follows the path of the socket belongs to it, and so would the new address", "write the new address by hand"},
+	ErrIsUpstream:            {"the requests would go to the servers of that upstream, or nginx refuse its port", "use the address instead of the name"},
+	ErrNoResolver:            {`nginx -t would pass and every request get 502: "no resolver defined to resolve"`, "use an address instead of the name"},
+}
 
 // A Refusal is one place that stands against an edit.
 type Refusal struct {
@@ -85,6 +130,15 @@ type Refusal struct {
 	Addr      string // as written
 	Reason    error  // one of the errors of this package
 	Detail    string // what the reason needs besides, or ""
+	Effect    string // what nginx or its clients would suffer
+	Offer     string // what to do instead
+}
+
+// refusal fills in why r is refused.
+func refusal(r Refusal, reason error, detail string) Refusal {
+	c := consequences[reason]
+	r.Reason, r.Detail, r.Effect, r.Offer = reason, detail, c.effect, c.offer
+	return r
 }
 
 func (r Refusal) String() string {
@@ -99,7 +153,13 @@ func (r Refusal) String() string {
 	}
 	b.WriteString(r.Reason.Error())
 	if r.Detail != "" {
-		b.WriteString(": " + r.Detail)
+		b.WriteString(" (" + r.Detail + ")")
+	}
+	if r.Effect != "" {
+		b.WriteString("; " + r.Effect)
+	}
+	if r.Offer != "" {
+		b.WriteString("; " + r.Offer)
 	}
 	return b.String()
 }
@@ -156,8 +216,10 @@ func (e *TestError) Error() string {
 
 // A ReloadError says that nginx did not take a new configuration.
 type ReloadError struct {
-	Status      int    // of nginx -s reload
-	Output      string // of nginx -s reload
+	Status int // of nginx -s reload
+	// Output is that of nginx -s reload, or what the master wrote to its error
+	// log at level emerg since the signal.
+	Output      string
 	Before, Now []Worker
 	Waited      time.Duration // for new workers; 0 when the command itself failed
 }
@@ -165,6 +227,9 @@ type ReloadError struct {
 func (e *ReloadError) Error() string {
 	if e.Waited == 0 {
 		return fmt.Sprintf("cannot reload nginx: exit status %d: %s", e.Status, e.Output)
+	}
+	if e.Output != "" {
+		return fmt.Sprintf("nginx could not use the configuration and serves with its old workers: %s", strings.ReplaceAll(e.Output, "\n", "; "))
 	}
 	return fmt.Sprintf("nginx took the reload signal but still serves with its old workers after %v: it could not use the configuration (a port taken by another program?); its error log says why", e.Waited)
 }

@@ -108,6 +108,7 @@ type Tree struct {
 	main     *File
 	files    []*File // in the order nginx first reads them
 	includes map[Directive][]*File
+	version  Version // of the nginx that is to read it; zero when not known
 }
 
 // Load reads the configuration whose main file is called main, with every
@@ -307,49 +308,6 @@ func (t *Tree) Walk(visit func(c *Cursor) bool) {
 		}
 	}
 	walk(t.main, 0, int32(len(t.main.nodes)))
-}
-
-// With returns the tree as it is after the change: for looking at it, or for
-// making a further change on top of it. The includes are those of t.
-func (t *Tree) With(c *Change) (*Tree, error) {
-	fsys := MapFS{}
-	for _, f := range t.files {
-		fsys[f.name] = f.src
-	}
-	for _, fc := range c.Files() {
-		old, ok := fsys[fc.Name]
-		if !ok || string(old) != string(fc.Before) {
-			return nil, fmt.Errorf("cannot apply a change of %s: the tree holds another version of it", fc.Name)
-		}
-		fsys[fc.Name] = fc.After
-	}
-	next := &Tree{includes: map[Directive][]*File{}}
-	byName := map[string]*File{}
-	for _, f := range t.files {
-		n := f
-		if string(fsys[f.name]) != string(f.src) {
-			var err error
-			if n, err = Parse(f.name, fsys[f.name]); err != nil {
-				return nil, err
-			}
-		}
-		byName[f.name] = n
-		next.files = append(next.files, n)
-	}
-	next.main = byName[t.main.name]
-	for _, f := range t.files {
-		// No edit adds or takes away an include, so the n-th stays the n-th.
-		olds, news := includesOf(f), includesOf(byName[f.name])
-		if len(olds) != len(news) {
-			return nil, fmt.Errorf("internal error: an edit of %s changed its includes", f.name)
-		}
-		for i, d := range olds {
-			for _, inc := range t.includes[d] {
-				next.includes[news[i]] = append(next.includes[news[i]], byName[inc.name])
-			}
-		}
-	}
-	return next, nil
 }
 
 func includesOf(f *File) []Directive {

@@ -8,12 +8,16 @@ import (
 // The grammar of our markers. A directive that is off has `#upgradectl:off(TAG) `
 // directly before its first byte and `#upgradectl:off+(TAG) ` before the first
 // byte that is not blank of each further line it spans; off(TAG,nl) says that a
-// line end was inserted behind its ; because other text followed there. A
-// server line that was added has ` #upgradectl:add(TAG)` behind its ;, and
-// add(TAG,nl) when it was put between directives of one line.
+// line end was inserted behind its ; because other text followed there. A server
+// line that was marked down has ` #upgradectl:down(TAG)` behind its ;, on the
+// line of the ; when it spans several, and one that was added has
+// ` #upgradectl:add(TAG)` there; down(TAG,nl) and add(TAG,nl) say that a line end
+// was inserted behind the marker. What a person wrote behind the ; follows our
+// marker in the same comment, and so does another marker of ours.
 const (
 	markOff  = "off"
 	markMore = "off+"
+	markDown = "down"
 	markAdd  = "add"
 )
 
@@ -32,14 +36,14 @@ type marker struct {
 	words  []string
 	target int // off: offset of the address word's first byte in text, or -1
 	d      Directive
-	delete Span // add: what RemoveAdded deletes
+	delete Span // add: what RemoveAdded deletes; down: the marker, for Restore
 }
 
-func offMarker(kind, tag string, nl bool) string {
+func markerText(kind, tag string, nl bool) string {
 	if nl {
 		tag += ",nl"
 	}
-	return "#upgradectl:" + kind + "(" + tag + ") "
+	return "#upgradectl:" + kind + "(" + tag + ")"
 }
 
 // ValidTag reports whether tag can name an operation in a marker: 1 to 64
@@ -56,22 +60,18 @@ func ValidTag(tag string) bool {
 	return true
 }
 
-// readMarker reads the head of a comment. length is that of the marker with
-// the blank behind it. ok is false for comments that are not ours.
+// readMarker reads the marker that text starts with. length is that of the
+// marker, for off with the blank behind it. ok is false where none of ours is.
 func readMarker(text []byte) (m marker, length int, ok bool) {
 	rest, ok := bytes.CutPrefix(text, []byte("#upgradectl:"))
 	if !ok {
-		// A blank behind the # is what people type; accept it where nothing
-		// depends on the exact bytes.
-		if rest, ok = bytes.CutPrefix(text, []byte("# upgradectl:")); !ok || !bytes.HasPrefix(rest, []byte("add(")) {
-			return m, 0, false
-		}
+		return m, 0, false
 	}
 	head, tail, found := bytes.Cut(rest, []byte{')'})
 	kind, tag, open := bytes.Cut(head, []byte{'('})
 	m.kind = string(kind)
 	switch m.kind {
-	case markOff, markMore, markAdd:
+	case markOff, markMore, markDown, markAdd:
 	default:
 		return m, 0, false
 	}
@@ -83,7 +83,7 @@ func readMarker(text []byte) (m marker, length int, ok bool) {
 	}
 	m.tag = name
 	length = len(text) - len(tail)
-	if m.kind != markAdd {
+	if m.kind == markOff || m.kind == markMore {
 		if len(tail) == 0 || tail[0] != ' ' {
 			m.damaged = "no blank follows it"
 			return m, 0, true
@@ -101,8 +101,10 @@ func (f *File) markers() []*marker {
 	var out []*marker
 	for i := 0; i < len(f.comments); i++ {
 		c := f.comments[i]
-		m, length, ok := readMarker(f.src[c.Start:c.End])
-		if !ok {
+		text := f.src[c.Start:c.End]
+		m, length, ok := readMarker(text)
+		if !ok || m.kind == markDown || m.kind == markAdd {
+			out = append(out, f.behind(c)...)
 			continue
 		}
 		m.span, m.parent, m.target = c.Span, c.parent, -1
@@ -113,9 +115,7 @@ func (f *File) markers() []*marker {
 			m.damaged = "it stands inside another directive"
 		case m.kind == markMore:
 			m.damaged = "the line before it is not part of the same directive"
-		case m.kind == markAdd:
-			f.readAdd(&m)
-		case m.kind == markOff:
+		default:
 			m.parts = []Span{{c.Start, c.Start + length}}
 			for i+1 < len(f.comments) {
 				next := f.comments[i+1]
@@ -131,6 +131,57 @@ func (f *File) markers() []*marker {
 		}
 	}
 	return out
+}
+
+// behind returns the down and add markers of a comment. They count only behind
+// a directive on the same line, wherever in the comment they stand: a person may
+// have written before them.
+func (f *File) behind(c Comment) []*marker {
+	text := f.src[c.Start:c.End]
+	var out []*marker
+	for at := 0; ; {
+		i := bytes.Index(text[at:], []byte("upgradectl:"))
+		if i < 0 {
+			return out
+		}
+		at += i
+		// A blank behind the # is what people type; nothing depends on it here.
+		start := at
+		if start > 1 && text[start-1] == ' ' {
+			start--
+		}
+		if start > 0 && text[start-1] == '#' {
+			start--
+		}
+		m, length, ok := readMarker(append([]byte{'#'}, text[at:]...))
+		if ok && text[start] == '#' && (m.kind == markDown || m.kind == markAdd) {
+			m.parent, m.target = c.parent, -1
+			m.span = Span{c.Start + start, c.Start + at - 1 + length}
+			if m.damaged != "" {
+				m.span.End = c.End
+			}
+			n := f.nodeBefore(c.Start)
+			switch {
+			case m.damaged != "":
+			case n < 0 || c.Inside || f.nodes[n].parent != c.parent || f.nodes[n].close != 0 ||
+				len(bytes.Trim(f.src[Directive{f, n}.Span().End:c.Start], " \t\r")) > 0 || !(Directive{f, n}).is("server"):
+				m.damaged = "no server line stands before it"
+			default:
+				m.d = Directive{f, n}
+				m.words = append([]string{m.d.Name()}, m.d.Args()...)
+				if m.kind == markAdd {
+					f.readAdd(&m, c)
+				} else {
+					f.readDown(&m, c)
+				}
+			}
+			// In the middle of a comment elsewhere it is but text.
+			if m.damaged == "" || start == 0 {
+				out = append(out, &m)
+			}
+		}
+		at += len("upgradectl:")
+	}
 }
 
 // readOff finds the directive behind the parts of an off marker.
@@ -161,21 +212,9 @@ func (f *File) readOff(m *marker) {
 	m.words = append([]string{d.Name()}, d.Args()...)
 }
 
-// readAdd finds the server line that an add marker belongs to and what is to be
-// deleted with it.
-func (f *File) readAdd(m *marker) {
-	i := f.nodeBefore(m.span.Start)
-	if i < 0 {
-		m.damaged = "no directive stands before it"
-		return
-	}
-	d := Directive{f, i}
-	if d.IsBlock() || d.node().parent != m.parent || d.Span().End+1 != m.span.Start || f.src[d.Span().End] != ' ' || !d.is("server") {
-		m.damaged = "no server line stands directly before it"
-		return
-	}
-	m.d = d
-	start, end := d.start(), min(m.span.End+1, len(f.src))
+// readAdd finds what is to be deleted with a server line that was added.
+func (f *File) readAdd(m *marker, c Comment) {
+	start, end := m.d.start(), min(c.End+1, len(f.src))
 	if m.nl {
 		if start == 0 || f.src[start-1] != ' ' {
 			m.damaged = "the blank before the server is gone"
@@ -189,7 +228,7 @@ func (f *File) readAdd(m *marker) {
 		m.damaged = "other text stands before the server"
 		return
 	}
-	if m.span.End == len(f.src) && line > 0 {
+	if c.End == len(f.src) && line > 0 {
 		// It was put behind a last line without a line end.
 		line--
 		if line > 0 && f.src[line-1] == '\r' {
@@ -197,6 +236,21 @@ func (f *File) readAdd(m *marker) {
 		}
 	}
 	m.delete = Span{line, end}
+}
+
+// readDown finds what Restore deletes behind the ; of a server marked down.
+func (f *File) readDown(m *marker, c Comment) {
+	m.delete = m.span
+	if f.src[m.delete.Start-1] == ' ' {
+		m.delete.Start--
+	}
+	if !m.nl {
+		return
+	}
+	// What a person wrote behind the marker needs the line end that was inserted.
+	if rest := f.src[m.span.End:c.End]; c.End < len(f.src) && len(bytes.Trim(rest, "\r")) == 0 {
+		m.delete.End = c.End + 1
+	}
 }
 
 // nodeBefore returns the last directive that starts before offset, or -1.

@@ -1,6 +1,10 @@
 package nginx
 
-import "strings"
+import (
+	"bytes"
+	"strconv"
+	"strings"
+)
 
 // servers is an upstream with the servers nginx gives it, from all its includes.
 type servers struct {
@@ -11,21 +15,37 @@ type servers struct {
 	hash    string // "ip_hash", "hash", "" for all methods that do not map clients to servers
 	steady  bool   // the hash is consistent
 	dynamic string // what gives it servers at run time, or ""
+	strict  string // a method that knows no backup servers, or ""
 }
 
+// A member is a server line as nginx understands it.
 type member struct {
 	d            Directive
 	down, backup bool
+	weight       int
+	// after is the method that stands before the line and knows no backup
+	// servers, or "". nginx looks at it when it reads the line: the same line
+	// before the method is accepted (ngx_http_upstream_server, uscf->flags).
+	after string
 }
 
 func newMember(d Directive) member {
-	m := member{d: d}
+	m := member{d: d, weight: 1}
 	for i := 2; i < d.Len(); i++ {
-		switch d.Arg(i) {
-		case "down":
+		w := d.Word(i)
+		arg := w.Raw()
+		if bytes.IndexByte(arg, '\\') >= 0 {
+			arg = []byte(w.Value())
+		}
+		switch {
+		case string(arg) == "down":
 			m.down = true
-		case "backup":
+		case string(arg) == "backup":
 			m.backup = true
+		case bytes.HasPrefix(arg, []byte("weight=")):
+			if n, err := strconv.Atoi(string(arg[len("weight="):])); err == nil && n > 0 {
+				m.weight = n
+			}
 		}
 	}
 	return m
@@ -36,26 +56,35 @@ func (s *servers) add(d Directive) {
 	if d.IsBlock() && !d.IsLua() {
 		return
 	}
-	switch name := d.Name(); {
+	switch name := d.word0(); {
 	case name == "server" && !d.IsBlock() && d.Len() > 1:
-		s.members = append(s.members, newMember(d))
+		m := newMember(d)
+		m.after = s.strict
+		s.members = append(s.members, m)
 	case name == "ip_hash":
-		s.hash = name
+		s.hash, s.steady, s.strict = name, false, name
 	case name == "hash":
-		s.hash, s.steady = name, d.Arg(d.Len()-1) == "consistent"
+		s.hash, s.steady, s.strict = name, d.Arg(d.Len()-1) == "consistent", name
+	case name == "random":
+		s.hash, s.steady, s.strict = "", false, name
 	case strings.HasPrefix(name, "balancer_by_lua") || name == "upsync" || name == "state" || name == "dynamic_resolve":
 		s.dynamic = name
 	}
 }
 
-// without says why the upstream cannot do without the servers that gone names,
+// method names the way the upstream maps clients to servers.
+func (s *servers) method() string {
+	if s.steady {
+		return s.hash + " consistent"
+	}
+	return s.hash
+}
+
+// served says why nginx or its clients would suffer from the upstream as it is,
 // or nil.
-func (s *servers) without(gone func(Directive) bool) error {
-	var active, first int // active: not down; first: not backup
+func (s *servers) served() error {
+	active, first := 0, 0 // active: not down; first: not backup
 	for _, m := range s.members {
-		if gone(m.d) {
-			continue
-		}
 		if !m.backup {
 			first++
 		}
@@ -63,14 +92,8 @@ func (s *servers) without(gone func(Directive) bool) error {
 			active++
 		}
 	}
-	left := 0
-	for _, m := range s.members {
-		if !gone(m.d) {
-			left++
-		}
-	}
 	switch {
-	case left == 0:
+	case len(s.members) == 0:
 		return ErrLastServer
 	case first == 0:
 		return ErrOnlyBackupLeft
@@ -80,21 +103,46 @@ func (s *servers) without(gone func(Directive) bool) error {
 	return nil
 }
 
-// served says what is wrong with the upstream as it is.
-func (s *servers) served() error {
-	for d := range s.block.Children() {
-		if d.is("include") {
-			return nil // only a Tree can tell
+// unsupported returns a backup server that the method refuses.
+func (s *servers) unsupported() (m member, ok bool) {
+	for _, m := range s.members {
+		if m.backup && m.after != "" {
+			return m, true
 		}
 	}
-	return s.without(func(Directive) bool { return false })
+	return member{}, false
 }
 
-// fileServers returns an upstream as far as its own file tells.
-func fileServers(block Directive) *servers {
-	s := &servers{block: block, name: block.Arg(1)}
+// upstreams returns every upstream block of the tree, in the order nginx reads
+// them, with the servers of its includes; once for each place it is read at.
+func (t *Tree) upstreams() []*servers {
+	var out []*servers
+	t.Walk(func(c *Cursor) bool {
+		switch {
+		case c.In("upstream"):
+			out[len(out)-1].add(c.Directive)
+			return true
+		case c.IsBlock():
+			if c.is("upstream") && c.Len() > 1 {
+				out = append(out, &servers{block: c.Directive, name: c.Arg(1), proto: c.Protocol()})
+				return true
+			}
+			return len(c.Context) == 0 // http and stream
+		}
+		return c.is("include")
+	})
+	return out
+}
+
+// fileServers returns an upstream as far as its own file tells. whole is false
+// when it has includes.
+func fileServers(block Directive) (s *servers, whole bool) {
+	s, whole = &servers{block: block, name: block.Arg(1)}, true
 	for d := range block.Children() {
 		s.add(d)
+		if d.is("include") {
+			whole = false
+		}
 	}
-	return s
+	return s, whole
 }

@@ -152,25 +152,31 @@ func discoverNginx(ctx context.Context, cfg *Config, e *Env) ([]NginxFacts, erro
 	return out, nil
 }
 
+// standIn is the address (of RFC 5737) that previews are made with: nginx
+// treats a name differently from an address.
+const standIn = "192.0.2.254"
+
 // preview tries the edits of 3.9 and 4.2 on the files as they are.
 func (n *NginxFacts) preview(t *nginx.Tree, address string) {
-	add, err := addServers(t, *n, address, "transition-host", "plan")
+	diff := func(c *nginx.Change) string { return strings.ReplaceAll(c.Diff(), standIn, "transition-host") }
+	add, err := addServers(t, address, standIn, "plan")
 	if err != nil {
 		n.Refusal = err.Error()
 		return
 	}
-	if add != nil {
-		n.Add = add.Diff()
-		if t, err = t.With(add); err != nil {
-			n.Refusal = err.Error()
-			return
-		}
+	n.Add = diff(add)
+	if t, err = t.With(add); err != nil {
+		n.Refusal = err.Error()
+		return
 	}
-	drain, err := drainServers(t, *n, address, "transition-host", "plan")
+	drain, err := drainServers(t, address, standIn, "plan")
 	if err != nil {
 		n.Refusal = err.Error()
-	} else if drain != nil {
-		n.Drain = drain.Diff()
+		return
+	}
+	n.Drain = diff(drain)
+	for _, w := range drain.Warnings {
+		n.Drain += "# " + w + "\n"
 	}
 }
 

@@ -159,19 +159,16 @@ func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams,
 }
 
 // planNginx computes a change on every nginx host from its files of now.
-func (t *transition) planNginx(ctx context.Context, a *engine.Act, change func(*nginx.Tree, NginxFacts) (*nginx.Change, error)) (nginxParams, error) {
+func (t *transition) planNginx(ctx context.Context, a *engine.Act, change func(*nginx.Tree) (*nginx.Change, error)) (nginxParams, error) {
 	p := nginxParams{Key: a.Key()}
 	for _, n := range t.p.Facts.Nginx {
 		tree, err := t.e.nginx(NginxHost{Host: n.Host, Conf: n.Conf}).Load(ctx)
 		if err != nil {
 			return p, fmt.Errorf("host %s: %w", n.Host, err)
 		}
-		c, err := change(tree, n)
+		c, err := change(tree)
 		if err != nil {
 			return p, fmt.Errorf("host %s: %w", n.Host, err)
-		}
-		if c == nil {
-			continue
 		}
 		for _, w := range c.Warnings {
 			p.lines = append(p.lines, n.Host+": warning: "+w)
@@ -193,38 +190,16 @@ func (t *transition) planNginx(ctx context.Context, a *engine.Act, change func(*
 	return p, nil
 }
 
-// addServers puts a server line for the transition host beside each one for
-// the production host; nil when there is none.
-func addServers(tree *nginx.Tree, n NginxFacts, address, clone, tag string) (*nginx.Change, error) {
-	if n.servers() == 0 {
-		return nil, nil
-	}
-	return tree.AddServer(nginx.Query{Host: address}, clone, tag)
+// addServers puts the transition host beside the production host in the
+// upstreams where both can serve.
+func addServers(tree *nginx.Tree, address, clone, tag string) (*nginx.Change, error) {
+	return tree.ShiftIn(nginx.Query{Host: address}, clone, tag)
 }
 
-// drainServers takes the production host's server lines out and leads to the
-// transition host what names the production host directly; nil when there is
-// neither.
-func drainServers(tree *nginx.Tree, n NginxFacts, address, clone, tag string) (*nginx.Change, error) {
-	if n.servers()+n.passes() == 0 {
-		return nil, nil
-	}
-	// Direct passes first: Disable refuses while one still leads to the host,
-	// because it could not take that traffic away.
-	q := nginx.Query{Host: address}
-	moved, err := tree.Replace(q, clone, tag)
-	if err != nil {
-		return nil, err
-	}
-	next, err := tree.With(moved)
-	if err != nil {
-		return nil, err
-	}
-	off, err := next.Disable(q, tag)
-	if err != nil {
-		return nil, err
-	}
-	return nginx.Merge(moved, off)
+// drainServers leads to the transition host everything that still leads to the
+// production host.
+func drainServers(tree *nginx.Tree, address, clone, tag string) (*nginx.Change, error) {
+	return tree.Shift(nginx.Query{Host: address}, clone, tag)
 }
 
 // previewLines shows a diff of every nginx host in a plan.
@@ -245,8 +220,8 @@ func (t *transition) addToNginx() engine.Step {
 			if err != nil {
 				return nginxParams{}, err
 			}
-			return t.planNginx(ctx, a, func(tree *nginx.Tree, n NginxFacts) (*nginx.Change, error) {
-				return addServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
+			return t.planNginx(ctx, a, func(tree *nginx.Tree) (*nginx.Change, error) {
+				return addServers(tree, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
 		t.ready, t.productionHealthy, t.unadd, t.cloneDrained)
@@ -259,8 +234,8 @@ func (t *transition) drainNginx() engine.Step {
 			if err != nil {
 				return nginxParams{}, err
 			}
-			return t.planNginx(ctx, a, func(tree *nginx.Tree, n NginxFacts) (*nginx.Change, error) {
-				return drainServers(tree, n, t.cfg.Address, c.PrivateIP, a.Key())
+			return t.planNginx(ctx, a, func(tree *nginx.Tree) (*nginx.Change, error) {
+				return drainServers(tree, t.cfg.Address, c.PrivateIP, a.Key())
 			})
 		},
 		t.ready, t.productionHealthy, t.undrain, nil)
@@ -292,21 +267,10 @@ func (t *transition) unadd(tree *nginx.Tree, key, _ string) (*nginx.Change, erro
 	return tree.RemoveAdded(key)
 }
 
-// undrain puts disabled servers back, and direct passes to the production host.
+// undrain leads back to the production host what was led to the transition
+// host.
 func (t *transition) undrain(tree *nginx.Tree, key, clone string) (*nginx.Change, error) {
-	on, err := tree.Restore(key)
-	if err != nil {
-		return nil, err
-	}
-	next, err := tree.With(on)
-	if err != nil {
-		return nil, err
-	}
-	moved, err := next.Replace(nginx.Query{Host: clone}, t.cfg.Address, key)
-	if err != nil {
-		return nil, err
-	}
-	return nginx.Merge(on, moved)
+	return tree.ShiftBack(nginx.Query{Host: t.cfg.Address}, clone, key)
 }
 
 // takeBack plans to put back what was made: the very bytes where nobody else
@@ -330,7 +294,7 @@ func (t *transition) takeBack(ctx context.Context, a *engine.Act, made nginxPara
 	if err != nil {
 		return nginxParams{}, err
 	}
-	p, err := t.planNginx(ctx, a, func(tree *nginx.Tree, _ NginxFacts) (*nginx.Change, error) {
+	p, err := t.planNginx(ctx, a, func(tree *nginx.Tree) (*nginx.Change, error) {
 		return by(tree, made.Key, c.PrivateIP)
 	})
 	for _, f := range foreign {

@@ -54,23 +54,10 @@ type NginxFacts struct {
 	Refusal string `json:"refusal,omitempty"` // why they cannot be made
 }
 
-// servers and passes count the references that traffic follows.
 // live counts those that nginx sends requests to in ordinary times.
 func (n NginxFacts) live() (c int) {
 	for _, r := range n.Refs {
 		if r.Kind == nginx.KindServer && r.Certain && !r.Has("down") && !r.Has("backup") {
-			c++
-		}
-	}
-	return c
-}
-
-func (n NginxFacts) servers() int { return n.count(nginx.KindServer) }
-func (n NginxFacts) passes() int  { return n.count(nginx.KindPass) + n.count(nginx.KindValue) }
-
-func (n NginxFacts) count(k nginx.Kind) (c int) {
-	for _, r := range n.Refs {
-		if r.Kind == k {
 			c++
 		}
 	}

@@ -1,112 +1,248 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upgradectl/upgradectl/nginx"
 )
 
-func newNginxEdits(a *app, n *nginxFlags) []*cobra.Command {
-	edits := []struct {
-		use, en, zh string
-		args        int
-		edit        func(t *nginx.Tree, args []string, tag string) (*nginx.Change, error)
-	}{
-		{"disable HOST[:PORT]", "comment out the upstream server lines of a host", "注释掉某主机的 upstream server 行", 1,
-			func(t *nginx.Tree, args []string, tag string) (*nginx.Change, error) {
-				q, err := query(args[0])
-				if err != nil {
-					return nil, err
+// A nginxEdit is a command that changes nginx files.
+type nginxEdit struct {
+	use, en, zh string
+	min, max    int  // arguments
+	marks       bool // it leaves or follows markers: --tag is needed
+	like        bool // it has --like
+	mode        bool // it has --mode
+	edit        func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error)
+}
+
+// nginxEditInput is what the command line says.
+type nginxEditInput struct {
+	args            []string
+	queries         []nginx.Query // of the arguments, as far as they are addresses
+	tag, like, mode string
+}
+
+func nginxEdits() []nginxEdit {
+	return []nginxEdit{
+		{use: "disable ADDR", en: "take a server out of its upstreams, to be restored byte for byte", zh: "将某服务器移出各 upstream，可逐字节恢复",
+			min: 1, max: 1, marks: true, mode: true,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				switch in.mode {
+				case "auto":
+					return t.Disable(in.queries[0], in.tag)
+				case "comment":
+					return t.Comment(in.queries[0], in.tag)
+				case "down":
+					return t.SetDown(in.queries[0], in.tag)
 				}
-				return t.Disable(q, tag)
+				return nil, usagef("--mode is comment, down or auto, not %q", in.mode)
 			}},
-		{"restore", "put back what disable commented out", "恢复 disable 注释掉的行", 0,
-			func(t *nginx.Tree, _ []string, tag string) (*nginx.Change, error) { return t.Restore(tag) }},
-		{"add HOST[:PORT] NEWHOST", "add a server like another to every upstream that has it", "在含有某主机的每个 upstream 中增加同样的 server 行", 2,
-			func(t *nginx.Tree, args []string, tag string) (*nginx.Change, error) {
-				q, err := query(args[0])
-				if err != nil {
-					return nil, err
-				}
-				return t.AddServer(q, args[1], tag)
+		{use: "restore [ADDR]", en: "put back what disable took out", zh: "恢复 disable 移出的服务器",
+			min: 0, max: 1, marks: true,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				return t.Restore(in.tag, in.queries...)
 			}},
-		{"remove", "take out what add put in", "移除 add 增加的行", 0,
-			func(t *nginx.Tree, _ []string, tag string) (*nginx.Change, error) { return t.RemoveAdded(tag) }},
-		{"replace HOST[:PORT] NEWHOST", "point proxy_pass of a host to another one; the way back is the same with the hosts swapped", "将直接 proxy_pass 到某主机的改指另一主机；互换主机即可恢复", 2,
-			func(t *nginx.Tree, args []string, tag string) (*nginx.Change, error) {
-				q, err := query(args[0])
+		{use: "add NEW --like ADDR", en: "add a server beside another one, with its parameters", zh: "在某服务器旁增加一台参数相同的服务器",
+			min: 1, max: 1, marks: true, like: true,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				if in.like == "" {
+					return nil, usagef("--like ADDR names the server that the new one is to be like")
+				}
+				like, err := query(in.like)
 				if err != nil {
 					return nil, err
 				}
-				return t.Replace(q, args[1], tag)
+				return t.AddServer(like, in.args[0], in.tag)
+			}},
+		{use: "remove [ADDR]", en: "take out what add put in", zh: "移除 add 增加的服务器",
+			min: 0, max: 1, marks: true,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				return t.RemoveAdded(in.tag, in.queries...)
+			}},
+		{use: "replace OLD NEW", en: "put one address in the place of another: servers, passes and values", zh: "替换地址：upstream 服务器、直接反代与变量值",
+			min: 2, max: 2,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				return t.Replace(in.queries[0], in.args[1], in.tag)
+			}},
+		{use: "shift FROM TO", en: "move all traffic of a host to another one, for each reference by the edit that is right for it", zh: "将某主机的全部流量迁往另一主机，逐处采用合适的修改",
+			min: 2, max: 2, marks: true,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				return t.Shift(in.queries[0], in.args[1], in.tag)
+			}},
+		{use: "unshift FROM TO", en: "take a shift of the same tag back", zh: "撤销同一标记的 shift",
+			min: 2, max: 2, marks: true,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				return t.ShiftBack(in.queries[0], in.args[1], in.tag)
+			}},
+		{use: "weight ADDR N", en: "set the weight of a server", zh: "设置服务器权重",
+			min: 2, max: 2,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				n, err := strconv.Atoi(in.args[1])
+				if err != nil || n > 1<<20 {
+					return nil, usagef("%q is not a weight: a number from 1 to %d", in.args[1], 1<<20)
+				}
+				return t.SetWeight(in.queries[0], n)
+			}},
+		{use: "set-backup ADDR", en: "make a server a backup", zh: "将服务器设为 backup",
+			min: 1, max: 1,
+			edit: func(t *nginx.Tree, in nginxEditInput) (*nginx.Change, error) {
+				return t.SetBackup(in.queries[0])
 			}},
 	}
+}
+
+func newNginxEdits(a *app, n *nginxFlags) []*cobra.Command {
 	var cmds []*cobra.Command
-	for _, e := range edits {
-		cmds = append(cmds, newNginxEdit(a, n, e.use, a.t(e.en, e.zh), e.args, e.edit))
+	for _, e := range nginxEdits() {
+		cmds = append(cmds, newNginxEdit(a, n, e))
 	}
 	return cmds
 }
 
-func newNginxEdit(a *app, n *nginxFlags, use, short string, args int, edit func(*nginx.Tree, []string, string) (*nginx.Change, error)) *cobra.Command {
+func newNginxEdit(a *app, n *nginxFlags, e nginxEdit) *cobra.Command {
 	var execute bool
-	var tag string
+	var in nginxEditInput
+	var o nginx.ApplyOptions
 	cmd := &cobra.Command{
-		Use:   use + " --tag TAG",
-		Short: short,
-		Args:  cobra.ExactArgs(args),
+		Use:   e.use,
+		Short: a.t(e.en, e.zh),
+		Args:  cobra.RangeArgs(e.min, e.max),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if tag == "" {
+			if in.tag == "" && e.marks {
 				return usagef("--tag TAG names the change, so that it can be found again")
 			}
-			s, err := n.open(ctx, a)
-			if err != nil {
-				return err
+			if in.tag != "" && !nginx.ValidTag(in.tag) {
+				return usagef("%q is not a tag: 1 to 64 letters, digits, dots, dashes or underscores", in.tag)
 			}
-			defer s.close()
-			t, err := s.load(ctx)
-			if err != nil {
-				return err
+			if execute && n.root != "" {
+				return usagef("--root is for reading; to write a copy, name its main file with -c and say --no-test")
 			}
-			c, err := edit(t, args, tag)
-			if err != nil {
-				return err
-			}
-			for _, text := range c.Warnings {
-				a.progress("%s", text)
-			}
-			if execute && !c.Empty() {
-				if err := s.apply(ctx, c); err != nil {
+			in.args = args
+			if len(args) > 0 {
+				q, err := query(args[0])
+				if err != nil {
 					return err
 				}
+				in.queries = append(in.queries, q)
 			}
-			res := struct {
-				Executed bool     `json:"executed"`
-				Files    []string `json:"files"`
-				Diff     string   `json:"diff"`
-			}{execute && !c.Empty(), []string{}, c.Diff()}
-			for _, f := range c.Files() {
-				res.Files = append(res.Files, f.Name)
-			}
-			if !a.json {
-				switch {
-				case c.Empty():
-					a.progress("%s", a.t("nothing to do", "无需更改"))
-				case res.Executed:
-					a.progress("%s", a.t("done", "已执行"))
-				default:
-					a.progress("%s", a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
-				}
-			}
-			// The diff alone stands on standard output: it can be piped to patch.
-			return a.result(res, func(w io.Writer) { fmt.Fprint(w, res.Diff) })
+			return n.edit(cmd.Context(), a, func(t *nginx.Tree) (*nginx.Change, error) { return e.edit(t, in) }, execute, o)
 		},
 	}
-	cmd.Flags().StringVar(&tag, "tag", "", a.t("name of the change, written into the marker comment", "本次更改的标记名，写入注释"))
-	cmd.Flags().BoolVar(&execute, "execute", false, a.t("write, test and reload; without this flag the diff is shown only", "写入、测试并重载；不带此参数只显示差异"))
+	f := cmd.Flags()
+	f.StringVar(&in.tag, "tag", "", a.t("name of the change, written into the marker comments", "本次更改的标记名，写入标记注释"))
+	if e.like {
+		f.StringVar(&in.like, "like", "", a.t("the server the new one gets its parameters from", "新服务器沿用其参数的服务器"))
+	}
+	if e.mode {
+		f.StringVar(&in.mode, "mode", "auto", a.t("comment, down, or auto: down where clients are mapped to servers by a hash, else comment", "comment、down 或 auto：按哈希分配客户端时用 down，其余用 comment"))
+	}
+	f.BoolVar(&execute, "execute", false, a.t("write, nginx -t, reload, proof; without this flag only the diff is shown", "写入、nginx -t、重载并验证；不带此参数只显示差异"))
+	f.BoolVar(&o.NoReload, "no-reload", false, a.t("stop after nginx -t", "nginx -t 之后停止，不重载"))
+	f.BoolVar(&o.NoTest, "no-test", false, a.t("write only: no nginx program is run", "只写入文件，不运行 nginx 程序"))
+	f.StringVar(&o.BackupDir, "backup-dir", "", a.t("absolute directory on the host in which the old files are kept", "保留旧文件的目录（主机上的绝对路径）"))
 	return cmd
+}
+
+// edit computes a change, shows it, and makes it live when told to.
+func (n *nginxFlags) edit(ctx context.Context, a *app, edit func(*nginx.Tree) (*nginx.Change, error), execute bool, o nginx.ApplyOptions) error {
+	s, err := n.open(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	t, err := s.load(ctx)
+	if err != nil {
+		return err
+	}
+	if s.server != nil && !o.NoTest {
+		// Without a version, nginx -t is what finds an unknown parameter.
+		if v, err := s.server.Version(ctx); err == nil {
+			t = t.ForVersion(v)
+		}
+	}
+	c, err := edit(t)
+	if refused := (*nginx.RefusedError)(nil); errors.As(err, &refused) {
+		for _, r := range refused.Refusals {
+			a.progress("%s", r)
+		}
+		return &exitError{exitRefused, fmt.Errorf(a.t("cannot %s: refused, nothing was changed", "无法 %s：已拒绝，未作任何更改"), refused.Op)}
+	}
+	if err != nil {
+		return err
+	}
+	for _, text := range c.Warnings {
+		a.progress("%s", text)
+	}
+	type move struct {
+		File     string `json:"file"`
+		Line     int    `json:"line"`
+		Upstream string `json:"upstream"`
+		Method   string `json:"method"`
+		Clients  int    `json:"clients"`
+		Moved    int    `json:"moved"`
+	}
+	res := struct {
+		Executed bool     `json:"executed"`
+		Files    []string `json:"files"`
+		Moves    []move   `json:"moves"`
+		Backups  []string `json:"backups"`
+		Diff     string   `json:"diff"`
+	}{Files: []string{}, Moves: []move{}, Backups: []string{}, Diff: c.Diff()}
+	for _, f := range c.Files() {
+		res.Files = append(res.Files, f.Name)
+	}
+	for _, m := range c.Moves {
+		res.Moves = append(res.Moves, move(m))
+	}
+	if execute && !c.Empty() {
+		applied, err := s.server.Apply(ctx, c, o)
+		if err != nil {
+			return applyError(a, err)
+		}
+		res.Executed = true
+		res.Backups = append(res.Backups, applied.Backups...)
+	}
+	if !a.json {
+		switch {
+		case c.Empty():
+			a.progress("%s", a.t("nothing to do", "无需更改"))
+		case res.Executed && (o.NoReload || o.NoTest):
+			a.progress("%s", a.t("written; nginx was not reloaded", "已写入；未重载 nginx"))
+		case res.Executed:
+			a.progress("%s", a.t("done", "已执行"))
+		default:
+			a.progress("%s", a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
+		}
+	}
+	// The diff alone stands on standard output: it can be piped to patch.
+	return a.result(res, func(w io.Writer) { fmt.Fprint(w, res.Diff) })
+}
+
+// applyError gives the errors of Apply their exit status.
+func applyError(a *app, err error) error {
+	var failed *nginx.ApplyError
+	var before *nginx.TestError
+	var several *nginx.AmbiguousError
+	switch {
+	case errors.As(err, &failed) && failed.PutBack != nil:
+		return &exitError{exitRollbackIncomplete, err}
+	case errors.As(err, &failed):
+		return &exitError{exitRolledBack, err}
+	case errors.As(err, &before) && before.BeforeEdit:
+		return &exitError{exitRefused, err}
+	case errors.As(err, &several):
+		return &usageError{err}
+	case errors.Is(err, nginx.ErrNoNginx):
+		return &exitError{exitRefused, fmt.Errorf(a.t("%w; nothing was changed; --no-test writes the files without it", "%w；未作任何更改；--no-test 可不经 nginx 直接写入"), err)}
+	case errors.Is(err, nginx.ErrNotRunning):
+		return &exitError{exitRefused, fmt.Errorf(a.t("%w; --no-reload writes and tests the files", "%w；--no-reload 只写入并测试"), err)}
+	}
+	return err
 }

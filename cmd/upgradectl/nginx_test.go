@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/testenv"
-	"github.com/upgradectl/upgradectl/nginx"
 )
 
 // command runs a command line in this process.
@@ -84,23 +83,4 @@ http {
 
 	status, _, errs = command(t, append([]string{"nginx", "reload", "--execute"}, at...)...)
 	require.Equal(t, exitOK, status, errs)
-}
-
-// A file that somebody else writes meanwhile is left alone, and so are the
-// others of the change.
-func TestWriteLocalDrift(t *testing.T) {
-	root := t.TempDir()
-	for _, name := range []string{"a", "b"} {
-		require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte("old "+name), 0o600))
-	}
-	err := writeLocal(root, []nginx.FileChange{
-		{Name: "/a", Before: []byte("old a"), After: []byte("new a")},
-		{Name: "/b", Before: []byte("older b"), After: []byte("new b")},
-	})
-	assert.Equal(t, exitDrift, exitStatus(t.Context(), err))
-	for _, name := range []string{"a", "b"} {
-		got, err := os.ReadFile(filepath.Join(root, name))
-		require.NoError(t, err)
-		assert.Equal(t, "old "+name, string(got))
-	}
 }
