@@ -57,6 +57,11 @@ func (e *CommandError) Error() string {
 	return s
 }
 
+// gone reports whether there is no such instance any more.
+func (e *CommandError) gone() bool {
+	return e.Code == "InstanceNotExists" || e.Code == "InstanceReleased"
+}
+
 // RunCommand runs a shell script as root on an instance through Cloud Assistant,
 // without SSH, and waits for its end. If ctx ends first the script may go on.
 func (c *Client) RunCommand(ctx context.Context, in CommandInput) (*CommandResult, error) {
@@ -131,7 +136,7 @@ func (c *Client) HostKeys(ctx context.Context, instanceID string) ([]string, err
 		r, err := c.RunCommand(ctx, CommandInput{InstanceID: instanceID, Script: hostKeyScript, Timeout: 30 * time.Second})
 		var ce *CommandError
 		switch {
-		case errors.As(err, &ce) && ce.NotRun && ce.Code != "InstanceNotExists" && ce.Code != "InstanceReleased":
+		case errors.As(err, &ce) && ce.NotRun && !ce.gone():
 			return "agent: " + ce.Code, false, nil
 		case errors.As(err, &ce):
 			return "", false, poll.Stop(err)

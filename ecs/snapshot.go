@@ -49,6 +49,17 @@ type SnapshotFilter struct {
 	Tags       map[string]string
 }
 
+// check refuses what the cloud would, and returns the tags to put on.
+func (in *SnapshotInput) check() (map[string]string, error) {
+	switch {
+	case strings.HasPrefix(in.Name, "auto"):
+		return nil, fmt.Errorf("the name %q begins with auto, which the cloud keeps for itself", in.Name)
+	case in.RetentionDays < 0 || in.RetentionDays > 65536:
+		return nil, fmt.Errorf("%d days of retention are not within 0 to 65536", in.RetentionDays)
+	}
+	return markTags(in.Token, in.Tags)
+}
+
 // CreateSnapshots begins a snapshot of every disk of an instance and returns
 // them, the system disk's first, without waiting. Called again with the same
 // input it returns the same snapshots: those that carry the token's tag are
@@ -57,17 +68,12 @@ type SnapshotFilter struct {
 // returned with it.
 //
 // The snapshots are begun one after another: what is written to several disks at
-// once is not caught at one moment.
+// once is not caught at one moment. CreateSnapshotSet does that where it can be
+// done.
 func (c *Client) CreateSnapshots(ctx context.Context, in SnapshotInput) ([]Snapshot, error) {
-	tags, err := markTags(in.Token, in.Tags)
+	tags, err := in.check()
 	if err != nil {
 		return nil, fmt.Errorf("cannot snapshot instance %s: %w", in.InstanceID, err)
-	}
-	switch {
-	case strings.HasPrefix(in.Name, "auto"):
-		return nil, fmt.Errorf("cannot snapshot instance %s: the name %q begins with auto, which the cloud keeps for itself", in.InstanceID, in.Name)
-	case in.RetentionDays < 0 || in.RetentionDays > 65536:
-		return nil, fmt.Errorf("cannot snapshot instance %s: %d days of retention are not within 0 to 65536", in.InstanceID, in.RetentionDays)
 	}
 	disks, err := c.ListDisks(ctx, in.InstanceID)
 	if err != nil {
