@@ -67,6 +67,13 @@ type Config struct {
 	// Latency passes before every answer, after its effect; divided by Speed.
 	Latency time.Duration
 
+	// VisibleAfter is how long what a request made cannot be seen: lists leave it
+	// out, and other calls say that it does not exist. Divided by Speed.
+	VisibleAfter time.Duration
+
+	// Zones are the zones of the region; default REGION-h and REGION-i.
+	Zones []string
+
 	// Throttle is the flow control of the API.
 	Throttle Throttle
 
@@ -113,10 +120,13 @@ type Cloud struct {
 	timers      map[*time.Timer]struct{}
 	freeIPs     []string
 	publicIPs   int // how many public addresses were ever given
+	noStock     map[stockKey]bool
+	consoles    map[string]string // what instances printed, where told
 
 	instances   map[string]*instance
 	disks       map[string]*disk
 	snapshots   map[string]*snapshot
+	groups      map[string]*snapshotGroup
 	images      map[string]*image
 	invocations map[string]*invocation
 	balancers   map[string]*balancer
@@ -153,6 +163,9 @@ func New(cfg Config) *Cloud {
 	if cfg.Region == "" {
 		cfg.Region = "cn-hangzhou"
 	}
+	if len(cfg.Zones) == 0 {
+		cfg.Zones = []string{cfg.Region + "-h", cfg.Region + "-i"}
+	}
 	if cfg.Speed <= 0 {
 		cfg.Speed = 1
 	}
@@ -162,6 +175,8 @@ func New(cfg Config) *Cloud {
 		nonces:         map[string]time.Time{},
 		windows:        map[*action]window{},
 		denied:         map[string]bool{},
+		noStock:        map[stockKey]bool{},
+		consoles:       map[string]string{},
 		tokens:         map[string]*tokenUse{},
 		counts:         map[string]int{},
 		timers:         map[*time.Timer]struct{}{},
@@ -169,6 +184,7 @@ func New(cfg Config) *Cloud {
 		instances:      map[string]*instance{},
 		disks:          map[string]*disk{},
 		snapshots:      map[string]*snapshot{},
+		groups:         map[string]*snapshotGroup{},
 		images:         map[string]*image{},
 		invocations:    map[string]*invocation{},
 		balancers:      map[string]*balancer{},
@@ -236,15 +252,15 @@ func (c *Cloud) Refused() []string {
 
 // A Resource is something that exists in the account now.
 type Resource struct {
-	Type         string // instance, disk, snapshot or image
+	Type         string // instance, disk, snapshot, image, snapshotgroup, vpc, vswitch, securitygroup, keypair
 	ID           string
 	Name         string
 	Tags         map[string]string
 	CreatedByAPI bool // made by a request, not by AddInstance
 }
 
-// Resources lists the instances, disks, snapshots and images that exist now,
-// by type in this order, and in order of creation.
+// Resources lists what exists now, by type in the order that Resource.Type
+// names them, and in order of creation.
 func (c *Cloud) Resources() []Resource {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -259,9 +275,12 @@ func (c *Cloud) Resources() []Resource {
 		all = append(all, Resource{"snapshot", s.id, s.name, maps.Clone(s.tags), true})
 	}
 	for _, i := range sorted(c.images) {
-		all = append(all, Resource{"image", i.id, i.name, maps.Clone(i.tags), true})
+		all = append(all, Resource{"image", i.id, i.name, maps.Clone(i.tags), i.created})
 	}
-	return all
+	for _, g := range sorted(c.groups) {
+		all = append(all, Resource{"snapshotgroup", g.id, g.name, maps.Clone(g.tags), true})
+	}
+	return append(all, c.netResources()...)
 }
 
 // Transport returns a RoundTripper that serves every request in process, on

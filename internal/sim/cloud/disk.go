@@ -18,15 +18,24 @@ type Disk struct {
 	Size             int    // GiB; default 40
 	Device           string // default /dev/xvda, /dev/xvdb, …
 	// KeepAfterInstance is the opposite of the API's DeleteWithInstance.
-	KeepAfterInstance bool
-	Tags              map[string]string
+	KeepAfterInstance    bool
+	Description          string
+	MultiAttach          bool // Enabled
+	Encrypted            bool
+	KMSKeyID             string
+	ProvisionedIops      int
+	BurstingEnabled      bool
+	AutoSnapshotPolicyID string
+	Tags                 map[string]string
 }
 
 // disk is a Disk and where it is.
 type disk struct {
 	Disk
 	seq       int64
-	created   bool   // by RunInstances
+	created   bool   // by a request
+	state     string // Creating, Attaching, Detaching or ReIniting; "" at rest
+	origin    string // the instance whose content it may hold; see Machines.Snapshot
 	instance  string // "" when it is attached to none
 	snapshot  string // it was made from
 	image     string
@@ -37,10 +46,29 @@ type disk struct {
 func (d *disk) number() int64 { return d.seq }
 
 func (d *disk) status() string {
-	if d.instance == "" {
+	switch {
+	case d.state != "":
+		return d.state
+	case d.instance == "":
 		return "Available"
 	}
 	return "In_use"
+}
+
+// disk returns the disk a request names. c.mu is held.
+func (c *Cloud) disk(id string) (*disk, *apiError) {
+	if d := c.disks[id]; d != nil && !(d.created && c.hidden(d.createdAt)) {
+		return d, nil
+	}
+	return nil, fail(404, "InvalidDiskId.NotFound", "The specified DiskId %q does not exist.", id)
+}
+
+// disksOf returns the disks of an instance, the system disk first. c.mu is
+// held.
+func (c *Cloud) disksOf(i *instance) []*disk {
+	disks := slices.DeleteFunc(sorted(c.disks), func(d *disk) bool { return d.instance != i.ID })
+	slices.SortStableFunc(disks, func(a, b *disk) int { return -cmp.Compare(a.Type, b.Type) })
+	return disks
 }
 
 // deviceName is the name of the n-th disk.
@@ -92,7 +120,7 @@ func (c *Cloud) describeDisks(q *call) (obj, *apiError) {
 	}
 	var found []*disk
 	for _, d := range sorted(c.disks) {
-		if byID && !slices.Contains(ids, d.ID) ||
+		if d.created && c.hidden(d.createdAt) || byID && !slices.Contains(ids, d.ID) ||
 			!oneOf(d.instance, q.str("InstanceId")) || !oneOf(d.Type, kind) || !oneOf(d.Category, category) ||
 			!oneOf(d.status(), status) || !like(d.Name, q.str("DiskName")) || !oneOf(d.zone, q.str("ZoneId")) ||
 			q.has("DeleteWithInstance") && d.KeepAfterInstance == q.is("DeleteWithInstance") ||
@@ -112,13 +140,14 @@ func (c *Cloud) describeDisks(q *call) (obj, *apiError) {
 			attachments = append(attachments, obj{"InstanceId": d.instance, "Device": d.Device, "AttachedTime": stamp(d.createdAt, stampSeconds)})
 		}
 		list = append(list, obj{
-			"DiskId": d.ID, "DiskName": d.Name, "Description": "", "Type": d.Type, "Category": d.Category,
+			"DiskId": d.ID, "DiskName": d.Name, "Description": d.Description, "Type": d.Type, "Category": d.Category,
 			"PerformanceLevel": d.PerformanceLevel, "Size": d.Size, "Device": d.Device, "Status": d.status(),
 			"InstanceId": d.instance, "ImageId": d.image, "SourceSnapshotId": d.snapshot,
 			"RegionId": c.cfg.Region, "ZoneId": d.zone, "CreationTime": stamp(d.createdAt, stampSeconds),
 			"DeleteWithInstance": !d.KeepAfterInstance, "DeleteAutoSnapshot": false, "EnableAutoSnapshot": true,
-			"EnableAutomatedSnapshotPolicy": false, "AutoSnapshotPolicyId": "", "Portable": d.Type == "data",
-			"Encrypted": false, "KMSKeyId": "", "MultiAttach": "Disabled", "BurstingEnabled": false, "ProvisionedIops": 0,
+			"EnableAutomatedSnapshotPolicy": d.AutoSnapshotPolicyID != "", "AutoSnapshotPolicyId": d.AutoSnapshotPolicyID, "Portable": d.Type == "data",
+			"Encrypted": d.Encrypted, "KMSKeyId": d.KMSKeyID, "MultiAttach": map[bool]string{false: "Disabled", true: "Enabled"}[d.MultiAttach],
+			"BurstingEnabled": d.BurstingEnabled, "ProvisionedIops": d.ProvisionedIops,
 			"DiskChargeType": "PostPaid", "SerialNumber": d.ID[max(0, len(d.ID)-20):], "ResourceGroupId": "",
 			"MountInstances": obj{"MountInstance": []obj{}}, "Attachments": obj{"Attachment": attachments},
 			"OperationLocks": obj{"OperationLock": []obj{}}, "Tags": tagList(d.Tags),
@@ -136,8 +165,11 @@ var categories = map[string]bool{"cloud": true, "cloud_efficiency": true, "cloud
 func wantedDisk(name string, g map[string]string, instanceType string) (Disk, *apiError) {
 	d := Disk{
 		Name: g["DiskName"], Category: cmp.Or(g["Category"], "cloud_efficiency"), PerformanceLevel: g["PerformanceLevel"],
-		Device: g["Device"], KeepAfterInstance: g["DeleteWithInstance"] == "false",
+		Device: g["Device"], KeepAfterInstance: g["DeleteWithInstance"] == "false", Description: g["Description"],
+		Encrypted: g["Encrypted"] == "true", KMSKeyID: g["KMSKeyId"], BurstingEnabled: g["BurstingEnabled"] == "true",
+		AutoSnapshotPolicyID: g["AutoSnapshotPolicyId"],
 	}
+	d.ProvisionedIops, _ = strconv.Atoi(g["ProvisionedIops"]) // parse has seen that it is a number, or nothing
 	if !categories[d.Category] {
 		return d, refuse(400, "Invalid"+name+"Category.ValueNotSupported", "The specified parameter %s.Category %q is not valid.", name, d.Category)
 	}
@@ -163,8 +195,8 @@ func wantedDisk(name string, g map[string]string, instanceType string) (Disk, *a
 func (c *Cloud) wantedDisks(q *call, img *image) ([]Disk, *apiError) {
 	kind := q.str("InstanceType")
 	system := map[string]string{}
-	for _, k := range []string{"Category", "Size", "PerformanceLevel", "DiskName"} {
-		system[k] = q.str("SystemDisk." + k)
+	if sub := q.under("SystemDisk"); sub != nil {
+		system = sub.params
 	}
 	given := map[string]map[string]string{} // DataDisk.N by device
 	var further []map[string]string

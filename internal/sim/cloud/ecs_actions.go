@@ -65,7 +65,7 @@ func ecsActions() []action {
 		},
 		{name: "DescribeImages", do: (*Cloud).describeImages,
 			served: `
-				Architecture ImageFamily ImageId ImageName ImageOwnerAlias IsSupportCloudinit:bool
+				Architecture ImageFamily ImageId:words ImageName ImageOwnerAlias IsSupportCloudinit:bool
 				IsSupportIoOptimized:bool OSType PageNumber:int PageSize:int RegionId! SnapshotId Status Tag.#.Key
 				Tag.#.Value Tag.#.key Tag.#.value Usage`,
 			other: `
@@ -109,6 +109,24 @@ func ecsActions() []action {
 				SecurityOptions.ConfidentialComputingMode SecurityOptions.TrustedSystemMode SpotDuration
 				SpotInterruptionBehavior SpotPriceLimit StorageSetId StorageSetPartitionNumber SystemDisk.* UniqueSuffix`,
 		},
+		{name: "CreateInstance", do: (*Cloud).createInstance,
+			served: `
+				Affinity ClientToken CreditSpecification DataDisk.#.Category DataDisk.#.DeleteWithInstance:bool
+				DataDisk.#.Description DataDisk.#.Device DataDisk.#.DiskName DataDisk.#.EncryptAlgorithm
+				DataDisk.#.Encrypted DataDisk.#.KMSKeyId DataDisk.#.PerformanceLevel DataDisk.#.Size:int
+				DataDisk.#.SnapshotId DedicatedHostId DeletionProtection:bool DeploymentSetGroupNo:int DeploymentSetId
+				Description DryRun:bool HostName HpcClusterId HttpEndpoint HttpPutResponseHopLimit:int HttpTokens ImageId
+				InstanceChargeType InstanceName InstanceType! InternetChargeType InternetMaxBandwidthIn:int
+				InternetMaxBandwidthOut:int IoOptimized KeyPairName Password PasswordInherit:bool Period:int PeriodUnit
+				PrivateIpAddress RamRoleName RegionId! ResourceGroupId SecurityEnhancementStrategy SecurityGroupId
+				SpotStrategy SystemDisk.Category SystemDisk.Description SystemDisk.DiskName SystemDisk.PerformanceLevel
+				SystemDisk.Size Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value Tenancy UserData VSwitchId ZoneId`,
+			other: `
+				Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn AutoRenew AutoRenewPeriod ClusterId
+				HibernationOptions.Configured ImageFamily InnerIpAddress NodeControllerId PrivatePoolOptions.Id
+				PrivatePoolOptions.MatchCriteria SpotDuration SpotInterruptionBehavior SpotPriceLimit StorageSetId
+				StorageSetPartitionNumber SystemDisk.* UseAdditionalService VlanId`,
+		},
 		{name: "StartInstance", do: (*Cloud).startInstance,
 			served: `
 				DryRun:bool InstanceId!`,
@@ -140,6 +158,198 @@ func ecsActions() []action {
 				CpuOptions.Core CpuOptions.ThreadsPerCore CpuOptions.TopologyType CreditSpecification EnableJumboFrame
 				EnableNetworkEncryption NetworkInterfaceQueueNumber Password PrivateDnsNameOptions.* Recyclable
 				RemoteConnectionOptions.*`,
+		},
+		{name: "StartInstances", do: (*Cloud).startInstances,
+			served: `
+				BatchOptimization DryRun:bool InstanceId.#! RegionId!`,
+		},
+		{name: "StopInstances", do: (*Cloud).stopInstances,
+			served: `
+				BatchOptimization DryRun:bool ForceStop:bool InstanceId.#! RegionId! StoppedMode`,
+		},
+		{name: "DeleteInstances", do: (*Cloud).deleteInstances,
+			served: `
+				ClientToken DryRun:bool Force:bool ForceStop:bool InstanceId.#! RegionId! TerminateSubscription:bool`,
+		},
+		{name: "AllocatePublicIpAddress", do: (*Cloud).allocatePublicIPAddress,
+			served: `
+				InstanceId!`,
+			other: `
+				IpAddress VlanId`,
+		},
+		{name: "GetInstanceConsoleOutput", do: (*Cloud).getInstanceConsoleOutput,
+			served: `
+				InstanceId! RegionId! RemoveSymbols:bool`,
+		},
+		{name: "GetInstanceScreenshot", do: (*Cloud).getInstanceScreenshot,
+			served: `
+				InstanceId! RegionId! WakeUp:bool`,
+		},
+		{name: "DescribeInstanceMaintenanceAttributes", do: (*Cloud).describeInstanceMaintenanceAttributes,
+			served: `
+				InstanceId.# PageNumber:int PageSize:int RegionId!`,
+		},
+		{name: "DescribeInstanceAttachmentAttributes", do: (*Cloud).describeInstanceAttachmentAttributes,
+			served: `
+				InstanceIds:ids! PageNumber:int PageSize:int RegionId!`,
+		},
+		{name: "DescribeInstanceAutoRenewAttribute", do: (*Cloud).describeInstanceAutoRenewAttribute,
+			served: `
+				InstanceId:words PageNumber:int PageSize:int RegionId!`,
+			other: `
+				RenewalStatus`,
+		},
+		{name: "CreateSnapshotGroup", do: (*Cloud).createSnapshotGroup,
+			served: `
+				ClientToken Description DiskId.# ExcludeDiskId.# InstanceId Name RegionId! ResourceGroupId Tag.#.Key
+				Tag.#.Value`,
+			other: `
+				InstantAccess InstantAccessRetentionDays StorageLocationArn`,
+		},
+		{name: "DescribeSnapshotGroups", do: (*Cloud).describeSnapshotGroups,
+			served: `
+				InstanceId MaxResults:int Name NextToken RegionId! SnapshotGroupId.# Status.# Tag.#.Key Tag.#.Value`,
+			other: `
+				AdditionalAttributes.# ResourceGroupId`,
+		},
+		{name: "DeleteSnapshotGroup", do: (*Cloud).deleteSnapshotGroup,
+			served: `
+				RegionId! SnapshotGroupId!`,
+		},
+		{name: "ModifySnapshotAttribute", do: (*Cloud).modifySnapshotAttribute,
+			served: `
+				Description DisableInstantAccess:bool RetentionDays:int SnapshotId! SnapshotName`,
+		},
+		{name: "ModifyImageAttribute", do: (*Cloud).modifyImageAttribute,
+			served: `
+				BootMode Description DryRun:bool ImageFamily ImageId! ImageName RegionId! Status`,
+			other: `
+				Features.* LicenseType`,
+		},
+		{name: "ModifyImageSharePermission", do: (*Cloud).modifyImageSharePermission,
+			served: `
+				AddAccount.# DryRun:bool ImageId! RegionId! RemoveAccount.#`,
+			other: `
+				IsPublic LaunchPermission`,
+		},
+		{name: "DescribeImageSharePermission", do: (*Cloud).describeImageSharePermission,
+			served: `
+				ImageId! PageNumber:int PageSize:int RegionId!`,
+		},
+		{name: "CopyImage", do: (*Cloud).copyImage,
+			served: `
+				ClientToken DestinationDescription DestinationImageName DestinationRegionId DryRun:bool ImageId! RegionId!
+				ResourceGroupId Tag.#.Key Tag.#.Value`,
+			other: `
+				EncryptAlgorithm Encrypted KMSKeyId`,
+		},
+		{name: "CreateDisk", do: (*Cloud).createDisk,
+			served: `
+				BurstingEnabled:bool ClientToken Description DiskCategory DiskName Encrypted:bool InstanceId KMSKeyId
+				MultiAttach PerformanceLevel ProvisionedIops:int RegionId! ResourceGroupId Size:int SnapshotId Tag.#.Key
+				Tag.#.Value Tag.#.key Tag.#.value ZoneId`,
+			other: `
+				AdvancedFeatures Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn EncryptAlgorithm StorageClusterId
+				StorageSetId StorageSetPartitionNumber`,
+		},
+		{name: "AttachDisk", do: (*Cloud).attachDisk,
+			served: `
+				DeleteWithInstance:bool Device DiskId! InstanceId!`,
+			other: `
+				Bootable Force KeyPairName Password`,
+		},
+		{name: "DetachDisk", do: (*Cloud).detachDisk,
+			served: `
+				DiskId! InstanceId!`,
+			other: `
+				DeleteWithInstance`,
+		},
+		{name: "DeleteDisk", do: (*Cloud).deleteDisk,
+			served: `
+				DiskId!`,
+		},
+		{name: "ModifyDiskAttribute", do: (*Cloud).modifyDiskAttribute,
+			served: `
+				BurstingEnabled:bool DeleteWithInstance:bool Description DiskId DiskIds.# DiskName`,
+			other: `
+				DeleteAutoSnapshot EnableAutoSnapshot`,
+		},
+		{name: "ResetDisk", do: (*Cloud).resetDisk,
+			served: `
+				DiskId! DryRun:bool SnapshotId!`,
+		},
+		{name: "ResetDisks", do: (*Cloud).resetDisks,
+			served: `
+				Disk.#.DiskId Disk.#.SnapshotId DryRun:bool RegionId!`,
+		},
+		{name: "ReplaceSystemDisk", do: (*Cloud).replaceSystemDisk,
+			served: `
+				ClientToken ImageId InstanceId! KeyPairName Password PasswordInherit:bool SecurityEnhancementStrategy
+				SystemDisk.Size:int`,
+			other: `
+				Architecture Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn DiskId EncryptAlgorithm Encrypted KMSKeyId
+				Platform UseAdditionalService`,
+		},
+		{name: "DescribeAvailableResource", do: (*Cloud).describeAvailableResource,
+			served: `
+				Cores:int DataDiskCategory DestinationResource! InstanceChargeType InstanceType IoOptimized Memory
+				NetworkCategory RegionId! ResourceType SystemDiskCategory ZoneId`,
+			other: `
+				DedicatedHostId Scope SpotDuration SpotStrategy`,
+		},
+		{name: "DescribePrice", do: (*Cloud).describePrice,
+			served: `
+				Amount:int DataDisk.#.Category DataDisk.#.PerformanceLevel DataDisk.#.Size:int ImageId InstanceNetworkType
+				InstanceType InternetChargeType InternetMaxBandwidthOut:int IoOptimized Period:int PriceUnit RegionId!
+				ResourceType SystemDisk.Category SystemDisk.PerformanceLevel SystemDisk.Size:int ZoneId`,
+			other: `
+				AssuranceTimes Capacity DataDisk.#.ProvisionedIops DedicatedHostType InstanceAmount InstanceCpuCoreCount
+				InstanceTypeList.# Isp OfferingType Platform RecurrenceRules.#.EndHour RecurrenceRules.#.RecurrenceType
+				RecurrenceRules.#.RecurrenceValue RecurrenceRules.#.StartHour SchedulerOptions.DedicatedHostId
+				SchedulerOptions.DeploymentSetStrategy Scope SpotDuration SpotStrategy StartTime`,
+		},
+		{name: "DescribeInstanceTypes", do: (*Cloud).describeInstanceTypes,
+			served: `
+				InstanceTypeFamily InstanceTypes.# MaxResults:int MaximumCpuCoreCount:int MaximumMemorySize:int
+				MinimumCpuCoreCount:int MinimumMemorySize:int NextToken`,
+			other: `
+				AdditionalAttributes.# CpuArchitecture CpuArchitectures.# GPUSpec GpuSpecs.# InstanceCategories.#
+				InstanceCategory InstanceFamilyLevel InstanceTypeFamilies.# LocalStorageCategory NvmeSupport`,
+		},
+		{name: "DescribeZones", do: (*Cloud).describeZones,
+			served: `
+				AcceptLanguage InstanceChargeType RegionId! Verbose:bool`,
+			other: `
+				SpotStrategy`,
+		},
+		{name: "DescribeTasks", do: (*Cloud).describeTasks,
+			served: `
+				EndTime PageNumber:int PageSize:int RegionId! ResourceIds.# StartTime TaskAction TaskGroupId TaskIds
+				TaskStatus`,
+		},
+		{name: "UntagResources", do: (*Cloud).untagResources,
+			served: `
+				All:bool RegionId! ResourceId.#! ResourceType! TagKey.#`,
+		},
+		{name: "ListTagResources", do: (*Cloud).listTagResources,
+			served: `
+				NextToken RegionId! ResourceId.# ResourceType! Tag.#.Key Tag.#.Value`,
+			other: `
+				TagFilter.#.TagKey TagFilter.#.TagValues.#`,
+		},
+		{name: "AddTags", do: (*Cloud).addTags,
+			served: `
+				RegionId! ResourceId! ResourceType! Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value`,
+		},
+		{name: "RemoveTags", do: (*Cloud).removeTags,
+			served: `
+				RegionId! ResourceId! ResourceType! Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value`,
+		},
+		{name: "DescribeTags", do: (*Cloud).describeTags,
+			served: `
+				PageNumber:int PageSize:int RegionId! ResourceId ResourceType Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value`,
+			other: `
+				Category`,
 		},
 		{name: "TagResources", do: (*Cloud).tagResources,
 			served: `

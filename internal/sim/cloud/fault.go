@@ -18,6 +18,15 @@ const (
 	FaultNumericCode FaultKind = "numeric-code" // an error envelope whose Code is a number
 	FaultEmpty       FaultKind = "empty"        // status 200 and no body at all
 	FaultCut         FaultKind = "cut"          // the connection ends without an answer
+
+	// The answer is good, but what it began comes to nothing: a snapshot ends
+	// as failed, an image as CreateFailed, a new instance vanishes while it is
+	// Pending, a start ends as Stopped, a stop as Running, a command as Failed.
+	FaultFails FaultKind = "fails-later"
+	// The answer is good, but what it began never ends: snapshots and images
+	// stop at 37%, instances stay Pending, Starting or Stopping, commands
+	// Running.
+	FaultStuck FaultKind = "stuck"
 )
 
 // A Fault makes answers to one action go wrong.
@@ -56,6 +65,35 @@ func (c *Cloud) InjectFault(f Fault) {
 	c.faults = append(c.faults, &f)
 }
 
+// late reports whether f spoils not the answer but what the action began.
+func (f *Fault) late() bool { return f.Kind == FaultFails || f.Kind == FaultStuck }
+
+// takeFate uses up a fault that spoils what the call begins, and returns its
+// kind; "" for none. The call's handler asks for it when the call can no
+// longer be refused. c.mu is held.
+func (q *call) takeFate() FaultKind {
+	if q.cloud == nil {
+		return ""
+	}
+	for i, f := range q.cloud.faults {
+		if !f.late() || !f.strikes(q.action) {
+			continue
+		}
+		if f.Skip > 0 {
+			f.Skip--
+			continue
+		}
+		if f.Times > 0 {
+			f.Times--
+		}
+		if f.Times == 0 {
+			q.cloud.faults = slices.Delete(q.cloud.faults, i, i+1)
+		}
+		return f.Kind
+	}
+	return ""
+}
+
 // strikes reports whether f is for an action.
 func (f *Fault) strikes(a *action) bool {
 	return (f.Action == "" || f.Action == a.key() || f.Action == a.product+":"+a.name) && !(f.Writes && a.reads())
@@ -77,7 +115,7 @@ func (c *Cloud) takeFault(a *action, applied bool) *Fault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, f := range c.faults {
-		if f.Applied != applied || !f.strikes(a) {
+		if f.late() || f.Applied != applied || !f.strikes(a) {
 			continue
 		}
 		if f.Skip > 0 {

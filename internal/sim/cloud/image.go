@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -23,7 +24,45 @@ type image struct {
 	content           string    // of the system disk's snapshot
 	startedAt         time.Time
 	takes             time.Duration
+	fate              FaultKind // FaultFails or FaultStuck
+	deprecated        bool
+	shared            map[string]bool // accounts it is shared with
+	owner             string          // self, system, marketplace, others
+	created           bool            // by a request
+	os                string
 }
+
+// An Image is what AddImage takes: an image that exists before the story
+// begins, ready to use.
+type Image struct {
+	ID, Name, Description string
+	Owner                 string // self (default), system, marketplace, others
+	OSName, Platform      string // default CentOS 7.5
+	Architecture          string // default x86_64
+	BootMode              string // default BIOS
+	Size                  int    // GiB of the system disk; default 20
+	Content               string // what Machines.Create gets as From
+	Tags                  map[string]string
+}
+
+// AddImage adds an image. It panics when the ID is empty or taken.
+func (c *Cloud) AddImage(in Image) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if in.ID == "" || c.images[in.ID] != nil {
+		panic(fmt.Sprintf("cloud: image ID %q is empty or taken", in.ID))
+	}
+	c.images[in.ID] = &image{
+		seq: c.next(), id: in.ID, name: cmp.Or(in.Name, in.ID), comment: in.Description, owner: cmp.Or(in.Owner, "self"),
+		os: cmp.Or(in.OSName, centos), platform: cmp.Or(in.Platform, "CentOS"), arch: cmp.Or(in.Architecture, "x86_64"),
+		bootMode: cmp.Or(in.BootMode, "BIOS"), content: in.Content, tags: maps.Clone(in.Tags), startedAt: time.Now().Add(-time.Hour),
+		mappings: []mapping{{device: deviceName(0), kind: "system", size: cmp.Or(in.Size, 20)}},
+	}
+}
+
+// centos is the operating system of hosts and images of which nothing else is
+// said.
+const centos = "CentOS  7.5 64 bit"
 
 // A mapping is one disk of an image.
 type mapping struct {
@@ -33,15 +72,18 @@ type mapping struct {
 
 func (i *image) number() int64 { return i.seq }
 
-func (i *image) progress() float64 {
-	return min(float64(time.Since(i.startedAt))/float64(max(i.takes, 1)), 1)
-}
+func (i *image) progress() float64 { return progress(i.startedAt, i.takes, i.fate) }
 
 func (i *image) status() string {
-	if i.progress() >= 1 {
-		return "Available"
+	switch {
+	case i.fate == FaultFails && i.progress() >= 0.5:
+		return "CreateFailed"
+	case i.progress() < 1:
+		return "Creating"
+	case i.deprecated:
+		return "Deprecated"
 	}
-	return "Creating"
+	return "Available"
 }
 
 // mapping returns the disk of an image with a device name, nil if none.
@@ -96,6 +138,7 @@ func (c *Cloud) createImage(q *call) (obj, *apiError) {
 	img.seq, img.id, img.startedAt = c.next(), c.newID("m"), time.Now()
 	img.name = cmp.Or(img.name, img.id)
 	img.takes = c.scaled(c.cfg.ImageTakes)
+	img.fate, img.owner, img.os, img.created = q.takeFate(), "self", centos, true
 	if len(taken) > 0 {
 		img.takes += c.scaled(c.cfg.SnapshotTakes)
 	}
@@ -133,10 +176,8 @@ func (c *Cloud) imageSource(q *call, img *image) (taken []*snapshot, _ *apiError
 		if err := dryRun(q); err != nil {
 			return nil, err
 		}
-		disks := slices.DeleteFunc(sorted(c.disks), func(d *disk) bool { return d.instance != i.ID })
-		slices.SortStableFunc(disks, func(a, b *disk) int { return -cmp.Compare(a.Type, b.Type) }) // system first
-		for _, d := range disks {
-			s, err := c.insertSnapshot(d)
+		for _, d := range c.disksOf(i) {
+			s, err := c.insertSnapshot(d, nil)
 			if err != nil {
 				for _, s := range taken {
 					delete(c.snapshots, s.id)
@@ -181,10 +222,10 @@ func (c *Cloud) imageSource(q *call, img *image) (taken []*snapshot, _ *apiError
 
 // addMapping adds one DiskDeviceMapping.N to an image. c.mu is held.
 func (c *Cloud) addMapping(img *image, g map[string]string) *apiError {
-	s := c.snapshots[g["SnapshotId"]]
+	s, err := c.snapshot(g["SnapshotId"])
 	switch {
-	case s == nil:
-		return fail(404, "InvalidSnapshotId.NotFound", "The specified SnapshotId %q does not exist.", g["SnapshotId"])
+	case err != nil:
+		return err
 	case !s.accomplished():
 		return fail(403, "InvalidSnapshotId.NotReady", "The specified snapshot %s has not completed yet.", s.id)
 	case g["DiskType"] != "" && g["DiskType"] != s.kind:
@@ -228,6 +269,12 @@ func (c *Cloud) deleteImage(q *call) (obj, *apiError) {
 	if img == nil {
 		return obj{}, nil // ignored, as documented
 	}
+	if img.owner != "self" {
+		return nil, fail(403, "OperationDenied", "The image %s is not this account's.", img.id)
+	}
+	if len(img.shared) > 0 && !q.is("Force") {
+		return nil, fail(403, "ImageUseShared", "The image %s is shared with other accounts.", img.id)
+	}
 	if i := c.users(img); i != nil && !q.is("Force") {
 		return nil, fail(403, "ImageUsingByInstance", "The image %s is being used by the instance %s.", img.id, i.ID)
 	}
@@ -236,6 +283,127 @@ func (c *Cloud) deleteImage(q *call) (obj, *apiError) {
 	}
 	delete(c.images, img.id)
 	return obj{}, nil
+}
+
+// image returns the image a request names. c.mu is held.
+func (c *Cloud) image(id string) (*image, *apiError) {
+	if i := c.images[id]; i != nil && !(i.created && c.hidden(i.startedAt)) {
+		return i, nil
+	}
+	return nil, fail(404, "InvalidImageId.NotFound", "The specified ImageId %q does not exist.", id)
+}
+
+// own is image for calls that only an image's owner may make. c.mu is held.
+func (c *Cloud) own(id string) (*image, *apiError) {
+	i, err := c.image(id)
+	if err == nil && i.owner != "self" {
+		return nil, fail(403, "OperationDenied", "The image %s is not this account's.", id)
+	}
+	return i, err
+}
+
+func (c *Cloud) modifyImageAttribute(q *call) (obj, *apiError) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, err := c.own(q.str("ImageId"))
+	if err != nil {
+		return nil, err
+	}
+	status := q.str("Status")
+	if status != "" && status != "Available" && status != "Deprecated" {
+		return nil, refuse(400, "InvalidParameter", "The specified Status %q is not Available or Deprecated.", status)
+	}
+	if name := q.str("ImageName"); name != "" && name != i.name {
+		if err := c.freeImageName(name); err != nil {
+			return nil, err
+		}
+	}
+	if err := dryRun(q); err != nil {
+		return nil, err
+	}
+	if status != "" {
+		i.deprecated = status == "Deprecated"
+	}
+	i.name, i.comment = cmp.Or(q.str("ImageName"), i.name), cmp.Or(q.str("Description"), i.comment)
+	i.family, i.bootMode = cmp.Or(q.str("ImageFamily"), i.family), cmp.Or(q.str("BootMode"), i.bootMode)
+	return obj{}, nil
+}
+
+func (c *Cloud) modifyImageSharePermission(q *call) (obj, *apiError) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, err := c.own(q.str("ImageId"))
+	if err != nil {
+		return nil, err
+	}
+	if err := dryRun(q); err != nil {
+		return nil, err
+	}
+	if i.shared == nil {
+		i.shared = map[string]bool{}
+	}
+	for _, a := range q.list("AddAccount") {
+		i.shared[a] = true
+	}
+	for _, a := range q.list("RemoveAccount") {
+		delete(i.shared, a)
+	}
+	return obj{}, nil
+}
+
+func (c *Cloud) describeImageSharePermission(q *call) (obj, *apiError) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, err := c.own(q.str("ImageId"))
+	if err != nil {
+		return nil, err
+	}
+	accounts := []obj{}
+	for _, a := range slices.Sorted(maps.Keys(i.shared)) {
+		accounts = append(accounts, obj{"AliyunId": a})
+	}
+	return obj{"RegionId": c.cfg.Region, "ImageId": i.id, "PageNumber": 1, "PageSize": 10, "TotalCount": len(accounts),
+		"Accounts": obj{"Account": accounts}, "ShareGroups": obj{"ShareGroup": []obj{}}}, nil
+}
+
+// copyImage copies inside the region; others are not simulated.
+func (c *Cloud) copyImage(q *call) (obj, *apiError) {
+	if r := q.str("DestinationRegionId"); r != "" && r != c.cfg.Region {
+		return nil, refuse(400, "UnsupportedParameter", "Copies to other regions (%s) are not simulated.", r)
+	}
+	tags, err := q.tags()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	from, err := c.image(q.str("ImageId"))
+	if err != nil {
+		return nil, err
+	}
+	if from.status() != "Available" {
+		return nil, fail(403, "IncorrectImageStatus", "The image %s is %s.", from.id, from.status())
+	}
+	name := q.str("DestinationImageName")
+	if err := c.freeImageName(name); err != nil {
+		return nil, err
+	}
+	if err := dryRun(q); err != nil {
+		return nil, err
+	}
+	copied := *from
+	copied.seq, copied.id, copied.startedAt, copied.takes = c.next(), c.newID("m"), time.Now(), c.scaled(c.cfg.ImageTakes)
+	copied.name, copied.comment = cmp.Or(name, copied.id), q.str("DestinationDescription")
+	copied.tags, copied.mappings, copied.shared = tags, slices.Clone(from.mappings), nil
+	copied.owner, copied.created, copied.fate = "self", true, q.takeFate()
+	for n := range copied.mappings {
+		m := &copied.mappings[n]
+		s := &snapshot{seq: c.next(), id: c.newID("s"), kind: m.kind, size: m.size, category: "cloud_essd",
+			tags: map[string]string{}, content: from.content, startedAt: time.Now(), takes: copied.takes}
+		c.snapshots[s.id], m.snapshot = s, s.id
+	}
+	c.images[copied.id] = &copied
+	return obj{"ImageId": copied.id}, nil
 }
 
 func (c *Cloud) describeImages(q *call) (obj, *apiError) {
@@ -255,8 +423,8 @@ func (c *Cloud) describeImages(q *call) (obj, *apiError) {
 		if c.users(i) != nil {
 			usage = "instance"
 		}
-		if !oneOf(i.id, q.str("ImageId")) || !oneOf(i.status(), status) || !like(i.name, q.str("ImageName")) ||
-			!oneOf(i.family, q.str("ImageFamily")) || !oneOf("self", q.str("ImageOwnerAlias")) ||
+		if i.created && c.hidden(i.startedAt) || !oneOf(i.id, q.str("ImageId")) || !oneOf(i.status(), status) || !like(i.name, q.str("ImageName")) ||
+			!oneOf(i.family, q.str("ImageFamily")) || !oneOf(i.owner, q.str("ImageOwnerAlias")) ||
 			!oneOf(usage, q.str("Usage")) || !oneOf(i.arch, q.str("Architecture")) || !oneOf("linux", q.str("OSType")) ||
 			q.has("SnapshotId") && !slices.ContainsFunc(i.mappings, func(m mapping) bool { return m.snapshot == q.str("SnapshotId") }) ||
 			!tagged(i.tags, filter) {
@@ -299,8 +467,8 @@ func (c *Cloud) imageView(i *image) obj {
 	return obj{
 		"ImageId": i.id, "ImageName": i.name, "Description": i.comment, "ImageFamily": i.family, "ImageVersion": i.version,
 		"Status": i.status(), "Progress": percentage(i.progress()), "Usable": i.status() == "Available", "Usage": usage,
-		"Size": i.mappings[0].size, "ImageOwnerAlias": "self", "ImageOwnerId": 1000000000000000, "IsSelfShared": "",
-		"OSType": "linux", "OSName": "CentOS  7.5 64位", "OSNameEn": "CentOS  7.5 64 bit", "Platform": i.platform,
+		"Size": i.mappings[0].size, "ImageOwnerAlias": i.owner, "ImageOwnerId": accountID, "IsSelfShared": map[bool]string{true: "True"}[len(i.shared) > 0],
+		"OSType": "linux", "OSName": i.os, "OSNameEn": i.os, "Platform": i.platform,
 		"Architecture": i.arch, "BootMode": i.bootMode, "IsSupportCloudinit": true, "IsSupportIoOptimized": true,
 		"IsCopied": false, "IsSubscribed": false, "IsPublic": false, "ProductCode": "", "ResourceGroupId": "",
 		"LoginAsNonRootSupported": false, "CreationTime": stamp(i.startedAt, stampSeconds),

@@ -46,6 +46,21 @@ type Instance struct {
 	InternetMaxBandwidthOut int
 	// Disks default to one system disk of 40 GiB.
 	Disks []Disk
+	// Details are parameters of RunInstances that are only shown again, by
+	// their names: HttpTokens, DeploymentSetId, CpuOptions.Core and the like.
+	Details map[string]string
+	// IPv6 and SecondaryIPs are further addresses of the primary interface.
+	IPv6, SecondaryIPs []string
+	// ENIs are further interfaces.
+	ENIs []ENI
+	// Locks are the reasons why the instance is locked: security, financial, …
+	Locks []string
+}
+
+// An ENI is a network interface that an instance has besides its first.
+type ENI struct {
+	ID, MAC, PrivateIP string
+	SecondaryIPs       []string
 }
 
 // instance is an Instance (without its Disks: Cloud.disks has them) and what
@@ -60,7 +75,6 @@ type instance struct {
 	rebooting            bool   // from RebootInstance until it is Running again
 	autoRelease          time.Time
 	autoTimer            *time.Timer
-	details              map[string]string // parameters of RunInstances that are only shown again
 
 	ops     chan struct{} // holds one value while a call into Machines is made
 	machine bool          // Machines knows it; guarded by ops
@@ -82,6 +96,7 @@ func (noMachines) Start(string) error              { return nil }
 func (noMachines) Stop(string) error               { return nil }
 func (noMachines) Reboot(string) error             { return nil }
 func (noMachines) Delete(string) error             { return nil }
+func (noMachines) Restore(string, string) error    { return nil }
 func (noMachines) RunCommand(context.Context, string, string) (int, []byte, error) {
 	return 0, nil, errNoMachine
 }
@@ -130,6 +145,7 @@ func (c *Cloud) insert(in Instance) *instance {
 	i.Disks = nil
 	i.Tags = maps.Clone(in.Tags)
 	i.SecurityGroups = slices.Clone(in.SecurityGroups)
+	i.Details = maps.Clone(in.Details)
 	i.ctx, i.cancel = context.WithCancel(c.ctx)
 	if in.Status == running {
 		i.startedAt = now
@@ -193,10 +209,25 @@ func (c *Cloud) PoweredOff(id string) {
 
 // instance returns the instance a request names. c.mu is held.
 func (c *Cloud) instance(id string) (*instance, *apiError) {
-	if i := c.instances[id]; i != nil {
+	if i := c.instances[id]; i != nil && !c.unseen(i) {
 		return i, nil
 	}
 	return nil, fail(404, "InvalidInstanceId.NotFound", "The specified InstanceId %q does not exist.", id)
+}
+
+// hidden reports whether what a request made at a moment cannot be seen yet.
+func (c *Cloud) hidden(createdAt time.Time) bool {
+	return c.cfg.VisibleAfter > 0 && time.Since(createdAt) < c.scaled(c.cfg.VisibleAfter)
+}
+
+func (c *Cloud) unseen(i *instance) bool { return i.created && c.hidden(i.createdAt) }
+
+// locked refuses operations on an instance that is locked for security.
+func (i *instance) locked() *apiError {
+	if slices.Contains(i.Locks, "security") {
+		return fail(403, "InstanceLockedForSecurity", "The instance %s is locked due to security.", i.ID)
+	}
+	return nil
 }
 
 // machines runs f, one call into Machines, after the calls for i before it.
@@ -246,26 +277,58 @@ func dryRun(q *call) *apiError {
 func (c *Cloud) startInstance(q *call) (obj, *apiError) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i, err := c.instance(q.str("InstanceId"))
+	i, err := c.startable(q.str("InstanceId"))
+	if err == nil {
+		err = dryRun(q)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.begin(q, i)
+	return obj{}, nil
+}
+
+// startable returns an instance that can be started. c.mu is held.
+func (c *Cloud) startable(id string) (*instance, *apiError) {
+	i, err := c.instance(id)
 	if err != nil {
 		return nil, err
 	}
 	if !i.idle(stopped) {
 		return nil, incorrectStatus(i)
 	}
-	if err := dryRun(q); err != nil {
+	if err := i.locked(); err != nil {
 		return nil, err
 	}
+	for _, d := range c.disksOf(i) {
+		if d.state != "" {
+			return nil, fail(403, "IncorrectDiskStatus", "The current disk status does not support this operation: %s is %s.", d.ID, d.state)
+		}
+	}
+	if i.stoppedMode == "StopCharging" { // it gave its capacity back
+		return i, c.inStock(i.Type, i.Zone)
+	}
+	return i, nil
+}
+
+// begin starts an instance. c.mu is held.
+func (c *Cloud) begin(q *call, i *instance) {
 	i.Status = starting
-	c.powerOn(i, c.scaled(c.cfg.StartTakes))
-	return obj{}, nil
+	c.powerOn(i, c.scaled(c.cfg.StartTakes), q.takeFate())
 }
 
 // powerOn brings a Starting instance to Running after d: the guest begins to
 // boot only then, so Running does not mean that anything answers. c.mu is
 // held.
-func (c *Cloud) powerOn(i *instance, d time.Duration) {
+func (c *Cloud) powerOn(i *instance, d time.Duration, fate FaultKind) {
+	if fate == FaultStuck {
+		return
+	}
 	c.then(i, d, func() {
+		if fate == FaultFails {
+			c.set(i, func() { i.Status, i.stoppedMode = stopped, "KeepCharging" })
+			return
+		}
 		err := c.machines(i, func(m Machines) error { return m.Start(i.ID) })
 		c.set(i, func() {
 			if err != nil {
@@ -280,26 +343,48 @@ func (c *Cloud) powerOn(i *instance, d time.Duration) {
 func (c *Cloud) stopInstance(q *call) (obj, *apiError) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i, err := c.instance(q.str("InstanceId"))
+	i, mode, err := c.stoppable(q, q.str("InstanceId"))
+	if err == nil {
+		err = dryRun(q)
+	}
 	if err != nil {
 		return nil, err
 	}
+	c.end(q, i, mode)
+	return obj{}, nil
+}
+
+// stoppable returns an instance that can be stopped, and how. c.mu is held.
+func (c *Cloud) stoppable(q *call, id string) (*instance, string, *apiError) {
+	i, err := c.instance(id)
+	if err != nil {
+		return nil, "", err
+	}
 	mode := cmp.Or(q.str("StoppedMode"), "KeepCharging")
 	if mode != "KeepCharging" && mode != "StopCharging" {
-		return nil, refuse(400, "InvalidParameter", "The specified StoppedMode %q is not valid.", mode)
+		return nil, "", refuse(400, "InvalidParameter", "The specified StoppedMode %q is not valid.", mode)
 	}
 	if mode == "StopCharging" && i.ChargeType != "PostPaid" {
-		return nil, fail(403, "InvalidInstanceId.NotSupport", "The instance %s does not support StopCharging.", i.ID)
+		return nil, "", fail(403, "InvalidInstanceId.NotSupport", "The instance %s does not support StopCharging.", i.ID)
 	}
 	if !i.idle(running) {
-		return nil, incorrectStatus(i)
+		return nil, "", incorrectStatus(i)
 	}
-	if err := dryRun(q); err != nil {
-		return nil, err
-	}
+	return i, mode, i.locked()
+}
+
+// end stops an instance. c.mu is held.
+func (c *Cloud) end(q *call, i *instance, mode string) {
 	i.Status = stopping
+	fate := q.takeFate()
+	if fate == FaultStuck {
+		return
+	}
 	c.then(i, 0, func() {
-		err := c.machines(i, func(m Machines) error { return m.Stop(i.ID) })
+		var err error
+		if fate != FaultFails {
+			err = c.machines(i, func(m Machines) error { return m.Stop(i.ID) })
+		}
 		c.set(i, func() {
 			if err != nil {
 				i.Status = running
@@ -307,6 +392,10 @@ func (c *Cloud) stopInstance(q *call) (obj, *apiError) {
 			}
 			c.then(i, c.scaled(c.cfg.StopTakes), func() {
 				c.set(i, func() {
+					if fate == FaultFails {
+						i.Status = running
+						return
+					}
 					i.Status, i.stoppedMode = stopped, mode
 					if mode == "StopCharging" {
 						i.PublicIP = "" // the economical mode gives the address back
@@ -315,7 +404,6 @@ func (c *Cloud) stopInstance(q *call) (obj, *apiError) {
 			})
 		})
 	})
-	return obj{}, nil
 }
 
 func (c *Cloud) rebootInstance(q *call) (obj, *apiError) {
@@ -333,6 +421,7 @@ func (c *Cloud) rebootInstance(q *call) (obj, *apiError) {
 	}
 	// The guest goes down at once; Status says Running for a while longer.
 	i.rebooting = true
+	fate := q.takeFate()
 	c.then(i, 0, func() {
 		err := c.machines(i, func(m Machines) error { return m.Reboot(i.ID) })
 		if err != nil {
@@ -343,6 +432,9 @@ func (c *Cloud) rebootInstance(q *call) (obj, *apiError) {
 			c.then(i, c.scaled(c.cfg.RebootLag), func() {
 				c.set(i, func() {
 					i.Status = starting
+					if fate == FaultStuck {
+						return
+					}
 					c.then(i, c.scaled(c.cfg.StartTakes), func() {
 						c.set(i, func() { i.Status, i.rebooting, i.startedAt = running, false, time.Now() })
 					})
@@ -354,7 +446,30 @@ func (c *Cloud) rebootInstance(q *call) (obj, *apiError) {
 }
 
 func (c *Cloud) deleteInstance(q *call) (obj, *apiError) {
-	member, err := c.tryDelete(q)
+	return c.deleteAll(q, q.str("InstanceId"))
+}
+
+// deleteAll releases instances, all or none.
+func (c *Cloud) deleteAll(q *call, ids ...string) (obj, *apiError) {
+	member, err := func() (member bool, _ *apiError) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		var all []*instance
+		for _, id := range ids {
+			i, err := c.deletableInstance(q, id)
+			if err != nil {
+				return false, err
+			}
+			all = append(all, i)
+		}
+		if err := dryRun(q); err != nil {
+			return false, err
+		}
+		for _, i := range all {
+			member = c.release(i) || member
+		}
+		return member, nil
+	}()
 	if err != nil {
 		return nil, err
 	}
@@ -364,31 +479,30 @@ func (c *Cloud) deleteInstance(q *call) (obj, *apiError) {
 	return obj{}, nil
 }
 
-func (c *Cloud) tryDelete(q *call) (member bool, _ *apiError) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i, err := c.instance(q.str("InstanceId"))
+// deletableInstance returns an instance that can be released. c.mu is held.
+func (c *Cloud) deletableInstance(q *call, id string) (*instance, *apiError) {
+	i, err := c.instance(id)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	force := q.is("Force") || q.is("ForceStop")
+	if err := i.locked(); err != nil {
+		return nil, err
+	}
 	switch {
 	case i.ChargeType != "PostPaid" && !q.is("TerminateSubscription"):
-		return false, fail(403, "ChargeTypeViolation", "The operation is not permitted due to charge type of the instance.")
+		return nil, fail(403, "ChargeTypeViolation", "The operation is not permitted due to charge type of the instance.")
 	case i.DeletionProtection:
-		return false, fail(403, "InvalidOperation.DeletionProtection", "The operation is not allowed due to deletion protection.")
+		return nil, fail(403, "InvalidOperation.DeletionProtection", "The operation is not allowed due to deletion protection.")
 	case i.Status == pending, i.Status == starting, i.Status == stopping, i.Status == running && !force:
-		return false, incorrectStatus(i)
+		return nil, incorrectStatus(i)
 	}
 	for _, b := range c.balancers {
 		if b.has(i) && time.Now().Before(b.busyUntil) {
-			return false, fail(403, "DependencyViolation.SLBConfiguring", "The instance is being configured by the load balancer %s.", b.ID)
+			return nil, fail(403, "DependencyViolation.SLBConfiguring", "The instance is being configured by the load balancer %s.", b.ID)
 		}
 	}
-	if err := dryRun(q); err != nil {
-		return false, err
-	}
-	return c.release(i), nil
+	return i, nil
 }
 
 // release ends an instance at once, as DeleteInstance and its AutoReleaseTime
@@ -516,64 +630,6 @@ func (c *Cloud) modifyInstanceAttribute(q *call) (obj, *apiError) {
 	return obj{}, nil
 }
 
-func (c *Cloud) tagResources(q *call) (obj, *apiError) {
-	tags, err := q.tags()
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var all []*map[string]string
-	ids := q.list("ResourceId")
-	if len(ids) > 50 {
-		return nil, refuse(400, "NumberExceed.ResourceIds", "The ResourceIds are more than 50.")
-	}
-	for _, id := range ids {
-		var t *map[string]string
-		switch q.str("ResourceType") {
-		case "instance":
-			if i := c.instances[id]; i != nil {
-				t = &i.Tags
-			}
-		case "disk":
-			if d := c.disks[id]; d != nil {
-				t = &d.Tags
-			}
-		case "snapshot":
-			if s := c.snapshots[id]; s != nil {
-				t = &s.tags
-			}
-		case "image":
-			if i := c.images[id]; i != nil {
-				t = &i.tags
-			}
-		default:
-			return nil, refuse(400, "InvalidResourceType.NotFound", "The ResourceType %q is not instance, disk, snapshot or image.", q.str("ResourceType"))
-		}
-		if t == nil {
-			return nil, fail(404, "InvalidResourceId.NotFound", "The specified ResourceId %q is not found.", id)
-		}
-		all = append(all, t)
-	}
-	for _, t := range all {
-		merged := maps.Clone(*t)
-		if merged == nil {
-			merged = map[string]string{}
-		}
-		maps.Copy(merged, tags)
-		if len(merged) > 20 {
-			return nil, fail(403, "QuotaExceeded.TagNum", "A resource cannot have more than 20 tags.")
-		}
-	}
-	for _, t := range all {
-		if *t == nil {
-			*t = map[string]string{}
-		}
-		maps.Copy(*t, tags)
-	}
-	return obj{}, nil
-}
-
 func (c *Cloud) describeInstances(q *call) (obj, *apiError) {
 	filter, err := q.tagFilter()
 	if err != nil {
@@ -594,7 +650,7 @@ func (c *Cloud) describeInstances(q *call) (obj, *apiError) {
 	defer c.mu.Unlock()
 	var found []*instance
 	for _, i := range sorted(c.instances) {
-		if byID && !slices.Contains(ids, i.ID) ||
+		if c.unseen(i) || byID && !slices.Contains(ids, i.ID) ||
 			byPrivate && !slices.Contains(private, i.PrivateIP) ||
 			byPublic && !slices.Contains(public, i.PublicIP) ||
 			!oneOf("vpc", q.str("InstanceNetworkType")) ||
@@ -629,77 +685,93 @@ func (c *Cloud) describeInstances(q *call) (obj, *apiError) {
 func (c *Cloud) instanceView(i *instance) obj {
 	cpu, memory := size(i.Type)
 	hop := 1
-	if n := i.details["HttpPutResponseHopLimit"]; n != "" {
+	if n := i.Details["HttpPutResponseHopLimit"]; n != "" {
 		_, _ = fmt.Sscan(n, &hop)
 	}
 	groupNo := 0
-	if n := i.details["DeploymentSetGroupNo"]; n != "" {
+	if n := i.Details["DeploymentSetGroupNo"]; n != "" {
 		_, _ = fmt.Sscan(n, &groupNo)
 	}
 	var core, threads int
-	_, _ = fmt.Sscan(i.details["CpuOptions.Core"], &core)
-	_, _ = fmt.Sscan(i.details["CpuOptions.ThreadsPerCore"], &threads)
+	_, _ = fmt.Sscan(i.Details["CpuOptions.Core"], &core)
+	_, _ = fmt.Sscan(i.Details["CpuOptions.ThreadsPerCore"], &threads)
 	return obj{
 		"InstanceId": i.ID, "InstanceName": i.Name, "HostName": i.HostName, "Description": i.Description,
 		"Status": i.Status, "StoppedMode": i.stoppedMode,
 		"RegionId": c.cfg.Region, "ZoneId": i.Zone, "InstanceNetworkType": "vpc",
 		"InstanceType": i.Type, "InstanceTypeFamily": i.Type[:max(strings.LastIndexByte(i.Type, '.'), 0)],
 		"Cpu": cpu, "CPU": cpu, "Memory": memory, "IoOptimized": true,
-		"ImageId": i.ImageID, "OSName": "CentOS  7.5 64位", "OSNameEn": "CentOS  7.5 64 bit", "OSType": "linux",
+		"ImageId": i.ImageID, "OSName": c.osName(i), "OSNameEn": c.osName(i), "OSType": "linux",
 		"CreationTime":       stamp(i.createdAt, stampMinutes),
 		"StartTime":          stamp(i.startedAt, stampMinutes),
 		"AutoReleaseTime":    stamp(i.autoRelease, stampMinutes),
 		"ExpiredTime":        map[bool]string{true: "2099-12-31T15:59Z", false: stamp(i.createdAt.AddDate(1, 0, 0), stampMinutes)}[i.ChargeType == "PostPaid"],
-		"InstanceChargeType": i.ChargeType, "InternetChargeType": cmp.Or(i.details["InternetChargeType"], "PayByTraffic"),
+		"InstanceChargeType": i.ChargeType, "InternetChargeType": cmp.Or(i.Details["InternetChargeType"], "PayByTraffic"),
 		"InternetMaxBandwidthIn": 200, "InternetMaxBandwidthOut": i.InternetMaxBandwidthOut,
-		"SpotStrategy": "NoSpot", "KeyPairName": i.KeyPair,
+		"SpotStrategy": cmp.Or(i.Details["SpotStrategy"], "NoSpot"), "KeyPairName": i.KeyPair,
 		"DeletionProtection": i.DeletionProtection, "DeviceAvailable": true, "Recyclable": false,
-		"DeploymentSetId": i.details["DeploymentSetId"], "DeploymentSetGroupNo": groupNo,
-		"ResourceGroupId": i.details["ResourceGroupId"], "HpcClusterId": i.details["HpcClusterId"],
-		"CreditSpecification": i.details["CreditSpecification"],
+		"DeploymentSetId": i.Details["DeploymentSetId"], "DeploymentSetGroupNo": groupNo,
+		"ResourceGroupId": i.Details["ResourceGroupId"], "HpcClusterId": i.Details["HpcClusterId"],
+		"CreditSpecification": i.Details["CreditSpecification"],
 		"SerialNumber":        fmt.Sprintf("51d1353b-22bf-4567-a176-%012x", i.seq),
 		"VlanId":              "", "ClusterId": "", "GPUAmount": 0, "GPUSpec": "",
 		"SecurityGroupIds": obj{"SecurityGroupId": orEmpty(i.SecurityGroups)},
 		"VpcAttributes": obj{"VpcId": i.VPC, "VSwitchId": i.VSwitch, "NatIpAddress": "",
 			"PrivateIpAddress": obj{"IpAddress": []string{i.PrivateIP}}},
-		"PublicIpAddress": obj{"IpAddress": ifAny(i.PublicIP)},
-		"InnerIpAddress":  obj{"IpAddress": []string{}},
-		"RdmaIpAddress":   obj{"IpAddress": []string{}},
-		"EipAddress":      obj{"AllocationId": "", "IpAddress": "", "InternetChargeType": "", "IsSupportUnassociate": false},
-		"NetworkInterfaces": obj{"NetworkInterface": []obj{{
-			"NetworkInterfaceId": i.ENI, "MacAddress": i.MAC, "PrimaryIpAddress": i.PrivateIP, "Type": "Primary",
-			"PrivateIpSets": obj{"PrivateIpSet": []obj{{"PrivateIpAddress": i.PrivateIP, "Primary": true}}},
-		}}},
-		"MetadataOptions": obj{"HttpEndpoint": cmp.Or(i.details["HttpEndpoint"], "enabled"),
-			"HttpTokens": cmp.Or(i.details["HttpTokens"], "optional"), "HttpPutResponseHopLimit": hop},
-		"CpuOptions":                 obj{"CoreCount": cmp.Or(core, (cpu+1)/2), "ThreadsPerCore": cmp.Or(threads, 2), "Numa": i.details["CpuOptions.Numa"], "TopologyType": i.details["CpuOptions.TopologyType"]},
-		"DedicatedHostAttribute":     obj{"DedicatedHostId": i.details["DedicatedHostId"], "DedicatedHostName": ""},
-		"DedicatedInstanceAttribute": obj{"Affinity": i.details["Affinity"], "Tenancy": cmp.Or(i.details["Tenancy"], "default")},
+		"PublicIpAddress":   obj{"IpAddress": ifAny(i.PublicIP)},
+		"InnerIpAddress":    obj{"IpAddress": []string{}},
+		"RdmaIpAddress":     obj{"IpAddress": []string{}},
+		"EipAddress":        obj{"AllocationId": "", "IpAddress": "", "InternetChargeType": "", "IsSupportUnassociate": false},
+		"NetworkInterfaces": obj{"NetworkInterface": i.interfaces()},
+		"MetadataOptions": obj{"HttpEndpoint": cmp.Or(i.Details["HttpEndpoint"], "enabled"),
+			"HttpTokens": cmp.Or(i.Details["HttpTokens"], "optional"), "HttpPutResponseHopLimit": hop},
+		"CpuOptions":                 obj{"CoreCount": cmp.Or(core, (cpu+1)/2), "ThreadsPerCore": cmp.Or(threads, 2), "Numa": i.Details["CpuOptions.Numa"], "TopologyType": i.Details["CpuOptions.TopologyType"]},
+		"DedicatedHostAttribute":     obj{"DedicatedHostId": i.Details["DedicatedHostId"], "DedicatedHostName": ""},
+		"DedicatedInstanceAttribute": obj{"Affinity": i.Details["Affinity"], "Tenancy": cmp.Or(i.Details["Tenancy"], "default")},
 		"EcsCapacityReservationAttr": obj{"CapacityReservationId": "", "CapacityReservationPreference": ""},
 		"HibernationOptions":         obj{"Configured": false},
-		"OperationLocks":             obj{"LockReason": []obj{}},
+		"OperationLocks":             obj{"LockReason": lockReasons(i.Locks)},
 		"Tags":                       tagList(i.Tags),
 	}
 }
 
-// size derives vCPUs and memory (MiB) from an instance type like ecs.g6.xlarge.
-func size(kind string) (cpu, memory int) {
-	parts := strings.Split(kind, ".")
-	if len(parts) < 3 || parts[1] == "" {
-		return 2, 8192
+// interfaces are the network interfaces of an instance, the first one first.
+func (i *instance) interfaces() []obj {
+	all := append([]ENI{{i.ENI, i.MAC, i.PrivateIP, i.SecondaryIPs}}, i.ENIs...)
+	list := []obj{}
+	for n, e := range all {
+		sets, six := []obj{{"PrivateIpAddress": e.PrivateIP, "Primary": true}}, []obj{}
+		for _, ip := range e.SecondaryIPs {
+			sets = append(sets, obj{"PrivateIpAddress": ip, "Primary": false})
+		}
+		if n == 0 {
+			for _, ip := range i.IPv6 {
+				six = append(six, obj{"Ipv6Address": ip})
+			}
+		}
+		list = append(list, obj{
+			"NetworkInterfaceId": e.ID, "MacAddress": e.MAC, "PrimaryIpAddress": e.PrivateIP,
+			"Type":          map[bool]string{true: "Primary", false: "Secondary"}[n == 0],
+			"PrivateIpSets": obj{"PrivateIpSet": sets}, "Ipv6Sets": obj{"Ipv6Set": six},
+		})
 	}
-	n := 2
-	switch s := parts[2]; {
-	case s == "large":
-	case s == "xlarge":
-		n = 4
-	case strings.HasSuffix(s, "xlarge"):
-		k := 1
-		_, _ = fmt.Sscanf(s, "%dxlarge", &k)
-		n = 4 * k
+	return list
+}
+
+func lockReasons(locks []string) []obj {
+	list := []obj{}
+	for _, l := range locks {
+		list = append(list, obj{"LockReason": l})
 	}
-	perCPU := map[byte]int{'c': 2, 'r': 8}[parts[1][0]]
-	return n, n * cmp.Or(perCPU, 4) * 1024
+	return list
+}
+
+// osName is what runs on an instance as far as the cloud knows. c.mu is held.
+func (c *Cloud) osName(i *instance) string {
+	if img := c.images[i.ImageID]; img != nil {
+		return img.os
+	}
+	return centos
 }
 
 func orEmpty(l []string) []string {
@@ -741,7 +813,7 @@ func (c *Cloud) describeInstanceStatus(q *call) (obj, *apiError) {
 	defer c.mu.Unlock()
 	var found []*instance
 	for _, i := range sorted(c.instances) {
-		if (len(ids) == 0 || slices.Contains(ids, i.ID)) && oneOf(i.Zone, q.str("ZoneId")) {
+		if !c.unseen(i) && (len(ids) == 0 || slices.Contains(ids, i.ID)) && oneOf(i.Zone, q.str("ZoneId")) {
 			found = append(found, i)
 		}
 	}
@@ -800,9 +872,26 @@ func (c *Cloud) describeRegions(q *call) (obj, *apiError) {
 }
 
 func (c *Cloud) runInstances(q *call) (obj, *apiError) {
+	ids, err := c.launch(q, q.num("Amount", 1), true)
+	if err != nil {
+		return nil, err
+	}
+	return obj{"InstanceIdSets": obj{"InstanceIdSet": ids}}, nil
+}
+
+// createInstance makes one instance that is Stopped when it is there.
+func (c *Cloud) createInstance(q *call) (obj, *apiError) {
+	ids, err := c.launch(q, 1, false)
+	if err != nil {
+		return nil, err
+	}
+	return obj{"InstanceId": ids[0]}, nil
+}
+
+// launch makes instances, and starts them if asked.
+func (c *Cloud) launch(q *call, amount int, start bool) ([]string, *apiError) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	amount := q.num("Amount", 1)
 	if amount < 1 || amount > 100 {
 		return nil, refuse(400, "InvalidParameter", "The specified Amount %d is not between 1 and 100.", amount)
 	}
@@ -810,15 +899,20 @@ func (c *Cloud) runInstances(q *call) (obj, *apiError) {
 	if err != nil {
 		return nil, err
 	}
+	boot.start = start
 	if amount > 1 && proto.PrivateIP != "" {
 		return nil, refuse(400, "InvalidParameter", "PrivateIpAddress cannot be given to more than one instance.")
 	}
 	if free := c.free(c.vswitches[proto.VSwitch], amount); proto.PrivateIP == "" && len(free) < amount {
 		return nil, fail(403, "QuotaExceeded.PrivateIpAddress", "The vSwitch %s has %d free private addresses left.", proto.VSwitch, len(free))
 	}
+	if err := c.inStock(proto.Type, proto.Zone); err != nil {
+		return nil, err
+	}
 	if err := dryRun(q); err != nil {
 		return nil, err
 	}
+	boot.fate = q.takeFate()
 	ids := []string{}
 	for range amount {
 		in := proto
@@ -828,12 +922,10 @@ func (c *Cloud) runInstances(q *call) (obj, *apiError) {
 			in.PrivateIP = c.free(c.vswitches[in.VSwitch], 1)[0]
 		}
 		if in.InternetMaxBandwidthOut > 0 {
-			c.publicIPs++
-			in.PublicIP = fmt.Sprintf("203.0.113.%d", (c.publicIPs-1)%254+1) // a documentation range
+			in.PublicIP = c.publicIP()
 		}
 		i := c.insert(in)
 		i.created = true
-		i.details = boot.details
 		for _, d := range in.Disks {
 			d.Tags = maps.Clone(in.Tags)
 			c.insertDisk(i, d).created = true
@@ -842,7 +934,14 @@ func (c *Cloud) runInstances(q *call) (obj, *apiError) {
 		c.boot(i, boot)
 		ids = append(ids, i.ID)
 	}
-	return obj{"InstanceIdSets": obj{"InstanceIdSet": ids}}, nil
+	return ids, nil
+}
+
+// publicIP gives out an address of a range that is for documentation. c.mu is
+// held.
+func (c *Cloud) publicIP() string {
+	c.publicIPs++
+	return fmt.Sprintf("203.0.113.%d", (c.publicIPs-1)%254+1)
 }
 
 // bootOrder is what RunInstances needs besides an Instance.
@@ -850,15 +949,23 @@ type bootOrder struct {
 	from        string // diskState
 	userData    []byte
 	autoRelease time.Time
-	details     map[string]string
+	start       bool
+	fate        FaultKind
 }
 
-// boot takes a new instance from Pending through Starting to Running. If no
-// machine can be made, the instance vanishes, as it does in the cloud. c.mu is
-// held.
+// boot takes a new instance from Pending to Stopped, or through Starting to
+// Running. If no machine can be made, the instance vanishes, as it does in the
+// cloud. c.mu is held.
 func (c *Cloud) boot(i *instance, order bootOrder) {
+	if order.fate == FaultStuck {
+		return
+	}
 	half := c.scaled(c.cfg.StartTakes) / 2
 	c.then(i, half, func() {
+		if order.fate == FaultFails {
+			c.set(i, func() { c.release(i) })
+			return
+		}
 		err := c.machines(i, func(m Machines) error {
 			if i.ctx.Err() != nil {
 				return nil
@@ -872,8 +979,12 @@ func (c *Cloud) boot(i *instance, order bootOrder) {
 				c.release(i)
 				return
 			}
+			if !order.start {
+				i.Status, i.stoppedMode = stopped, "KeepCharging"
+				return
+			}
 			i.Status = starting
-			c.powerOn(i, half)
+			c.powerOn(i, half, "")
 		})
 	})
 }
@@ -886,12 +997,14 @@ func (c *Cloud) wanted(q *call) (Instance, bootOrder, *apiError) {
 			return no(refuse(400, "MissingParameter", "The input parameter %q that is mandatory for processing this request is not supplied.", name))
 		}
 	}
-	img := c.images[q.str("ImageId")]
+	img, err := c.image(q.str("ImageId"))
 	switch {
-	case img == nil:
-		return no(fail(404, "InvalidImageId.NotFound", "The specified ImageId %q does not exist.", q.str("ImageId")))
+	case err != nil:
+		return no(err)
 	case img.status() != "Available":
 		return no(fail(403, "IncorrectImageStatus", "The image %s is %s.", img.id, img.status()))
+	case !knownType(q.str("InstanceType")):
+		return no(fail(400, "InvalidInstanceType.ValueNotSupported", "The specified InstanceType %q does not exist.", q.str("InstanceType")))
 	}
 	sw, err := c.vswitch(q.str("VSwitchId"))
 	if err != nil {
@@ -955,9 +1068,9 @@ func (c *Cloud) wanted(q *call) (Instance, bootOrder, *apiError) {
 		Type: q.str("InstanceType"), ImageID: img.id, Zone: sw.zone, VPC: sw.vpc, VSwitch: sw.id, PrivateIP: ip,
 		SecurityGroups: groups, KeyPair: q.str("KeyPairName"), RAMRole: q.str("RamRoleName"), UserData: q.str("UserData"),
 		ChargeType: charge, Tags: tags, DeletionProtection: q.is("DeletionProtection"),
-		InternetMaxBandwidthOut: q.num("InternetMaxBandwidthOut", 0), Disks: disks,
+		InternetMaxBandwidthOut: q.num("InternetMaxBandwidthOut", 0), Disks: disks, Details: q.params,
 	}
-	return in, bootOrder{from: img.content, userData: data, autoRelease: at, details: q.params}, nil
+	return in, bootOrder{from: img.content, userData: data, autoRelease: at}, nil
 }
 
 func (c *Cloud) knownGroups(ids []string) *apiError {

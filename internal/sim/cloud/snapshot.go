@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -18,26 +19,48 @@ type snapshot struct {
 	size              int    // GiB
 	category          string
 	tags              map[string]string
-	retention         int // days; 0 = for ever
+	retention         int    // days; 0 = for ever
+	group             string // it was made by, if any
 	content           string
 	startedAt         time.Time
 	takes             time.Duration
+	fate              FaultKind   // FaultFails or FaultStuck
+	expiry            *time.Timer // its retention
 }
 
 func (s *snapshot) number() int64 { return s.seq }
 
-// progress is between 0 and 1; time alone moves it.
-func (s *snapshot) progress() float64 {
-	return min(float64(time.Since(s.startedAt))/float64(max(s.takes, 1)), 1)
+// stuckAt is how far something comes that never ends.
+const stuckAt = 0.37
+
+// progress is how much of something that takes d is done, from 0 to 1; time
+// alone moves it, unless its fate stops it.
+func progress(begun time.Time, takes time.Duration, fate FaultKind) float64 {
+	p := min(float64(time.Since(begun))/float64(max(takes, 1)), 1)
+	switch fate {
+	case FaultStuck:
+		return min(p, stuckAt)
+	case FaultFails:
+		return min(p, 0.5)
+	}
+	return p
 }
 
+func (s *snapshot) progress() float64 { return progress(s.startedAt, s.takes, s.fate) }
+
 func (s *snapshot) accomplished() bool { return s.progress() >= 1 }
+
+func (s *snapshot) failed() bool { return s.fate == FaultFails && s.progress() >= 0.5 }
 
 // percentage renders a progress the way the API does; only what is done is 100%.
 func percentage(p float64) string { return strconv.Itoa(int(p*100)) + "%" }
 
-// insertSnapshot begins a snapshot of d. c.mu is held.
-func (c *Cloud) insertSnapshot(d *disk) (*snapshot, *apiError) {
+// insertSnapshot begins a snapshot of d; fate asks what becomes of it, nil for
+// nothing special. c.mu is held.
+func (c *Cloud) insertSnapshot(d *disk, fate func() FaultKind) (*snapshot, *apiError) {
+	if d.state != "" {
+		return nil, fail(403, "IncorrectDiskStatus", "The current disk status does not support this operation: %s is %s.", d.ID, d.state)
+	}
 	if i := c.instances[d.instance]; i != nil && (i.Status != running && i.Status != stopped) {
 		return nil, fail(400, "IncorrectInstanceStatus", "The current status of the resource does not support this operation: %s is %s.", i.ID, i.Status)
 	}
@@ -47,7 +70,7 @@ func (c *Cloud) insertSnapshot(d *disk) (*snapshot, *apiError) {
 			continue
 		}
 		manual++
-		if !s.accomplished() {
+		if !s.accomplished() && !s.failed() {
 			return nil, fail(403, "IncorrectDiskStatus.CreatingSnapshot", "A snapshot of the disk %s is being created: %s.", d.ID, s.id)
 		}
 	}
@@ -57,6 +80,9 @@ func (c *Cloud) insertSnapshot(d *disk) (*snapshot, *apiError) {
 	s := &snapshot{
 		seq: c.next(), id: c.newID("s"), disk: d.ID, instance: d.instance, kind: d.Type, size: d.Size, category: d.Category,
 		tags: map[string]string{}, startedAt: time.Now(), takes: c.scaled(c.cfg.SnapshotTakes),
+	}
+	if fate != nil {
+		s.fate = fate()
 	}
 	c.snapshots[s.id] = s
 	return s, nil
@@ -83,14 +109,23 @@ func (c *Cloud) fill(list []*snapshot) *apiError {
 	return nil
 }
 
-func (c *Cloud) createSnapshot(q *call) (obj, *apiError) {
-	name := q.str("SnapshotName")
+// snapshotNames reads what a caller says about a snapshot.
+func snapshotNames(q *call) (name string, days int, _ *apiError) {
+	name = q.str("SnapshotName")
 	if name != "" && (len(name) < 2 || len(name) > 128 || strings.HasPrefix(name, "auto")) {
-		return nil, refuse(400, "InvalidSnapshotName.Malformed", "The specified SnapshotName %q is not 2 to 128 characters long or begins with auto.", name)
+		return "", 0, refuse(400, "InvalidSnapshotName.Malformed", "The specified SnapshotName %q is not 2 to 128 characters long or begins with auto.", name)
 	}
-	days := q.num("RetentionDays", 0)
+	days = q.num("RetentionDays", 0)
 	if q.has("RetentionDays") && (days < 1 || days > 65536) {
-		return nil, refuse(400, "InvalidRetentionDays.Malformed", "The specified RetentionDays %d is not between 1 and 65536.", days)
+		return "", 0, refuse(400, "InvalidRetentionDays.Malformed", "The specified RetentionDays %d is not between 1 and 65536.", days)
+	}
+	return name, days, nil
+}
+
+func (c *Cloud) createSnapshot(q *call) (obj, *apiError) {
+	name, days, err := snapshotNames(q)
+	if err != nil {
+		return nil, err
 	}
 	tags, err := q.tags()
 	if err != nil {
@@ -99,11 +134,11 @@ func (c *Cloud) createSnapshot(q *call) (obj, *apiError) {
 	s, err := func() (*snapshot, *apiError) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		d := c.disks[q.str("DiskId")]
-		if d == nil {
-			return nil, fail(404, "InvalidDiskId.NotFound", "The specified DiskId %q does not exist.", q.str("DiskId"))
+		d, err := c.disk(q.str("DiskId"))
+		if err != nil {
+			return nil, err
 		}
-		s, err := c.insertSnapshot(d)
+		s, err := c.insertSnapshot(d, q.takeFate)
 		if err != nil {
 			return nil, err
 		}
@@ -116,26 +151,61 @@ func (c *Cloud) createSnapshot(q *call) (obj, *apiError) {
 	if err := c.fill([]*snapshot{s}); err != nil {
 		return nil, err
 	}
-	if days > 0 {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.expire(s, time.Duration(min(days, 3650))*24*time.Hour)
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expire(s, days)
 	return obj{"SnapshotId": s.id}, nil
 }
 
-// expire plans the automatic deletion of a snapshot, which waits for images
-// that need it. c.mu is held.
-func (c *Cloud) expire(s *snapshot, d time.Duration) {
-	c.after(d, func() {
+// expire plans the automatic deletion of a snapshot some days after it was
+// made, 0 for never; it waits for images that need the snapshot. c.mu is held.
+func (c *Cloud) expire(s *snapshot, days int) {
+	c.stop(s.expiry)
+	s.expiry, s.retention = nil, days
+	if days == 0 {
+		return
+	}
+	const day = 24 * time.Hour
+	var again func()
+	again = func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if c.snapshots[s.id] != s || s.retention != days {
+			return
+		}
 		if c.imageOf(s.id) != nil {
-			c.expire(s, 24*time.Hour)
+			s.expiry = c.after(day, again)
 			return
 		}
 		delete(c.snapshots, s.id)
-	})
+	}
+	s.expiry = c.after(time.Until(s.startedAt.Add(time.Duration(min(days, 3650))*day)), again)
+}
+
+func (c *Cloud) modifySnapshotAttribute(q *call) (obj, *apiError) {
+	name, days, err := snapshotNames(q)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, err := c.snapshot(q.str("SnapshotId"))
+	if err != nil {
+		return nil, err
+	}
+	s.name, s.comment = cmp.Or(name, s.name), cmp.Or(q.str("Description"), s.comment)
+	if days > 0 {
+		c.expire(s, days)
+	}
+	return obj{}, nil
+}
+
+// snapshot returns the snapshot a request names. c.mu is held.
+func (c *Cloud) snapshot(id string) (*snapshot, *apiError) {
+	if s := c.snapshots[id]; s != nil && !c.hidden(s.startedAt) {
+		return s, nil
+	}
+	return nil, fail(404, "InvalidSnapshotId.NotFound", "The specified SnapshotId %q does not exist.", id)
 }
 
 // imageOf returns an image that is made from a snapshot. c.mu is held.
@@ -157,18 +227,24 @@ func (c *Cloud) deleteSnapshot(q *call) (obj, *apiError) {
 	if s == nil {
 		return obj{}, nil // ignored, as documented
 	}
-	if i := c.imageOf(s.id); i != nil {
-		return nil, fail(403, "SnapshotCreatedImage", "The snapshot %s has been used to create the image %s.", s.id, i.id)
-	}
-	if !q.is("Force") {
-		for _, d := range sorted(c.disks) {
-			if d.snapshot == s.id {
-				return nil, fail(403, "SnapshotCreatedDisk", "The snapshot %s has been used to create the disk %s.", s.id, d.ID)
-			}
-		}
+	if err := c.deletable(s, q.is("Force")); err != nil {
+		return nil, err
 	}
 	delete(c.snapshots, s.id)
 	return obj{}, nil
+}
+
+// deletable reports what still needs a snapshot. c.mu is held.
+func (c *Cloud) deletable(s *snapshot, force bool) *apiError {
+	if i := c.imageOf(s.id); i != nil {
+		return fail(403, "SnapshotCreatedImage", "The snapshot %s has been used to create the image %s.", s.id, i.id)
+	}
+	for _, d := range sorted(c.disks) {
+		if d.snapshot == s.id && !force {
+			return fail(403, "SnapshotCreatedDisk", "The snapshot %s has been used to create the disk %s.", s.id, d.ID)
+		}
+	}
+	return nil
 }
 
 func (c *Cloud) describeSnapshots(q *call) (obj, *apiError) {
@@ -189,7 +265,7 @@ func (c *Cloud) describeSnapshots(q *call) (obj, *apiError) {
 	}
 	var found []*snapshot
 	for _, s := range sorted(c.snapshots) {
-		if byID && !slices.Contains(ids, s.id) ||
+		if c.hidden(s.startedAt) || byID && !slices.Contains(ids, s.id) ||
 			!oneOf(s.disk, q.str("DiskId")) || !oneOf(s.instance, q.str("InstanceId")) ||
 			!oneOf(s.status(), status) || !oneOf(c.usage(s), q.str("Usage")) || !oneOf("user", kind) ||
 			!oneOf(s.kind, strings.ToLower(q.str("SourceDiskType"))) || !like(s.name, q.str("SnapshotName")) ||
@@ -204,26 +280,34 @@ func (c *Cloud) describeSnapshots(q *call) (obj, *apiError) {
 	}
 	list := []obj{}
 	for _, s := range part {
-		left := int(math.Ceil((1 - s.progress()) * s.takes.Seconds()))
-		list = append(list, obj{
-			"SnapshotId": s.id, "SnapshotName": s.name, "Description": s.comment, "Status": s.status(),
-			"Progress": percentage(s.progress()), "RemainTime": left, "Available": s.accomplished(),
-			"SourceDiskId": s.disk, "SourceDiskSize": strconv.Itoa(s.size), "SourceDiskType": s.kind,
-			"SourceStorageType": "disk", "Category": "standard", "InstantAccess": false, "Usage": c.usage(s),
-			"SnapshotType": "user", "SnapshotLinkId": "sl-" + strings.TrimPrefix(s.disk, "d-"), "RegionId": c.cfg.Region,
-			"SnapshotSN": fmt.Sprintf("64472-116742336-%d", s.seq), "RetentionDays": s.retention, "Encrypted": false,
-			"KMSKeyId": "", "ProductCode": "", "ResourceGroupId": "",
-			"CreationTime": stamp(s.startedAt, stampSeconds), "LastModifiedTime": stamp(s.startedAt, stampSeconds),
-			"Tags": tagList(s.tags),
-		})
+		list = append(list, c.snapshotView(s))
 	}
 	reply["Snapshots"] = obj{"Snapshot": list}
 	return reply, nil
 }
 
+// snapshotView is a snapshot as DescribeSnapshots shows it. c.mu is held.
+func (c *Cloud) snapshotView(s *snapshot) obj {
+	left := int(math.Ceil((1 - s.progress()) * s.takes.Seconds()))
+	return obj{
+		"SnapshotId": s.id, "SnapshotName": s.name, "Description": s.comment, "Status": s.status(),
+		"Progress": percentage(s.progress()), "RemainTime": left, "Available": s.accomplished(),
+		"SourceDiskId": s.disk, "SourceDiskSize": strconv.Itoa(s.size), "SourceDiskType": s.kind,
+		"SourceStorageType": "disk", "Category": "standard", "InstantAccess": false, "Usage": c.usage(s),
+		"SnapshotType": "user", "SnapshotLinkId": "sl-" + strings.TrimPrefix(s.disk, "d-"), "RegionId": c.cfg.Region,
+		"SnapshotSN": fmt.Sprintf("64472-116742336-%d", s.seq), "RetentionDays": s.retention, "Encrypted": false,
+		"KMSKeyId": "", "ProductCode": "", "ResourceGroupId": "",
+		"CreationTime": stamp(s.startedAt, stampSeconds), "LastModifiedTime": stamp(s.startedAt, stampSeconds),
+		"Tags": tagList(s.tags),
+	}
+}
+
 func (s *snapshot) status() string {
-	if s.accomplished() {
+	switch {
+	case s.accomplished():
 		return "accomplished"
+	case s.failed():
+		return "failed"
 	}
 	return "progressing"
 }
