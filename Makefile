@@ -12,23 +12,37 @@ TESTFLAGS ?= -race -timeout 15m
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# The real programs that tests run, and the Debian packages that bring them.
-# In CI a missing one fails the test that needs it, elsewhere it skips it.
-PROGRAMS := nginx sshd ssh-keygen ip unshare nsenter
-PACKAGES := nginx openssh-server openssh-client iproute2 util-linux
+# The real programs that tests run, each with the Debian package that brings
+# it, and packages that bring no program. In CI a missing one fails the test
+# that needs it, elsewhere it skips it.
+PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ip=iproute2 ss=iproute2 \
+	unshare=util-linux nsenter=util-linux packer=packer node=nodejs npm=npm
+MODULES := libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
 
 empty :=
 space := $(empty) $(empty)
 comma := ,
 
 ifeq ($(CI),true)
-export UPGRADECTL_REQUIRE ?= $(subst $(space),$(comma),$(PROGRAMS))
+export UPGRADECTL_REQUIRE ?= $(subst $(space),$(comma),$(foreach p,$(PROGRAMS),$(firstword $(subst =, ,$(p)))) $(MODULES))
 endif
+
+# MISSING sets the shell variable missing to the packages that are not there.
+# A program may have come otherwise than by its package.
+define MISSING
+missing=; \
+for p in $(PROGRAMS); do \
+	PATH="$$PATH:/usr/sbin:/sbin" command -v "$${p%=*}" >/dev/null || missing="$$missing $${p#*=}"; \
+done; \
+for p in $(MODULES); do \
+	dpkg-query -W -f '$${Status}' "$$p" 2>/dev/null | grep -q ' installed$$' || missing="$$missing $$p"; \
+done
+endef
 
 # One call of the package manager: every further one costs seconds.
 APT_INSTALL := export DEBIAN_FRONTEND=noninteractive; \
 	apt-get -o DPkg::Lock::Timeout=300 update; \
-	apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $(PACKAGES)
+	apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends
 
 .PHONY: all
 all: test
@@ -42,18 +56,27 @@ test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
 	$(GO) test -run 'TestCrashMatrix|TestTamper' ./upgrade/engine # without -race: every pair of faults, every byte
+	$(MAKE) nested foreign
+
+# The nested modules hold what importers must never see: peers to compare with,
+# and clients that others wrote.
+.PHONY: nested
+nested:
+	cd internal/bench && $(GO) vet ./... && $(GO) test ./...
+
+.PHONY: foreign
+foreign: programs
+	cd internal/foreign && npm ci --no-audit --no-fund --ignore-scripts --loglevel error
+	cd internal/foreign && $(GO) vet ./... && $(GO) test -timeout 15m ./...
 
 # programs installs what is missing when it is root on Debian in CI; at a desk
 # it only says what is missing.
 .PHONY: programs
 programs:
-	@missing=; \
-	for p in $(PROGRAMS); do \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$p" >/dev/null || missing="$$missing $$p"; \
-	done; \
+	@$(MISSING); \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$${CI:-}" = true ] && [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then \
-		$(APT_INSTALL); \
+		$(APT_INSTALL) $$missing; \
 	else \
 		echo "not installed:$$missing: the tests that need them are skipped ('make deps' installs them on Debian)" >&2; \
 	fi
@@ -61,11 +84,12 @@ programs:
 .PHONY: deps
 deps:
 	@if [ ! -e /etc/debian_version ]; then \
-		echo "this is not Debian; install by hand what brings: $(PROGRAMS)" >&2; exit 1; \
+		echo "this is not Debian; install by hand: $(PROGRAMS) $(MODULES)" >&2; exit 1; \
 	elif [ "$$(id -u)" != 0 ]; then \
 		echo "needs root: sudo make deps" >&2; exit 1; \
 	fi; \
-	$(APT_INSTALL)
+	$(MISSING); \
+	if [ -n "$$missing" ]; then $(APT_INSTALL) $$missing; fi
 
 .PHONY: lint
 lint:
@@ -83,6 +107,7 @@ cross:
 .PHONY: bench
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	cd internal/bench && $(GO) test -run '^$$' -bench . -benchmem ./...
 
 # Each fuzz target for FUZZTIME: go test fuzzes one target of one package at a
 # time.

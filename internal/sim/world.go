@@ -39,6 +39,10 @@ type Config struct {
 	// Memory makes a world without sockets, for testing/synctest: there it runs
 	// in virtual time. Operators reach it with DialOperator.
 	Memory bool
+
+	// Happened is told of everything that an operator did, before the operator
+	// learns of it: "api ACTION" and "ssh ADDRESS COMMAND". nil = nobody.
+	Happened func(what string)
 }
 
 func (c Config) withDefaults() Config {
@@ -138,7 +142,7 @@ func (w *World) build(ctx context.Context) error {
 		return fmt.Errorf("cannot listen for the cloud's API: %w", err)
 	}
 	w.op.Endpoint = "http://" + w.apiLn.Addr().String()
-	w.api = &http.Server{Handler: w.cloud, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
+	w.api = &http.Server{Handler: http.HandlerFunc(w.serveAPI), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
 	w.wg.Go(func() { _ = w.api.Serve(w.apiLn) })
 	if w.bastion, err = newBastion(w); err != nil {
 		return err
@@ -189,7 +193,21 @@ func (w *World) spawn(f func()) bool {
 }
 
 func (w *World) options() host.Options {
-	return host.Options{Speed: w.cfg.Speed, Network: w, Listen: w.listen}
+	return host.Options{Speed: w.cfg.Speed, Network: w, Listen: w.listen, Ran: w.ran}
+}
+
+func (w *World) ran(h *host.Host, command string) {
+	if w.cfg.Happened != nil {
+		w.cfg.Happened("ssh " + h.Addr() + " " + command)
+	}
+}
+
+// serveAPI is the cloud's API, which tells what it has carried out.
+func (w *World) serveAPI(rw http.ResponseWriter, r *http.Request) {
+	w.cloud.ServeHTTP(rw, r)
+	if w.cfg.Happened != nil {
+		w.cfg.Happened("api " + r.Header.Get("x-acs-action"))
+	}
 }
 
 // listen opens a port that stands for one of the world.

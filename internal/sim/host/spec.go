@@ -26,6 +26,9 @@ type Options struct {
 	BootTakes time.Duration
 	// Network is told about changes; nil = nobody.
 	Network Network
+	// Ran is told when a command of an SSH session has ended and its status has
+	// not left yet; nil = nobody.
+	Ran func(h *Host, command string)
 	// Listen opens a port for a service; nil = one on loopback.
 	Listen func() (net.Listener, error)
 }

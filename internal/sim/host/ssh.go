@@ -295,6 +295,9 @@ func (s *session) exec(p *process, args []string) {
 	if s.b.ctx.Err() != nil {
 		return // power is gone: nobody tells a status
 	}
+	if s.h.o.Ran != nil {
+		s.h.o.Ran(s.h, args[len(args)-1])
+	}
 	s.exit(status, cause)
 	out.wait(s.b.ctx)
 	errs.wait(s.b.ctx)
