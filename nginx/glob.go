@@ -3,6 +3,7 @@ package nginx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -49,6 +50,9 @@ func glob(ctx context.Context, fsys FS, pattern string) ([]string, error) {
 					continue
 				}
 				next = append(next, dir+e.Name())
+			}
+			if len(next) > maxFiles {
+				return nil, fmt.Errorf("the pattern matches more than %d names", maxFiles)
 			}
 		}
 		names = next

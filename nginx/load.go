@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,7 +34,22 @@ func (d dirFS) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(filepath.Join(string(d), filepath.FromSlash(name)))
+	path := filepath.Join(string(d), filepath.FromSlash(name))
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Mode()&fs.ModeNamedPipe != 0:
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("it is a named pipe")}
+	case info.Mode()&fs.ModeDevice != 0:
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, MaxFileSize+1))
 }
 
 func (d dirFS) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
@@ -98,9 +114,20 @@ func (e mapEntry) Mode() fs.FileMode          { return e.Type() | 0o644 }
 func (e mapEntry) ModTime() time.Time         { return time.Time{} }
 func (e mapEntry) Sys() any                   { return nil }
 
-// maxReadings bounds how many times included files are gone through in all
-// their contexts together: files that include each other twice double it each.
-const maxReadings = 100_000
+// What Load reads at most. nginx has no such bounds: it goes on until memory or
+// stack end.
+const (
+	// maxFiles bounds the files of a configuration, and what a pattern matches.
+	maxFiles = 1 << 16
+	// maxTotal bounds their bytes together.
+	maxTotal = 256 << 20
+	// maxExpanded bounds the directives of all files in all their contexts: a
+	// file that includes another one twice doubles it.
+	maxExpanded = 1 << 22
+	// maxIncludes bounds how deep files include each other. nginx holds each of
+	// them open.
+	maxIncludes = 1000
+)
 
 // A Tree is a whole configuration: the main file and everything it includes.
 // It never changes and is safe for concurrent use.
@@ -121,10 +148,10 @@ type Tree struct {
 func Load(ctx context.Context, fsys FS, main string) (*Tree, error) {
 	l := loader{
 		ctx: ctx, fsys: fsys, prefix: main[:strings.LastIndexByte(main, '/')+1],
-		known: map[string]*File{}, readings: map[*File]int{},
+		known: map[string]*File{}, expanded: map[*File]int{},
 		tree: &Tree{includes: map[Directive][]*File{}},
 	}
-	file, err := l.file(main, nil)
+	file, err := l.file(main)
 	if err != nil {
 		if _, ok := errors.AsType[*SyntaxError](err); !ok {
 			if _, ok := errors.AsType[*IncludeError](err); !ok {
@@ -144,46 +171,59 @@ type loader struct {
 	fsys     FS
 	prefix   string
 	known    map[string]*File
-	readings map[*File]int // how many files nginx reads when it reads this one
+	chain    []string      // the files that are being read
+	expanded map[*File]int // the directives of a file and of all it includes
+	total    int           // bytes
 	tree     *Tree
 }
 
 // file returns the file called name, reading it and what it includes when it is
-// new. chain names the files that are being read.
-func (l *loader) file(name string, chain []string) (*File, error) {
-	if i := slices.Index(chain, name); i >= 0 {
-		return nil, &CycleError{Chain: append(slices.Clone(chain[i:]), name)}
+// new.
+func (l *loader) file(name string) (*File, error) {
+	if i := slices.Index(l.chain, name); i >= 0 {
+		return nil, &CycleError{Chain: append(slices.Clone(l.chain[i:]), name)}
 	}
 	if f := l.known[name]; f != nil {
 		return f, nil
+	}
+	switch {
+	case len(l.tree.files) >= maxFiles:
+		return nil, fmt.Errorf("the configuration has more than %d files", maxFiles)
+	case len(l.chain) >= maxIncludes:
+		return nil, fmt.Errorf("files include each other more than %d deep", maxIncludes)
 	}
 	data, err := l.fsys.ReadFile(l.ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	f, err := Parse(name, data)
-	if err != nil {
-		return nil, err
+	if l.total += len(data); l.total > maxTotal {
+		return nil, fmt.Errorf("the files of the configuration have more than %d bytes", maxTotal)
 	}
+	f, syntax := Parse(name, data)
 	l.known[name] = f
 	l.tree.files = append(l.tree.files, f)
-	l.readings[f] = 1
-	chain = append(slices.Clone(chain), name)
+	l.expanded[f] = 1 + len(f.nodes)
+	l.chain = append(l.chain, name)
+	defer func() { l.chain = l.chain[:len(l.chain)-1] }()
+	// nginx reads an include before it comes to an error behind it.
 	for d := range f.All() {
-		if d.IsBlock() || !d.is("include") {
+		if d.IsBlock() || !d.is("include") || d.f.src[d.node().term] != ';' {
 			continue
 		}
-		if err := l.include(d, chain); err != nil {
+		if err := l.include(d); err != nil {
 			return nil, err
 		}
 	}
-	return f, nil
+	return f, syntax
 }
 
-func (l *loader) include(d Directive, chain []string) error {
+func (l *loader) include(d Directive) error {
 	pos := d.Position()
+	if d.Line() != pos.Line {
+		pos = d.f.Position(int(d.node().term)) // the line that nginx names
+	}
 	if d.Len() != 2 {
-		return &SyntaxError{File: d.f.name, Line: d.Line(), Col: pos.Col, Offset: pos.Offset,
+		return &SyntaxError{File: d.f.name, Line: pos.Line, Col: pos.Col, Offset: pos.Offset,
 			Msg: `invalid number of arguments in "include" directive`}
 	}
 	name := d.Arg(1)
@@ -202,7 +242,7 @@ func (l *loader) include(d Directive, chain []string) error {
 		}
 	}
 	for _, name := range names {
-		f, err := l.file(name, chain)
+		f, err := l.file(name)
 		if err != nil {
 			_, syntax := errors.AsType[*SyntaxError](err)
 			_, cycle := errors.AsType[*CycleError](err)
@@ -213,8 +253,8 @@ func (l *loader) include(d Directive, chain []string) error {
 			return failed(name, err)
 		}
 		l.tree.includes[d] = append(l.tree.includes[d], f)
-		if l.readings[d.f] += l.readings[f]; l.readings[d.f] > maxReadings {
-			return failed(name, fmt.Errorf("files are included more than %d times in all", maxReadings))
+		if l.expanded[d.f] += l.expanded[f]; l.expanded[d.f] > maxExpanded {
+			return failed(name, fmt.Errorf("with all its includes the configuration has more than %d directives", maxExpanded))
 		}
 	}
 	return nil

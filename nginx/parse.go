@@ -14,6 +14,10 @@ const (
 	MaxFileSize = 64 << 20
 	// maxDepth bounds the nesting of blocks; nginx itself recurses on its stack.
 	maxDepth = 1000
+	// maxNodes and maxWords bound the memory that a file of the shortest
+	// directives and words takes: about 250 MB.
+	maxNodes = 4_000_000
+	maxWords = 4 * maxNodes
 )
 
 // Classes of bytes inside a bare word: those that are not plain end it or act
@@ -31,7 +35,7 @@ var special = [256]bool{' ': true, '\t': true, '\r': true, '\n': true, ';': true
 func Parse(name string, src []byte) (*File, error) {
 	f := &File{name: name, src: src}
 	if len(src) > MaxFileSize {
-		return f, &SyntaxError{File: name, Line: 1, Col: 1, Msg: fmt.Sprintf("a configuration file of %d bytes is larger than the %d that are read", len(src), MaxFileSize)}
+		return f, &SyntaxError{File: name, Line: 1, Col: 1, Msg: fmt.Sprintf("the file is larger than the %d bytes that are read", MaxFileSize)}
 	}
 	p := parser{
 		f: f, src: src,
@@ -60,8 +64,13 @@ type parser struct {
 }
 
 func (p *parser) fail(offset int, format string, args ...any) error {
-	pos := p.f.Position(offset)
-	return &SyntaxError{File: p.f.name, Line: pos.Line, Col: pos.Col, Offset: offset, Msg: fmt.Sprintf(format, args...)}
+	// Without the table of Position: an error may well be all that is asked of
+	// the file.
+	before := p.src[:offset]
+	return &SyntaxError{
+		File: p.f.name, Line: 1 + bytes.Count(before, []byte{'\n'}), Col: offset - bytes.LastIndexByte(before, '\n'),
+		Offset: offset, Msg: fmt.Sprintf(format, args...),
+	}
 }
 
 func (p *parser) tooLong(start int) error {
@@ -118,10 +127,16 @@ func (p *parser) run() error {
 			if len(p.open) > 0 {
 				parent = p.open[len(p.open)-1]
 			}
+			if len(p.comments) >= maxNodes {
+				return p.fail(at, "the file has more than the %d comments that are read", maxNodes)
+			}
 			p.comments = append(p.comments, Comment{Span: Span{at, end}, Inside: first != len(p.words), parent: parent})
 			at = end
 			continue
 		case '"', '\'':
+			if len(p.words) >= maxWords {
+				return p.fail(at, "the file has more than the %d words that are read", maxWords)
+			}
 			start := at + 1
 			end := start
 			for end < n && src[end] != c {
@@ -156,6 +171,9 @@ func (p *parser) run() error {
 			continue
 		}
 
+		if len(p.words) >= maxWords {
+			return p.fail(at, "the file has more than the %d words that are read", maxWords)
+		}
 		start := at
 	word:
 		for at < n {
@@ -209,6 +227,9 @@ func (p *parser) directive(first, term int) (int, error) {
 		parent = p.open[len(p.open)-1]
 	}
 	i := int32(len(p.nodes))
+	if i >= maxNodes {
+		return 0, p.fail(term, "the file has more than the %d directives that are read", maxNodes)
+	}
 	p.nodes = append(p.nodes, node{
 		first: uint32(first), count: uint32(len(p.words) - first),
 		term: uint32(term), parent: parent, next: i + 1,

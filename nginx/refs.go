@@ -917,7 +917,7 @@ func defaultPort(scheme, directive, proto string) int {
 // comments notes our markers and the directives that were commented out by hand.
 func (c *collector) comments(f *File) {
 	for _, m := range f.markers() {
-		if m.damaged == "" && (m.kind == markAdd || m.kind == "down") {
+		if m.damaged == "" && (m.kind == markAdd || m.kind == markDown) {
 			if m.kind == markAdd {
 				c.added[m.d] = m
 			} else {

@@ -207,10 +207,10 @@ hand-commented。uses：通向该处的 pass，形如 FILE:LINE: CONTEXT。"reas
 	}
 }
 
-// readTree loads the configuration. On this machine no nginx is needed for it,
-// and --conf may be relative.
+// readTree loads the configuration. A main file of this machine that is named
+// needs no nginx, and its files keep the name they were asked for by.
 func (n *nginxFlags) readTree(ctx context.Context, a *app) (*nginx.Tree, error) {
-	if n.host == "" && n.root == "" {
+	if n.host == "" && n.root == "" && n.conf != "" {
 		return nginx.Load(ctx, nginx.DirFS(""), filepath.ToSlash(n.conf))
 	}
 	s, err := n.open(ctx, a)
