@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -100,9 +101,6 @@ func (e *editor) damaged(r Ref, tag string) bool {
 // change ends the operation: the edited files are parsed again, every word that
 // was not to change is compared, and every upstream must still be served.
 func (e *editor) change() (*Change, error) {
-	if len(e.refused) > 0 {
-		return nil, &RefusedError{Op: e.op, Refusals: e.refused}
-	}
 	out := &Change{Already: e.already, Warnings: e.warnings}
 	parsed := map[*File]*File{}
 	for _, f := range e.t.files {
@@ -126,15 +124,21 @@ func (e *editor) change() (*Change, error) {
 		}
 		out.files = append(out.files, fileChange{f.name, f.src, after, edits})
 	}
-	if len(out.files) == 0 {
-		return out, nil
+	if len(out.files) > 0 {
+		next, err := e.t.with(parsed)
+		if err != nil {
+			return nil, err
+		}
+		e.guard(out, e.t.upstreams(), next.upstreams())
 	}
-	next, err := e.t.with(parsed)
-	if err != nil {
-		return nil, err
-	}
-	e.guard(out, e.t.upstreams(), next.upstreams())
 	if len(e.refused) > 0 {
+		order := map[string]int{}
+		for i, f := range e.t.files {
+			order[f.name] = i
+		}
+		slices.SortStableFunc(e.refused, func(a, b Refusal) int {
+			return cmp.Or(order[a.File]-order[b.File], a.Line-b.Line, a.Col-b.Col)
+		})
 		return nil, &RefusedError{Op: e.op, Refusals: e.refused}
 	}
 	out.Warnings = e.warnings

@@ -92,7 +92,11 @@ func (p *replacer) replace(r Ref) {
 		e.refuse(r, ErrSocket, "")
 		return
 	}
-	if p.port != 0 && r.Kind == KindValue && r.target.port == 0 && r.target.scheme == "" {
+	port := p.port
+	if r.Kind == KindValue && port == r.Port {
+		port = 0 // also where what uses the value adds it
+	}
+	if port != 0 && r.Kind == KindValue && r.target.port == 0 && r.target.scheme == "" {
 		e.refuse(r, ErrPortElsewhere, "")
 		return
 	}
@@ -108,7 +112,7 @@ func (p *replacer) replace(r Ref) {
 		}
 		e.warn("nginx looks %s up when it loads the configuration and refuses it where that fails", p.host)
 	}
-	start, end, text := r.readdress(p.host, p.port)
+	start, end, text := r.readdress(p.host, port)
 	if r.Addr[start:end] == text {
 		e.already = append(e.already, r)
 		return
