@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/upgradectl/upgradectl/internal/alicloud"
 )
 
 // Discover finds every group of every balancer of the region in which s is a
 // member: default groups, VServer groups (reached through listeners and
-// forwarding rules), and primary/secondary groups that a listener uses. A server
-// that is a member with several ports gives one Membership for each. None is an
-// empty list and no error.
+// forwarding rules) and primary/secondary groups of CLB, and the server groups
+// of ALB and NLB, used by a listener or not. A server that is a member with
+// several ports gives one Membership for each. None is an empty list and no
+// error. A product that the region does not offer has no members.
 func (c *Client) Discover(ctx context.Context, s Server) ([]Membership, error) {
 	balancers, err := c.balancers(ctx, s)
 	if err != nil {
@@ -24,6 +26,13 @@ func (c *Client) Discover(ctx context.Context, s Server) ([]Membership, error) {
 		ms, err := c.memberships(ctx, b, s)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read balancer %s (%s): %w", b.ID, b.Name, wrap(err))
+		}
+		all = append(all, ms...)
+	}
+	for _, p := range []Product{ALB, NLB} {
+		ms, err := c.groupMemberships(ctx, p, s)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the server groups of %s: %w", strings.ToUpper(string(p)), err)
 		}
 		all = append(all, ms...)
 	}
@@ -87,7 +96,10 @@ func (c *Client) memberships(ctx context.Context, lb alicloud.LoadBalancer, s Se
 	// Who forwards to which group. The default group has the key "".
 	to, masterSlave := map[string][]Listener{}, map[string][]Listener{}
 	for _, l := range listeners {
-		out := Listener{Port: l.Port, Protocol: l.Protocol, Scheduler: l.Scheduler, Status: l.Status, HealthCheck: l.HealthCheck, Sticky: l.Sticky}
+		out := Listener{
+			LoadBalancerID: lb.ID, Port: l.Port, Protocol: l.Protocol, Scheduler: l.Scheduler, Status: l.Status, HealthCheck: l.HealthCheck,
+			Sticky: l.Sticky, StickySeconds: l.StickySeconds, DrainSeconds: l.DrainSeconds,
+		}
 		switch {
 		case l.MasterSlaveGroup != "":
 			masterSlave[l.MasterSlaveGroup] = append(masterSlave[l.MasterSlaveGroup], out)
@@ -106,9 +118,9 @@ func (c *Client) memberships(ctx context.Context, lb alicloud.LoadBalancer, s Se
 		}
 		for _, r := range rules {
 			viaRule := out
-			viaRule.Rule, viaRule.BackendPort = r.ID, 0
+			viaRule.Rule, viaRule.Domain, viaRule.URL, viaRule.BackendPort = r.ID, r.Domain, r.URL, 0
 			if r.Own {
-				viaRule.Scheduler, viaRule.HealthCheck, viaRule.Sticky = r.Scheduler, r.HealthCheck, r.Sticky
+				viaRule.Scheduler, viaRule.HealthCheck, viaRule.Sticky, viaRule.StickySeconds = r.Scheduler, r.HealthCheck, r.Sticky, r.StickySeconds
 			}
 			to[r.VServerGroupID] = append(to[r.VServerGroupID], viaRule)
 		}
@@ -116,8 +128,8 @@ func (c *Client) memberships(ctx context.Context, lb alicloud.LoadBalancer, s Se
 
 	var all []Membership
 	add := func(m Membership, members []alicloud.Backend) {
-		m.LoadBalancerID, m.LoadBalancerName, m.Address = lb.ID, lb.Name, lb.Address
-		m.Managed = m.Managed || lb.Managed
+		m.LoadBalancerID, m.LoadBalancerName, m.Address, m.LoadBalancerStatus = lb.ID, lb.Name, lb.Address, lb.Status
+		m.Managed, m.Protected, m.ProtectedWhy = m.Managed || lb.Managed, lb.Protected, lb.ProtectedWhy
 		m.Backends = backends(members)
 		for _, b := range members {
 			if s.names(b) {
@@ -142,6 +154,16 @@ func (c *Client) memberships(ctx context.Context, lb alicloud.LoadBalancer, s Se
 			return nil, err
 		}
 		add(Membership{VServerGroupID: g.ID, VServerGroupName: g.Name, Managed: g.Managed, Listeners: to[g.ID]}, members)
+	}
+	// A group that no listener uses can be put to use at any time.
+	pairs, err := c.api.MasterSlaveGroups(ctx, lb.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range pairs {
+		if masterSlave[id] == nil {
+			masterSlave[id] = []Listener{}
+		}
 	}
 	for _, id := range sortedKeys(masterSlave) {
 		name, members, err := c.api.MasterSlaveGroup(ctx, id)
@@ -175,20 +197,50 @@ func (c *Client) ListBackends(ctx context.Context, g Group) ([]Backend, error) {
 	if err := g.check(); err != nil {
 		return nil, err
 	}
+	got, _, err := c.members(ctx, g)
+	return got, err
+}
+
+// members reads a group. unsettled holds those that a job of ALB or NLB is
+// adding, changing or removing, with its word for that.
+func (c *Client) members(ctx context.Context, g Group) (all []Backend, unsettled map[Backend]string, _ error) {
 	var got []alicloud.Backend
 	var err error
-	if g.VServerGroupID == "" {
+	switch {
+	case g.product() != CLB:
+		var members []alicloud.GroupMember
+		members, err = c.api.ServerGroupMembers(ctx, string(g.product()), g.VServerGroupID)
+		for _, m := range members {
+			got = append(got, m.Backend)
+			if m.Status != "" && m.Status != "Available" {
+				if unsettled == nil {
+					unsettled = map[Backend]string{}
+				}
+				unsettled[Backend(m.Backend)] = m.Status
+			}
+		}
+	case g.VServerGroupID == "":
 		got, err = c.api.DefaultGroup(ctx, g.LoadBalancerID)
-	} else {
+	default:
 		got, err = c.api.VServerGroup(ctx, g.VServerGroupID)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", g, wrap(err))
+		return nil, nil, fmt.Errorf("cannot read %s: %w", g, wrap(err))
 	}
-	return backends(got), nil
+	return backends(got), unsettled, nil
 }
 
 func (g Group) check() error {
+	switch g.product() {
+	case CLB:
+	case ALB, NLB:
+		if g.VServerGroupID == "" {
+			return fmt.Errorf("the %s group has no ID", g.product())
+		}
+		return nil
+	default:
+		return fmt.Errorf("%q is not a product: clb, alb or nlb", g.Product)
+	}
 	if g.LoadBalancerID == "" {
 		return errors.New("the group has no balancer ID (members of primary/secondary groups cannot be changed)")
 	}
@@ -201,6 +253,13 @@ func (g Group) check() error {
 func (c *Client) ListHealth(ctx context.Context, loadBalancerID string) ([]Health, error) {
 	if loadBalancerID == "" {
 		return nil, errors.New("cannot read health without the ID of a balancer")
+	}
+	if p := productOf(loadBalancerID); p != CLB {
+		all, err := c.groupHealth(ctx, p, loadBalancerID)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read health of %s: %w", loadBalancerID, wrap(err))
+		}
+		return all, nil
 	}
 	got, err := c.api.HealthStatus(ctx, loadBalancerID)
 	if err != nil {

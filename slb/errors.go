@@ -3,6 +3,7 @@ package slb
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/upgradectl/upgradectl/internal/alicloud"
 )
@@ -16,6 +17,9 @@ var (
 	ErrCredentials = errors.New("credentials")
 	// ErrConflict: somebody else changed the member; see ConflictError.
 	ErrConflict = errors.New("conflict")
+	// ErrManaged: the balancer or group belongs to another service (as ACK),
+	// which refuses changes and would undo them; change it there.
+	ErrManaged = errors.New("managed by another service")
 )
 
 // An Error is what the cloud (or the way to it) answered to one call. It holds
@@ -70,6 +74,26 @@ func (e *ConflictError) Error() string {
 // Is reports whether target is ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
+// A JobError reports that ALB or NLB gave up on a write after it had accepted
+// it: the group is as it was.
+type JobError struct {
+	Group         Group
+	Job           string
+	Code, Message string // of the cloud; "" if it gave none
+}
+
+// Error names the job, the group and the cloud's reason.
+func (e *JobError) Error() string {
+	s := fmt.Sprintf("job %s on %s failed", e.Job, e.Group)
+	if e.Code != "" {
+		s += ": " + e.Code
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s + "; nothing was changed by it"
+}
+
 // wrap turns an error of the layer below into one of this package.
 func wrap(err error) error {
 	if err == nil {
@@ -89,7 +113,9 @@ func wrap(err error) error {
 		again: ae.Class == alicloud.Throttled || ae.Class == alicloud.Transient,
 	}
 	switch {
-	case ae.NotFound():
+	case strings.Contains(ae.Code, "ServiceManaged"):
+		e.kind = ErrManaged
+	case ae.NotFound(), strings.HasPrefix(ae.Code, "ResourceNotFound."):
 		e.kind = ErrNotFound
 	case errors.Is(ae, alicloud.ErrCredentials):
 		e.kind = ErrCredentials

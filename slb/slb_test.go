@@ -2,7 +2,6 @@ package slb_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,11 +76,11 @@ func TestDiscover(t *testing.T) {
 		}, normal(got))
 		assert.Equal(t, "front", ms[0].LoadBalancerName)
 		assert.Equal(t, "172.31.1.1", ms[0].Address)
-		assert.Equal(t, []slb.Listener{{Port: 80, Protocol: "http", Scheduler: "wrr", Status: "running", BackendPort: 8080, HealthCheck: true, Sticky: true}}, ms[0].Listeners)
+		assert.Equal(t, []slb.Listener{{LoadBalancerID: "lb-1", Port: 80, Protocol: "http", Scheduler: "wrr", Status: "running", BackendPort: 8080, HealthCheck: true, Sticky: true, StickySeconds: 300}}, ms[0].Listeners)
 		assert.Equal(t, "shop", ms[1].VServerGroupName)
 		assert.Equal(t, []slb.Listener{
-			{Port: 80, Protocol: "http", Scheduler: "wrr", Status: "running", HealthCheck: true, Sticky: true, Rule: "rule-1"},
-			{Port: 9000, Protocol: "tcp", Scheduler: "wlc", Status: "running", HealthCheck: true},
+			{LoadBalancerID: "lb-1", Port: 80, Protocol: "http", Scheduler: "wrr", Status: "running", HealthCheck: true, Sticky: true, StickySeconds: 300, Rule: "rule-1", Domain: "shop.example.com"},
+			{LoadBalancerID: "lb-1", Port: 9000, Protocol: "tcp", Scheduler: "wlc", Status: "running", HealthCheck: true},
 		}, sortedListeners(ms[1].Listeners))
 		assert.Len(t, ms[1].Backends, 3)
 		assert.Equal(t, byGroup, ms[1].Group())
@@ -340,13 +339,15 @@ func TestMasterSlave(t *testing.T) {
 		"DescribeLoadBalancerListeners":           `{"RequestId":"R","Listeners":[{"LoadBalancerId":"lb-9","ListenerPort":3306,"ListenerProtocol":"tcp","Scheduler":"wrr","Status":"running","TCPListenerConfig":{"MasterSlaveServerGroupId":"ms-1","HealthCheck":"on"}}]}`,
 		"DescribeLoadBalancerAttribute":           `{"RequestId":"R","LoadBalancerId":"lb-9","BackendServers":{"BackendServer":[{"ServerId":"i-8","Weight":"40"}]}}`,
 		"DescribeVServerGroups":                   `{"RequestId":"R","VServerGroups":{"VServerGroup":[]}}`,
+		"DescribeMasterSlaveServerGroups":         `{"RequestId":"R","MasterSlaveServerGroups":{"MasterSlaveServerGroup":[{"MasterSlaveServerGroupId":"ms-1"}]}}`,
+		"ListServerGroupServers":                  `{"RequestId":"R","Servers":[]}`,
 		"DescribeMasterSlaveServerGroupAttribute": `{"RequestId":"R","MasterSlaveServerGroupId":"ms-1","MasterSlaveServerGroupName":"pair","MasterSlaveBackendServers":{"MasterSlaveBackendServer":[{"ServerId":"i-90","Port":3306,"Weight":100,"ServerType":"Master"},{"ServerId":"i-8","Port":"3306","Weight":"100","ServerType":"Slave"}]}}`,
 	}
 	c, err := slb.New(slb.Config{Region: "cn-hangzhou", AccessKeyID: keyID, AccessKeySecret: secret}, slb.WithTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
 		a := answers[r.URL.Query().Get("Action")]
 		if a == "" {
 			t.Errorf("the fake does not know %s", r.URL.Query().Get("Action"))
-			return nil, errors.New("unknown action")
+			a = `{"RequestId":"R","Code":"InvalidAction","Message":"unknown"}`
 		}
 		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(a))}, nil
 	})))

@@ -301,7 +301,7 @@ func TestRetries(t *testing.T) {
 				id, err := c.CreateSnapshot(t.Context(), alicloud.NewSnapshot{DiskID: "d-1", Token: "tok"})
 				assert.Equal(t, tt.createOK, err == nil, "%v", err)
 				assert.Equal(t, tt.createOK, id == "s-1")
-				err = c.SetDefault(t.Context(), "lb-1", alicloud.Backend{ServerID: "i-1", Weight: 0})
+				err = c.SetDefault(t.Context(), "lb-1", []alicloud.Backend{{ServerID: "i-1", Weight: 0}})
 				assert.Equal(t, tt.writeOK, err == nil, "%v", err)
 				assert.Equal(t, map[string]int{"DescribeInstances": tt.read, "CreateSnapshot": tt.create, "SetBackendServers": tt.write}, f.counts)
 

@@ -13,7 +13,7 @@ func (c *Client) nlbJob(ctx context.Context, jobID string) (Job, error) {
 		return Job{}, err
 	}
 	j := Job{Status: out.Status}
-	if j.Status == "Failed" {
+	if j.Status == "Failed" && out.Code != "200" { // 200 is the code of the answer
 		j.Code, j.Message = out.Code, c.masked(out.Message)
 	}
 	return j, nil

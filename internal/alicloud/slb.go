@@ -130,6 +130,21 @@ func (c *Client) VServerGroup(ctx context.Context, groupID string) ([]Backend, e
 	return all, nil
 }
 
+// MasterSlaveGroups lists the IDs of the primary/secondary groups of a balancer.
+func (c *Client) MasterSlaveGroups(ctx context.Context, loadBalancerID string) ([]string, error) {
+	r, err := callSLB(ctx, c, read("DescribeMasterSlaveServerGroups"), slb.CreateDescribeMasterSlaveServerGroupsRequest, func(r *slb.DescribeMasterSlaveServerGroupsRequest) {
+		r.RegionId, r.LoadBalancerId = c.region, loadBalancerID
+	}, (*slb.Client).DescribeMasterSlaveServerGroups)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, g := range r.MasterSlaveServerGroups.MasterSlaveServerGroup {
+		ids = append(ids, g.MasterSlaveServerGroupId)
+	}
+	return ids, nil
+}
+
 // MasterSlaveGroup lists the two members of a primary/secondary group.
 func (c *Client) MasterSlaveGroup(ctx context.Context, groupID string) (name string, _ []Backend, _ error) {
 	r, err := callSLB(ctx, c, read("DescribeMasterSlaveServerGroupAttribute"), slb.CreateDescribeMasterSlaveServerGroupAttributeRequest, func(r *slb.DescribeMasterSlaveServerGroupAttributeRequest) {
@@ -154,6 +169,7 @@ type Listener struct {
 	Protocol, Scheduler, Status      string
 	BackendPort                      int
 	HealthCheck, Sticky              bool
+	StickySeconds, DrainSeconds      int
 	VServerGroupID, MasterSlaveGroup string
 }
 
@@ -180,13 +196,18 @@ func (c *Client) Listeners(ctx context.Context, loadBalancerID string) ([]Listen
 			case "tcp":
 				t := l.TCPListenerConfig
 				out.HealthCheck = t.HealthCheck == "on" || t.HealthCheckSwitch == "on"
-				out.Sticky, out.MasterSlaveGroup = t.PersistenceTimeout > 0, t.MasterSlaveServerGroupId
+				out.Sticky, out.StickySeconds, out.MasterSlaveGroup = t.PersistenceTimeout > 0, t.PersistenceTimeout, t.MasterSlaveServerGroupId
+				if t.ConnectionDrain == "on" {
+					out.DrainSeconds = t.ConnectionDrainTimeout
+				}
 			case "udp":
 				out.HealthCheck, out.MasterSlaveGroup = l.UDPListenerConfig.HealthCheck == "on", l.UDPListenerConfig.MasterSlaveServerGroupId
 			case "http":
-				out.HealthCheck, out.Sticky = l.HTTPListenerConfig.HealthCheck == "on", l.HTTPListenerConfig.StickySession == "on"
+				h := l.HTTPListenerConfig
+				out.HealthCheck, out.Sticky, out.StickySeconds = h.HealthCheck == "on", h.StickySession == "on", h.CookieTimeout
 			case "https":
-				out.HealthCheck, out.Sticky = l.HTTPSListenerConfig.HealthCheck == "on", l.HTTPSListenerConfig.StickySession == "on"
+				h := l.HTTPSListenerConfig
+				out.HealthCheck, out.Sticky, out.StickySeconds = h.HealthCheck == "on", h.StickySession == "on", h.CookieTimeout
 			}
 			all = append(all, out)
 		}
@@ -197,11 +218,12 @@ func (c *Client) Listeners(ctx context.Context, loadBalancerID string) ([]Listen
 
 // Rule is one forwarding rule of an HTTP or HTTPS listener.
 type Rule struct {
-	ID, VServerGroupID string
-	Own                bool // has settings of its own instead of the listener's
-	Scheduler          string
-	HealthCheck        bool
-	Sticky             bool
+	ID, VServerGroupID, Domain, URL string
+	Own                             bool // has settings of its own instead of the listener's
+	Scheduler                       string
+	HealthCheck                     bool
+	Sticky                          bool
+	StickySeconds                   int
 }
 
 // Rules lists the forwarding rules of a listener.
@@ -216,8 +238,8 @@ func (c *Client) Rules(ctx context.Context, loadBalancerID string, port int, pro
 	var all []Rule
 	for _, x := range r.Rules.Rule {
 		all = append(all, Rule{
-			ID: x.RuleId, VServerGroupID: x.VServerGroupId, Own: x.ListenerSync == "off",
-			Scheduler: x.Scheduler, HealthCheck: x.HealthCheck == "on", Sticky: x.StickySession == "on",
+			ID: x.RuleId, VServerGroupID: x.VServerGroupId, Domain: x.Domain, URL: x.Url, Own: x.ListenerSync == "off",
+			Scheduler: x.Scheduler, HealthCheck: x.HealthCheck == "on", Sticky: x.StickySession == "on", StickySeconds: x.CookieTimeout,
 		})
 	}
 	return all, nil
@@ -238,74 +260,78 @@ func (c *Client) HealthStatus(ctx context.Context, loadBalancerID string) ([]Hea
 	return all, nil
 }
 
-// servers is the JSON form of one member in a write. Everything known is given
+// servers is the JSON form of members in a write. Everything known is given
 // back: what is left out of a write is reset by it, and a weight left out of an
-// addition means 100.
-func servers(b Backend, port, weight bool) string {
-	m := map[string]string{"ServerId": b.ServerID}
-	for k, v := range map[string]string{"Type": b.Type, "ServerIp": b.ServerIP, "Description": b.Description} {
-		if v != "" {
-			m[k] = v
+// addition means 100. A call takes at most 20.
+func servers(members []Backend, port, weight bool) string {
+	all := make([]map[string]string, 0, len(members))
+	for _, b := range members {
+		m := map[string]string{"ServerId": b.ServerID}
+		for k, v := range map[string]string{"Type": b.Type, "ServerIp": b.ServerIP, "Description": b.Description} {
+			if v != "" {
+				m[k] = v
+			}
 		}
+		if port {
+			m["Port"] = strconv.Itoa(b.Port)
+		}
+		if weight {
+			m["Weight"] = strconv.Itoa(b.Weight)
+		} else {
+			delete(m, "Description")
+		}
+		all = append(all, m)
 	}
-	if port {
-		m["Port"] = strconv.Itoa(b.Port)
-	}
-	if weight {
-		m["Weight"] = strconv.Itoa(b.Weight)
-	}
-	j, _ := json.Marshal([]map[string]string{m}) // cannot fail for strings
+	j, _ := json.Marshal(all) // cannot fail for strings
 	return string(j)
 }
 
-// SetDefault sets weight and description of a member of the default group. The
+// SetDefault sets weights and descriptions of members of the default group. The
 // other members stay as they are. None of the writes to groups takes a token:
 // none is repeated here when its result is open.
-func (c *Client) SetDefault(ctx context.Context, loadBalancerID string, b Backend) error {
+func (c *Client) SetDefault(ctx context.Context, loadBalancerID string, members []Backend) error {
 	_, err := callSLB(ctx, c, once("SetBackendServers"), slb.CreateSetBackendServersRequest, func(r *slb.SetBackendServersRequest) {
-		r.RegionId, r.LoadBalancerId, r.BackendServers = c.region, loadBalancerID, servers(b, false, true)
+		r.RegionId, r.LoadBalancerId, r.BackendServers = c.region, loadBalancerID, servers(members, false, true)
 	}, (*slb.Client).SetBackendServers)
 	return err
 }
 
-// AddDefault adds a member to the default group.
-func (c *Client) AddDefault(ctx context.Context, loadBalancerID string, b Backend) error {
+// AddDefault adds members to the default group.
+func (c *Client) AddDefault(ctx context.Context, loadBalancerID string, members []Backend) error {
 	_, err := callSLB(ctx, c, once("AddBackendServers"), slb.CreateAddBackendServersRequest, func(r *slb.AddBackendServersRequest) {
-		r.RegionId, r.LoadBalancerId, r.BackendServers = c.region, loadBalancerID, servers(b, false, true)
+		r.RegionId, r.LoadBalancerId, r.BackendServers = c.region, loadBalancerID, servers(members, false, true)
 	}, (*slb.Client).AddBackendServers)
 	return err
 }
 
-// RemoveDefault removes a member from the default group.
-func (c *Client) RemoveDefault(ctx context.Context, loadBalancerID string, b Backend) error {
-	b.Description = ""
+// RemoveDefault removes members from the default group.
+func (c *Client) RemoveDefault(ctx context.Context, loadBalancerID string, members []Backend) error {
 	_, err := callSLB(ctx, c, once("RemoveBackendServers"), slb.CreateRemoveBackendServersRequest, func(r *slb.RemoveBackendServersRequest) {
-		r.RegionId, r.LoadBalancerId, r.BackendServers = c.region, loadBalancerID, servers(b, false, false)
+		r.RegionId, r.LoadBalancerId, r.BackendServers = c.region, loadBalancerID, servers(members, false, false)
 	}, (*slb.Client).RemoveBackendServers)
 	return err
 }
 
-// SetGroup sets weight and description of a member of a VServer group.
-func (c *Client) SetGroup(ctx context.Context, groupID string, b Backend) error {
+// SetGroup sets weights and descriptions of members of a VServer group.
+func (c *Client) SetGroup(ctx context.Context, groupID string, members []Backend) error {
 	_, err := callSLB(ctx, c, once("SetVServerGroupAttribute"), slb.CreateSetVServerGroupAttributeRequest, func(r *slb.SetVServerGroupAttributeRequest) {
-		r.RegionId, r.VServerGroupId, r.BackendServers = c.region, groupID, servers(b, true, true)
+		r.RegionId, r.VServerGroupId, r.BackendServers = c.region, groupID, servers(members, true, true)
 	}, (*slb.Client).SetVServerGroupAttribute)
 	return err
 }
 
-// AddGroup adds a member to a VServer group.
-func (c *Client) AddGroup(ctx context.Context, groupID string, b Backend) error {
+// AddGroup adds members to a VServer group.
+func (c *Client) AddGroup(ctx context.Context, groupID string, members []Backend) error {
 	_, err := callSLB(ctx, c, once("AddVServerGroupBackendServers"), slb.CreateAddVServerGroupBackendServersRequest, func(r *slb.AddVServerGroupBackendServersRequest) {
-		r.RegionId, r.VServerGroupId, r.BackendServers = c.region, groupID, servers(b, true, true)
+		r.RegionId, r.VServerGroupId, r.BackendServers = c.region, groupID, servers(members, true, true)
 	}, (*slb.Client).AddVServerGroupBackendServers)
 	return err
 }
 
-// RemoveGroup removes a member from a VServer group.
-func (c *Client) RemoveGroup(ctx context.Context, groupID string, b Backend) error {
-	b.Description = ""
+// RemoveGroup removes members from a VServer group.
+func (c *Client) RemoveGroup(ctx context.Context, groupID string, members []Backend) error {
 	_, err := callSLB(ctx, c, once("RemoveVServerGroupBackendServers"), slb.CreateRemoveVServerGroupBackendServersRequest, func(r *slb.RemoveVServerGroupBackendServersRequest) {
-		r.RegionId, r.VServerGroupId, r.BackendServers = c.region, groupID, servers(b, true, false)
+		r.RegionId, r.VServerGroupId, r.BackendServers = c.region, groupID, servers(members, true, false)
 	}, (*slb.Client).RemoveVServerGroupBackendServers)
 	return err
 }
