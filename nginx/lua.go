@@ -21,10 +21,16 @@ func isLuaBlock(name Word) bool {
 func (p *parser) luaBlock(open int) (int, error) {
 	src := p.src
 	depth := 1
+	last := open // the last {, whose line a missing } is reported at
+	// Up to here no quote of this kind has a partner: they were looked for to
+	// the line's end already, and looking again from each would take a time
+	// that grows with the square of the line.
+	var alone [256]int
 	for at := open + 1; at < len(src); {
 		switch c := src[at]; c {
 		case '{':
 			depth++
+			last = at
 			at++
 		case '}':
 			depth--
@@ -62,12 +68,24 @@ func (p *parser) luaBlock(open int) (int, error) {
 			}
 			at = end
 		case '"', '\'':
-			at = luaString(src, at)
+			if at < alone[c] {
+				at++
+				continue
+			}
+			var ok bool
+			if at, ok = luaString(src, at); !ok {
+				alone[c] = at
+				if i := bytes.IndexByte(src[at:], '\n'); i >= 0 {
+					alone[c] += i
+				} else {
+					alone[c] = len(src)
+				}
+			}
 		default:
 			at++
 		}
 	}
-	return 0, p.fail(len(src), `unexpected end of file, expecting terminating characters for lua code block`)
+	return 0, p.fail(last, `unexpected end of file, expecting terminating characters for lua code block`)
 }
 
 // luaBracket returns the number of = in the long bracket that text starts with,
@@ -94,24 +112,24 @@ func (p *parser) luaLong(start, from, level int) (int, error) {
 	closing := append(append([]byte{']'}, bytes.Repeat([]byte{'='}, level)...), ']')
 	i := bytes.Index(p.src[from:], closing)
 	if i < 0 {
-		return 0, p.fail(start, "Lua code block missing the closing long bracket \"%s\"", closing)
+		return 0, p.fail(start, "Lua code block missing the closing long bracket \"%s\", the inlined Lua code may be too long", closing)
 	}
 	return from + i + len(closing), nil
 }
 
-// luaString returns the offset behind the string that opens at offset at, or
-// behind the quote when the string does not end on its line.
-func luaString(src []byte, at int) int {
+// luaString returns the offset behind the string that opens at offset at; ok is
+// false, and the offset that behind the quote, when it does not end on its line.
+func luaString(src []byte, at int) (end int, ok bool) {
 	for i := at + 1; i < len(src) && src[i] != '\n'; i++ {
 		switch src[i] {
 		case src[at]:
-			return i + 1
+			return i + 1, true
 		case '\\':
 			i++
 			if i < len(src) && src[i] == '\n' {
-				return at + 1
+				return at + 1, false
 			}
 		}
 	}
-	return at + 1
+	return at + 1, false
 }

@@ -273,29 +273,63 @@ func write(t testing.TB, name, text string) {
 	require.NoError(t, os.WriteFile(name, []byte(text), 0o644))
 }
 
-var luaRows = []struct{ name, text, want string }{
-	{"braces", "content_by_lua_block { local t = {1, {2}} }", "[content_by_lua_block]{}"},
-	{"arguments", "set_by_lua_block $x { return '}' }", "[set_by_lua_block][$x]{}"},
-	{"comment", "content_by_lua_block { -- }\n }", "[content_by_lua_block]{}"},
-	{"long comment", "content_by_lua_block { --[==[ } ]] ]==] }", "[content_by_lua_block]{}"},
-	{"long string", "content_by_lua_block { x = [[ } \" ]] }", "[content_by_lua_block]{}"},
-	{"string with escapes", `content_by_lua_block { x = "\"}" .. '\'}' }`, "[content_by_lua_block]{}"},
-	{"lone quote", "content_by_lua_block { -- it\n x = 1 ' \n }", "[content_by_lua_block]{}"},
-	{"hash is no comment", "content_by_lua_block { return #t }", "[content_by_lua_block]{}"},
-	{"only as the directive", "server_name content_by_lua_block;", "[server_name][content_by_lua_block];"},
-	{"more follows", "content_by_lua_block { } a b;", "[content_by_lua_block]{}[a][b];"},
+// luaRow is a directive with Lua code, as it may stand in a location.
+type luaRow struct {
+	name, text, want string
+	msg              string
+	line             int
+}
+
+var luaRows = []luaRow{
+	{name: "braces", text: "content_by_lua_block { local t = {1, {2}} }", want: "[content_by_lua_block]{}"},
+	{name: "arguments", text: "set_by_lua_block $x { return '}' }", want: "[set_by_lua_block][$x]{}"},
+	{name: "comment", text: "content_by_lua_block { -- }\n }", want: "[content_by_lua_block]{}"},
+	{name: "long comment", text: "content_by_lua_block { --[==[ } ]] ]==] }", want: "[content_by_lua_block]{}"},
+	{name: "comment that is not long", text: "content_by_lua_block { --[=x } \n }", want: "[content_by_lua_block]{}"},
+	{name: "long string", text: "content_by_lua_block { x = [[ } \" ]] }", want: "[content_by_lua_block]{}"},
+	{name: "long string with a level", text: "content_by_lua_block { x = [=[ a ]] } ]=] }", want: "[content_by_lua_block]{}"},
+	{name: "brackets that open no string", text: "content_by_lua_block { a[b[1]] = [==x }", want: "[content_by_lua_block]{}"},
+	{name: "string with escapes", text: `content_by_lua_block { x = "\"}" .. '\'}' }`, want: "[content_by_lua_block]{}"},
+	{name: "escaped backslash ends a string", text: `content_by_lua_block { a = "x\\" b="}" }`, want: "[content_by_lua_block]{}"},
+	{name: "quotes inside quotes", text: `content_by_lua_block { a = "'" .. '"' }`, want: "[content_by_lua_block]{}"},
+	{name: "lone quote", text: "content_by_lua_block { -- it\n x = 1 ' \n }", want: "[content_by_lua_block]{}"},
+	{name: "lone quote hides no brace", text: "content_by_lua_block {\n x = \"}\n", want: "[content_by_lua_block]{}"},
+	{name: "string over an escaped newline is none", text: "content_by_lua_block { x = \"\\\n\" }", want: "[content_by_lua_block]{}"},
+	{name: "strings in a table", text: `content_by_lua_block { t = {"}", [["]], '{'} }`, want: "[content_by_lua_block]{}"},
+	{name: "minus before a long string", text: "content_by_lua_block { a = 5 -[[}]] 4 }", want: "[content_by_lua_block]{}"},
+	{name: "hash is no comment", text: "content_by_lua_block { return #t }", want: "[content_by_lua_block]{}"},
+	{name: "semicolons", text: "content_by_lua_block { a = 1; b = 2; }", want: "[content_by_lua_block]{}"},
+	{name: "carriage returns", text: "content_by_lua_block {\r\n -- }\r\n}\r\n", want: "[content_by_lua_block]{}"},
+	{name: "quoted name", text: `"content_by_lua_block" { x("}") }`, want: "[content_by_lua_block]{}"},
+	{name: "brace on a line of its own", text: "content_by_lua_block # }\n\n{\n x\n}", want: "[content_by_lua_block]{}"},
+	{name: "only as the directive", text: "server_name content_by_lua_block;", want: "[server_name][content_by_lua_block];"},
+	{name: "another directive follows", text: "content_by_lua_block { \"}\" } expires 1;", want: "[content_by_lua_block]{}[expires][1];"},
+	{name: "two blocks", text: "rewrite_by_lua_block { '{' } access_by_lua_block { '{' }", want: "[rewrite_by_lua_block]{}[access_by_lua_block]{}"},
+
+	{name: "open long string", text: "content_by_lua_block { [[ }", msg: `Lua code block missing the closing long bracket "]]", the inlined Lua code may be too long`, line: 1},
+	{name: "open long comment", text: "content_by_lua_block {\n\n x = 5 --[==[ }\n]]\n", msg: `Lua code block missing the closing long bracket "]==]", the inlined Lua code may be too long`, line: 3},
+	{name: "brace in a string only", text: "content_by_lua_block { '}'", msg: "unexpected end of file, expecting terminating characters for lua code block", line: 1},
+	{name: "brace in a comment only", text: "\n\ncontent_by_lua_block {\n\n -- x }", msg: "unexpected end of file, expecting terminating characters for lua code block", line: 3},
+	{name: "inner brace too many", text: "content_by_lua_block {\n\n {{ } x\n }", msg: "unexpected end of file, expecting terminating characters for lua code block", line: 3},
+	{name: "semicolon behind the block", text: "content_by_lua_block { };", msg: `unexpected ";"`, line: 1},
+	{name: "brace too many", text: "content_by_lua_block {\n} }", msg: `unexpected "}"`, line: 2},
+	{name: "rest of a broken string", text: "content_by_lua_block { local x = \"a\\\n}\" }", msg: `unexpected end of file, expecting ";" or "}"`, line: 2},
 }
 
 func TestParseLua(t *testing.T) {
 	for _, row := range luaRows {
-		f, err := nginx.Parse("f.conf", []byte(row.text))
-		if assert.NoError(t, err, row.name) {
-			assert.Equal(t, row.want, tokens(f), row.name)
-		}
-	}
-	for _, text := range []string{"content_by_lua_block { [[ }", "content_by_lua_block { '}'", "content_by_lua_block { --[[ }", "content_by_lua_block { };"} {
-		_, err := nginx.Parse("f.conf", []byte(text))
-		assert.Error(t, err, text)
+		t.Run(row.name, func(t *testing.T) {
+			f, err := nginx.Parse("f.conf", []byte(row.text))
+			if row.msg != "" {
+				var se *nginx.SyntaxError
+				require.ErrorAs(t, err, &se)
+				assert.Equal(t, row.msg, se.Msg)
+				assert.Equal(t, row.line, se.Line)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, row.want, tokens(f))
+		})
 	}
 }
 
@@ -359,6 +393,15 @@ func FuzzParse(f *testing.F) {
 		}
 		for range file.Tokens() {
 		}
+		long := false
+		for d := range file.All() {
+			for _, w := range d.Words() {
+				long = long || 2*len(w.Raw()) > 4000
+			}
+		}
+		if err == nil && !long {
+			roundTrip(t, file)
+		}
 	})
 }
 
@@ -374,27 +417,25 @@ func TestParseLuaAsNginx(t *testing.T) {
 			t.Skipf("lua-nginx-module is not installed: %v; on Debian: apt-get install libnginx-mod-http-lua", err)
 		}
 	}
-	texts := []string{"content_by_lua_block { [[ }", "content_by_lua_block { '}'", "content_by_lua_block { --[[ }", "content_by_lua_block { };", `content_by_lua_block { local x = "a\` + "\n" + `}" }`}
 	for _, row := range luaRows {
-		if row.name != "more follows" { // an unknown directive
-			texts = append(texts, row.text)
-		}
-	}
-	for _, text := range texts {
-		t.Run(text, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "nginx.conf"), "load_module "+modules+"ndk_http_module.so;\nload_module "+modules+"ngx_http_lua_module.so;\n"+
 				mainConf(dir, "server {\nlocation / {\ninclude row.conf;\n}\n}"))
-			write(t, filepath.Join(dir, "row.conf"), text)
+			write(t, filepath.Join(dir, "row.conf"), row.text)
 			out, err := exec.Command(binary, "-t", "-c", filepath.Join(dir, "nginx.conf")).CombinedOutput()
-			_, ours := nginx.Parse("row.conf", []byte(text))
-			if ours != nil {
-				assert.Error(t, err, "we refuse it: %v", ours)
+			if row.msg == "" {
+				// Whether the code compiles, and whether the directive is allowed
+				// here, is not the reader's business.
+				assert.NotRegexp(t, `unexpected|terminating|missing|unknown directive`, string(out))
 				return
 			}
-			// Whether the code compiles, and whether the directive is allowed
-			// here, is not the reader's business.
-			assert.NotRegexp(t, `unexpected|terminating|missing`, string(out))
+			require.Error(t, err)
+			m := regexp.MustCompile(`(?s)\[emerg\] (?:\d+#\d+: )?(.*) in \S*row\.conf:(\d+)`).FindSubmatch(out)
+			require.NotNil(t, m, "%s", out)
+			assert.Equal(t, row.msg, string(m[1]))
+			assert.Equal(t, strconv.Itoa(row.line), string(m[2]))
 		})
 	}
 }
