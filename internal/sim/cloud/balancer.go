@@ -522,8 +522,11 @@ func (c *Cloud) writeGroup(q *call, f change) (obj, *apiError) {
 		}
 		g.Name = cmp.Or(q.str("VServerGroupName"), g.Name)
 		b.busyUntil = time.Now().Add(c.scaled(c.cfg.BusyTakes))
-		return obj{"VServerGroupId": g.ID, "VServerGroupName": g.Name,
-			"BackendServers": obj{"BackendServer": c.memberViews(g.Backends, true, asInt)}}, nil
+		reply := obj{"VServerGroupId": g.ID, "BackendServers": obj{"BackendServer": c.memberViews(g.Backends, true, asInt)}}
+		if q.action.name == "SetVServerGroupAttribute" { // the others do not say the name
+			reply["VServerGroupName"] = g.Name
+		}
+		return reply, nil
 	}()
 	if err != nil {
 		return nil, err
@@ -648,14 +651,15 @@ func (c *Cloud) describeLoadBalancerAttribute(q *call) (obj, *apiError) {
 		return nil, err
 	}
 	reply := c.balancerView(b)
-	ports, listeners := []int{}, []obj{}
+	ports, listeners, old := []int{}, []obj{}, []obj{}
 	for _, l := range b.Listeners {
 		ports = append(ports, l.Port)
+		old = append(old, obj{"ListenerPort": l.Port, "ListenerProtocal": l.Protocol})
 		listeners = append(listeners, obj{"ListenerPort": l.Port, "ListenerProtocol": l.Protocol, "Description": l.Description, "ListenerForward": "off"})
 	}
 	reply["ListenerPorts"] = obj{"ListenerPort": ports}
 	reply["ListenerPortsAndProtocol"] = obj{"ListenerPortAndProtocol": listeners}
-	reply["ListenerPortsAndProtocal"] = obj{"ListenerPortAndProtocal": listeners} // spelt so since 2014
+	reply["ListenerPortsAndProtocal"] = obj{"ListenerPortAndProtocal": old} // spelt so since 2014
 	reply["BackendServers"] = obj{"BackendServer": c.memberViews(b.Default, false, asInt)}
 	return reply, nil
 }

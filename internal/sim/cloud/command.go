@@ -20,7 +20,11 @@ const (
 type invocation struct {
 	seq         int64
 	id, command string
-	user, mode  string
+	name, user  string
+	mode        string
+	script      []byte
+	timeout     int // seconds
+	createdAt   time.Time
 	tags        map[string]string
 	results     []*commandResult
 }
@@ -87,24 +91,37 @@ func (c *Cloud) runCommand(q *call) (obj, *apiError) {
 			return nil, err
 		}
 	}
-	v := &invocation{seq: c.next(), id: c.newID("t"), command: c.newID("c"), user: q.str("Username"), mode: q.str("TerminationMode"), tags: tags}
+	v := &invocation{seq: c.next(), id: c.newID("t"), command: c.newID("c"), name: q.str("Name"), user: q.str("Username"), mode: q.str("TerminationMode"),
+		script: script, timeout: int(limit / time.Second), createdAt: time.Now(), tags: tags}
 	c.invocations[v.id] = v
 	for _, id := range ids {
 		i := c.instances[id]
 		r := &commandResult{seq: c.next(), of: v, instance: id, status: "Pending", record: "Running"}
 		v.results = append(v.results, r)
-		c.after(0, func() { c.deliver(i, r, string(script), limit) })
+		fate := q.takeFate()
+		c.after(0, func() { c.deliver(i, r, string(script), limit, fate) })
 	}
 	return obj{"CommandId": v.command, "InvokeId": v.id}, nil
 }
 
 // deliver runs a script on an instance and writes down what became of it.
-func (c *Cloud) deliver(i *instance, r *commandResult, script string, limit time.Duration) {
+func (c *Cloud) deliver(i *instance, r *commandResult, script string, limit time.Duration, fate FaultKind) {
 	c.mu.Lock()
 	up := i.Status == running
 	r.startedAt = time.Now()
 	if up {
 		r.status = "Running"
+	}
+	switch fate {
+	case FaultStuck:
+		r.status = "Running"
+		c.mu.Unlock()
+		return
+	case FaultFails:
+		r.status, r.record, r.finished = "Failed", "Failed", r.startedAt
+		r.code, r.info = "ClientNotResponse", "the agent did not answer"
+		c.mu.Unlock()
+		return
 	}
 	c.mu.Unlock()
 	var exit int
@@ -184,6 +201,87 @@ func (c *Cloud) describeInvocationResults(q *call) (obj, *apiError) {
 	}
 	reply["InvocationResults"] = obj{"InvocationResult": list}
 	return obj{"Invocation": reply}, nil
+}
+
+func (v *invocation) number() int64 { return v.seq }
+
+// status is what an invocation is as a whole.
+func (v *invocation) status() string {
+	failed := 0
+	for _, r := range v.results {
+		switch r.record {
+		case "Running":
+			return "Running"
+		case "Failed":
+			failed++
+		}
+	}
+	switch failed {
+	case 0:
+		return "Finished"
+	case len(v.results):
+		return "Failed"
+	}
+	return "PartialFailed"
+}
+
+func (c *Cloud) describeInvocations(q *call) (obj, *apiError) {
+	filter, err := q.tagFilter()
+	if err != nil {
+		return nil, err
+	}
+	encoding := q.str("ContentEncoding")
+	if encoding != "" && encoding != "Base64" && encoding != "PlainText" {
+		return nil, refuse(400, "InvalidParameter.ContentEncoding", "The ContentEncoding %q is not PlainText or Base64.", encoding)
+	}
+	encoded := func(b []byte) string {
+		if encoding == "PlainText" {
+			return string(b)
+		}
+		return base64.StdEncoding.EncodeToString(b)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var found []*invocation
+	for _, v := range sorted(c.invocations) {
+		on := func(r *commandResult) bool { return oneOf(r.instance, q.str("InstanceId")) }
+		if oneOf(v.id, q.str("InvokeId")) && oneOf(v.command, q.str("CommandId")) && like(v.name, q.str("CommandName")) &&
+			oneOf("RunShellScript", q.str("CommandType")) && oneOf(v.status(), q.str("InvokeStatus")) &&
+			slices.ContainsFunc(v.results, on) && tagged(v.tags, filter) {
+			found = append(found, v)
+		}
+	}
+	part, reply, err := pageOf(q, found)
+	if err != nil {
+		return nil, err
+	}
+	list := []obj{}
+	for _, v := range part {
+		instances := []obj{}
+		for _, r := range v.results {
+			one := obj{
+				"InstanceId": r.instance, "InvocationStatus": r.status, "InstanceInvokeStatus": r.record, "Repeats": 1, "Dropped": r.dropped,
+				"ErrorCode": r.code, "ErrorInfo": r.info, "Output": "", "Timed": false,
+				"CreationTime": stamp(v.createdAt, stampSeconds), "StartTime": stamp(r.startedAt, stampSeconds), "FinishTime": stamp(r.finished, stampSeconds),
+			}
+			if !r.finished.IsZero() {
+				one["ExitCode"] = r.exit
+			}
+			if q.is("IncludeOutput") {
+				one["Output"] = encoded(r.output)
+			}
+			instances = append(instances, one)
+		}
+		list = append(list, obj{
+			"InvokeId": v.id, "CommandId": v.command, "CommandName": v.name, "CommandType": "RunShellScript", "CommandContent": encoded(v.script),
+			"InvokeStatus": v.status(), "InvocationStatus": v.status(), "RepeatMode": "Once", "Timeout": v.timeout, "Timed": false, "Username": v.user,
+			"TerminationMode": v.mode, "CreationTime": stamp(v.createdAt, stampSeconds), "Tags": tagList(v.tags),
+			"InvokeInstances": obj{"InvokeInstance": instances},
+		})
+	}
+	delete(reply, "MaxResults")
+	reply["Invocations"] = obj{"Invocation": list}
+	return reply, nil
 }
 
 func (c *Cloud) describeCloudAssistantStatus(q *call) (obj, *apiError) {

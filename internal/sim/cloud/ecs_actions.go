@@ -379,6 +379,13 @@ func ecsActions() []action {
 			other: `
 				ResourceGroupId Tag.#.Key Tag.#.Value`,
 		},
+		{name: "DescribeInvocations", do: (*Cloud).describeInvocations,
+			served: `
+				CommandId CommandName CommandType ContentEncoding IncludeOutput:bool InstanceId InvokeId InvokeStatus
+				MaxResults:int NextToken PageNumber:int PageSize:int RegionId! Tag.#.Key Tag.#.Value`,
+			other: `
+				RepeatMode ResourceGroupId Timed`,
+		},
 		{name: "DescribeCloudAssistantStatus", do: (*Cloud).describeCloudAssistantStatus,
 			served: `
 				InstanceId.# MaxResults:int NextToken OSType PageNumber:int PageSize:int RegionId!`,

@@ -78,6 +78,7 @@ type instance struct {
 
 	ops     chan struct{} // holds one value while a call into Machines is made
 	machine bool          // Machines knows it; guarded by ops
+	made    chan struct{} // closed when CreateInstance has made the machine; nil for others
 	ctx     context.Context
 	cancel  context.CancelFunc // ends with the instance
 }
@@ -328,6 +329,13 @@ func (c *Cloud) powerOn(i *instance, d time.Duration, fate FaultKind) {
 		if fate == FaultFails {
 			c.set(i, func() { i.Status, i.stoppedMode = stopped, "KeepCharging" })
 			return
+		}
+		if i.made != nil {
+			select {
+			case <-i.made:
+			case <-i.ctx.Done():
+				return
+			}
 		}
 		err := c.machines(i, func(m Machines) error { return m.Start(i.ID) })
 		c.set(i, func() {
@@ -758,6 +766,17 @@ func (i *instance) interfaces() []obj {
 	return list
 }
 
+// eipView is the elastic address of an instance's first interface. c.mu is
+// held.
+func (c *Cloud) eipView(i *instance) obj {
+	for _, e := range sorted(c.paths.eips) {
+		if e.InstanceID == i.ID || e.InstanceID == i.ENI {
+			return obj{"AllocationId": e.ID, "IpAddress": e.Address, "Bandwidth": e.Bandwidth, "InternetChargeType": "PayByTraffic", "IsSupportUnassociate": true}
+		}
+	}
+	return obj{"AllocationId": "", "IpAddress": "", "InternetChargeType": "", "IsSupportUnassociate": false}
+}
+
 func lockReasons(locks []string) []obj {
 	list := []obj{}
 	for _, l := range locks {
@@ -804,6 +823,9 @@ func (c *Cloud) describeInstanceAttribute(q *call) (obj, *apiError) {
 		reply[k] = v[k]
 	}
 	reply["CreationTime"] = stamp(i.createdAt, stampSeconds)
+	eip := c.eipView(i)
+	delete(eip, "IsSupportUnassociate")
+	reply["EipAddress"] = eip
 	return reply, nil
 }
 
@@ -953,19 +975,26 @@ type bootOrder struct {
 	fate        FaultKind
 }
 
-// boot takes a new instance from Pending to Stopped, or through Starting to
-// Running. If no machine can be made, the instance vanishes, as it does in the
-// cloud. c.mu is held.
+// boot takes a new instance from Pending through Starting to Running. One that
+// is not to be started is Stopped at once, and its machine is made behind that.
+// If no machine can be made, the instance vanishes, as it does in the cloud.
+// c.mu is held.
 func (c *Cloud) boot(i *instance, order bootOrder) {
+	half := c.scaled(c.cfg.StartTakes) / 2
+	wait := half
+	if !order.start {
+		i.made = make(chan struct{})
+		i.Status, i.stoppedMode, wait = stopped, "KeepCharging", 0
+	}
 	if order.fate == FaultStuck {
+		i.Status = pending
 		return
 	}
-	half := c.scaled(c.cfg.StartTakes) / 2
-	c.then(i, half, func() {
-		if order.fate == FaultFails {
-			c.set(i, func() { c.release(i) })
-			return
-		}
+	if order.fate == FaultFails {
+		c.then(i, half, func() { c.set(i, func() { c.release(i) }) })
+		return
+	}
+	c.then(i, wait, func() {
 		err := c.machines(i, func(m Machines) error {
 			if i.ctx.Err() != nil {
 				return nil
@@ -975,16 +1004,15 @@ func (c *Cloud) boot(i *instance, order bootOrder) {
 			return err
 		})
 		c.set(i, func() {
-			if err != nil {
+			switch {
+			case err != nil:
 				c.release(i)
-				return
+			case order.start:
+				i.Status = starting
+				c.powerOn(i, half, "")
+			default:
+				close(i.made)
 			}
-			if !order.start {
-				i.Status, i.stoppedMode = stopped, "KeepCharging"
-				return
-			}
-			i.Status = starting
-			c.powerOn(i, half, "")
 		})
 	})
 }
