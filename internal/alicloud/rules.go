@@ -54,10 +54,26 @@ func (c *Client) CreateRule(ctx context.Context, loadBalancerID string, port int
 // AccessLog says where a balancer's access log goes.
 type AccessLog struct{ LoadBalancerID, Project, Store string }
 
-// AccessLogs lists where the layer-7 access log of a balancer goes; none means
+// AccessLogs lists where the layer-7 access log of a CLB or ALB goes; none means
 // that logging is off.
 func (c *Client) AccessLogs(ctx context.Context, loadBalancerID string) ([]AccessLog, error) {
 	var all []AccessLog
+	if strings.HasPrefix(loadBalancerID, "alb-") {
+		var out struct {
+			envelope
+			LoadBalancers []struct {
+				LoadBalancerID  string
+				AccessLogConfig struct{ LogProject, LogStore string }
+			}
+		}
+		err := c.sg(ctx, ALB, read("ListLoadBalancers"), map[string]string{"LoadBalancerIds.1": loadBalancerID}, &out)
+		for _, b := range out.LoadBalancers {
+			if l := b.AccessLogConfig; b.LoadBalancerID == loadBalancerID && l.LogStore != "" {
+				all = append(all, AccessLog{LoadBalancerID: loadBalancerID, Project: l.LogProject, Store: l.LogStore})
+			}
+		}
+		return all, err
+	}
 	for page, seen := 1, 0; ; page++ {
 		r, err := callSLB(ctx, c, read("DescribeAccessLogsDownloadAttribute"), slb.CreateDescribeAccessLogsDownloadAttributeRequest, func(r *slb.DescribeAccessLogsDownloadAttributeRequest) {
 			r.RegionId, r.LoadBalancerId, r.LogType = c.region, loadBalancerID, "layer7"
