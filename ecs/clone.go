@@ -46,6 +46,9 @@ type CloneInput struct {
 // returns the same instance.
 func (c *Client) CreateClone(ctx context.Context, in CloneInput) (string, error) {
 	fail := func(err error) (string, error) { return "", fmt.Errorf("cannot create instance %s: %w", in.Name, err) }
+	if _, err := markTags(in.Token, in.Tags); err != nil {
+		return fail(err)
+	}
 	if err := in.check(); err != nil {
 		return fail(err)
 	}
@@ -69,9 +72,6 @@ func (c *Client) CreateClone(ctx context.Context, in CloneInput) (string, error)
 
 // check refuses what cannot become an instance.
 func (in *CloneInput) check() error {
-	if _, err := markTags(in.Token, in.Tags); err != nil {
-		return err
-	}
 	for k := range in.Tags {
 		if strings.HasPrefix(k, "acs:") || strings.HasPrefix(k, "aliyun") {
 			return fmt.Errorf("tag %s: keys beginning with acs: or aliyun belong to the cloud", k)
@@ -103,7 +103,13 @@ func (c *Client) prepare(ctx context.Context, in CloneInput) (alicloud.NewInstan
 			return alicloud.NewInstance{}, wrap(err)
 		}
 	}
-	tags, _ := markTags(in.Token, in.Tags) // checked above
+	tags := maps.Clone(in.Tags)
+	if in.Token != "" { // a dry run needs none
+		if tags == nil {
+			tags = map[string]string{}
+		}
+		tags[TokenTag] = in.Token
+	}
 	return in.request(role, tags), nil
 }
 
@@ -113,7 +119,7 @@ func (in *CloneInput) request(role string, tags map[string]string) alicloud.NewI
 	n := alicloud.NewInstance{
 		Token: deriveToken(in.Token), ImageID: in.ImageID, Name: in.Name, HostName: in.HostName, Type: src.Type, Zone: src.Zone,
 		VSwitch: src.VSwitch, KeyPair: src.KeyPair, RAMRole: role, SecurityGroups: src.SecurityGroups,
-		UserData: in.UserData, AutoRelease: in.AutoRelease, Tags: maps.Clone(tags),
+		UserData: in.UserData, AutoRelease: in.AutoRelease, Tags: tags,
 		PrivateIP: in.PrivateIP, CreditSpecification: src.CreditSpecification, ResourceGroupID: src.ResourceGroupID,
 		DeploymentSetID: src.DeploymentSetID, DedicatedHostID: in.DedicatedHostID,
 	}

@@ -65,7 +65,8 @@ func (c *Client) Stock(ctx context.Context, instanceType, zone string) (*Stock, 
 }
 
 // DryRunClone asks whether CreateClone would be let do its work: permissions,
-// quotas, addresses, parameters, in most cases stock. It makes nothing. Before
+// quotas, addresses, parameters, in most cases stock. It makes nothing and needs
+// no Token. Before
 // there is an image of the source, leave in.ImageID empty: the image that the
 // source was made of stands in, and if that is gone, so that the cloud cannot
 // say, the error is ErrNotFound.
