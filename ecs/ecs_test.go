@@ -33,6 +33,8 @@ type machines struct {
 	out     map[string]string // by instance
 	created []cloud.Machine
 	notUp   int // how many commands are not delivered yet
+	boots   map[string]int
+	disks   map[string]string // what is on the disks of an instance that was restored
 }
 
 func (m *machines) Snapshot(id string) (string, error) { return "disk of " + id, nil }
@@ -42,9 +44,22 @@ func (m *machines) Create(x cloud.Machine) error {
 	m.created = append(m.created, x)
 	return nil
 }
-func (m *machines) Start(string) error  { return nil }
-func (m *machines) Stop(string) error   { return nil }
-func (m *machines) Reboot(string) error { return nil }
+func (m *machines) Start(string) error { return nil }
+func (m *machines) Stop(string) error  { return nil }
+func (m *machines) Reboot(id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.boots[id]++
+	return nil
+}
+
+// Restore implements cloud.Restorer.
+func (m *machines) Restore(id, from string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.disks[id] = from
+	return nil
+}
 func (m *machines) Delete(string) error { return nil }
 func (m *machines) RunCommand(ctx context.Context, id, script string) (int, []byte, error) {
 	m.mu.Lock()
@@ -52,6 +67,9 @@ func (m *machines) RunCommand(ctx context.Context, id, script string) (int, []by
 	if m.notUp > 0 {
 		m.notUp--
 		return 0, nil, errors.New("agent is not up")
+	}
+	if strings.Contains(script, "boot_id") {
+		return 0, fmt.Appendf(nil, "boot-%d\n", m.boots[id]), nil
 	}
 	if strings.Contains(script, "exit 3") {
 		return 3, []byte("bad\n"), nil
@@ -63,7 +81,7 @@ func (m *machines) RunCommand(ctx context.Context, id, script string) (int, []by
 // that every request was one the cloud knows.
 func world(t *testing.T, f func(t *testing.T, sim *cloud.Cloud, c *ecs.Client, m *machines)) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &machines{out: map[string]string{}}
+		m := &machines{out: map[string]string{}, boots: map[string]int{}, disks: map[string]string{}}
 		sim := cloud.New(cloud.Config{AccessKeyID: keyID, AccessKeySecret: secret, Machines: m, FreeIPs: []string{"172.31.0.91", "172.31.0.92"}})
 		defer sim.Close()
 		sim.AddInstance(cloud.Instance{

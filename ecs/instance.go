@@ -341,14 +341,33 @@ func (c *Client) RebootAndWait(ctx context.Context, id string, bootID func(conte
 	if err != nil || before == "" {
 		return "", fmt.Errorf("cannot reboot instance %s: its boot ID cannot be read, so that a reboot could not be proved: %w", id, cmpErr(err, errors.New("it is empty")))
 	}
-	if err := c.RebootInstance(ctx, id); err != nil {
-		var e *Error
-		if !errors.As(err, &e) || !e.Ambiguous {
-			return "", err
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
+	err = c.poller().Until(ctx, "reboot of instance "+id, func(ctx context.Context) (string, bool, error) {
+		i, err := c.GetInstance(ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return "", false, poll.Stop(err)
+		case err != nil:
+			return "", false, err
+		case i.Status == StatusStopped || i.Status == StatusStopping:
+			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, State: i.Status, Want: StatusRunning, Detail: "it cannot be rebooted"})
+		case i.Status != StatusRunning:
+			return i.Status, false, nil
+		}
+		err = c.RebootInstance(ctx, id)
+		var e *Error
+		switch {
+		case err == nil, errors.As(err, &e) && e.Ambiguous:
+			return "asked for", true, nil
+		case errors.As(err, &e) && e.class == alicloud.Precondition:
+			return i.Status + ", " + e.Code, false, nil // an earlier one is not over
+		}
+		return "", false, settle(ctx, err)
+	})
+	if err != nil {
+		return "", err
+	}
 	after := ""
 	err = c.poller().Until(ctx, "reboot of instance "+id, func(ctx context.Context) (string, bool, error) {
 		now, err := bootID(ctx)

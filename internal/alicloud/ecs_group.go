@@ -164,7 +164,7 @@ func (c *Client) Stock(ctx context.Context, instanceType, zone string) (string, 
 	r, err := callECS(ctx, c, read("DescribeAvailableResource"), ecs.CreateDescribeAvailableResourceRequest, func(r *ecs.DescribeAvailableResourceRequest) {
 		r.RegionId, r.ZoneId = c.region, zone
 		r.DestinationResource, r.ResourceType, r.InstanceType = "InstanceType", "instance", instanceType
-		r.IoOptimized, r.InstanceChargeType, r.SpotStrategy, r.NetworkCategory = "optimized", "PostPaid", "NoSpot", "vpc"
+		r.IoOptimized, r.InstanceChargeType = "optimized", "PostPaid"
 	}, (*ecs.Client).DescribeAvailableResource)
 	if err != nil {
 		return "", err

@@ -106,7 +106,8 @@ var authCodes = map[string]bool{
 func (e *Error) NotFound() bool {
 	switch e.Code {
 	case "InvalidInstanceId.NotFound", "Forbidden.InstanceNotFound", "InvalidSnapshotId.NotFound", "InvalidImageId.NotFound",
-		"InvalidDiskId.NotFound", "InvalidLoadBalancerId.NotFound", "InvalidServerId.NotFound", "InvalidSnapshot.NotFound":
+		"InvalidDiskId.NotFound", "InvalidLoadBalancerId.NotFound", "InvalidServerId.NotFound", "InvalidSnapshot.NotFound",
+		"InvalidSnapshotGroupId.NotFound", "InvalidSecurityGroupId.NotFound":
 		return true
 	case "InvalidParameter":
 		return e.HTTPStatus == 404 && strings.Contains(e.Message, "does not exist")
