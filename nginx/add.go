@@ -98,12 +98,7 @@ func (a *adder) there(r Ref) *Ref {
 
 // add puts a server beside r, once for each upstream and port.
 func (a *adder) add(r Ref) {
-	if r.escaped {
-		a.e.refuse(r, ErrEscaped, "")
-		return
-	}
-	if r.target.unix {
-		a.e.refuse(r, ErrSocket, "")
+	if !a.e.movable(r) {
 		return
 	}
 	for _, s := range r.upstreams {
@@ -125,10 +120,10 @@ func (e *editor) insertLike(r Ref, host string, port int, tag string) {
 	fe := e.file(r.d.f)
 	src := fe.f.src
 	span := r.d.Span()
-	start, end, text := r.readdress(host, port)
-	value := r.Addr[:start] + text + r.Addr[end:]
-	raw := r.d.Word(1).s
-	text = string(src[span.Start:raw.start]) + value + string(src[raw.end:span.End])
+	start, end, addr := r.readdress(host, port)
+	at := int(r.d.Word(1).s.start)
+	text := string(src[span.Start:at+start]) + addr + string(src[at+end:span.End])
+	value := r.Addr[:start] + addr + r.Addr[end:]
 
 	lf := bytes.IndexByte(src[span.End:], '\n')
 	end = len(src)
@@ -199,6 +194,20 @@ func (t *Tree) RemoveAdded(tag string, only ...Query) (*Change, error) {
 		}
 	}
 	return e.change()
+}
+
+// movable refuses where the address of r cannot be changed in its place.
+func (e *editor) movable(r Ref) bool {
+	switch {
+	case r.target.unix:
+		e.refuse(r, ErrSocket, "")
+	// Behind the address escapes do no harm.
+	case r.escaped && !bytes.HasPrefix(r.d.Word(r.word).Raw(), []byte(r.Addr[:r.target.end])):
+		e.refuse(r, ErrEscaped, "")
+	default:
+		return true
+	}
+	return false
 }
 
 // readdress says which bytes of the address word are to be replaced by what,

@@ -3,8 +3,11 @@ package nginx_test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -364,17 +367,145 @@ func TestEditsAsNginx(t *testing.T) {
 	}
 }
 
-func FuzzLossless(f *testing.F) {
+// seeds are the texts that the properties of edits start from: every row of the
+// tables before and after its edit, and the files of testdata/edits.
+func seeds(t testing.TB) [][]byte {
+	var out [][]byte
 	for _, row := range disableRows {
-		f.Add([]byte(row.before))
-		f.Add([]byte(row.after))
+		out = append(out, []byte(row.before), []byte(row.after))
 	}
 	for _, row := range addRows {
-		f.Add([]byte(row.before))
-		f.Add([]byte(row.after))
+		out = append(out, []byte(row.before), []byte(row.after))
 	}
-	f.Add([]byte("upstream app {\r\n\tserver 172.31.0.90:8080; # blue\r\n}\r\n"))
-	f.Add([]byte("upstream u{server 172.31.0.90;server a;}server{location /{proxy_pass http://172.31.0.90:8080/x;}}"))
+	for _, row := range editRows {
+		out = append(out, []byte(row.before), []byte(row.after))
+	}
+	files, err := filepath.Glob("testdata/edits/*.conf")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		require.NoError(t, err)
+		out = append(out, data)
+	}
+	return out
+}
+
+const (
+	fuzzTag = "fuzz-1"
+	fuzzTo  = "192.0.2.77"
+)
+
+// verbs is every edit with what takes it back by its tag, or nil.
+var verbs = []struct {
+	name string
+	edit func(*nginx.Tree, nginx.Query) (*nginx.Change, error)
+	back func(*nginx.Tree, nginx.Query) (*nginx.Change, error)
+}{
+	{"disable", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.Disable(q, fuzzTag) }, byRestore},
+	{"comment", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.Comment(q, fuzzTag) }, byRestore},
+	{"down", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.SetDown(q, fuzzTag) }, byRestore},
+	{"add", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.AddServer(q, fuzzTo, fuzzTag) }, byRemove},
+	{"shift in", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.ShiftIn(q, fuzzTo, fuzzTag) }, byRemove},
+	{"shift", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.Shift(q, fuzzTo, fuzzTag) },
+		func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.ShiftBack(q, fuzzTo, fuzzTag) }},
+	{"replace", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.Replace(q, fuzzTo, "") }, nil},
+	{"weight", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.SetWeight(q, 7) }, nil},
+	{"backup", func(t *nginx.Tree, q nginx.Query) (*nginx.Change, error) { return t.SetBackup(q) }, nil},
+}
+
+func byRestore(t *nginx.Tree, _ nginx.Query) (*nginx.Change, error) { return t.Restore(fuzzTag) }
+func byRemove(t *nginx.Tree, _ nginx.Query) (*nginx.Change, error)  { return t.RemoveAdded(fuzzTag) }
+
+// others are the tokens of a file that do not hold one of the words.
+func others(f *nginx.File, about map[string]bool) []string {
+	var out []string
+	for tok := range f.Tokens() {
+		mine := false
+		for _, w := range tok.Words {
+			mine = mine || about[w] || strings.Contains(w, fuzzTo)
+		}
+		if !mine {
+			out = append(out, strings.Join(tok.Words, "\x00")+string(tok.End))
+		}
+	}
+	return out
+}
+
+// properties checks what holds for every edit of any text, in every mode. It
+// returns how many of the edits changed something.
+func properties(t testing.TB, tree *nginx.Tree, q nginx.Query) (changed int) {
+	src := tree.Main().Bytes()
+	fail := func(verb, format string, args ...any) {
+		t.Helper()
+		t.Fatalf("%s %s: %s\n%q", verb, q, fmt.Sprintf(format, args...), src)
+	}
+	about := map[string]bool{}
+	for _, r := range tree.Refs(q) {
+		about[r.Addr] = true
+	}
+	apply := func(verb string, tree *nginx.Tree, c *nginx.Change) *nginx.Tree {
+		t.Helper()
+		next, err := tree.With(c)
+		if err != nil {
+			fail(verb, "%v", err)
+		}
+		return next
+	}
+	for _, v := range verbs {
+		c, err := v.edit(tree, q)
+		if err != nil {
+			if _, ok := err.(*nginx.RefusedError); !ok {
+				fail(v.name, "went wrong: %v", err)
+			}
+			continue // a refusal is fine; a wrong edit is not
+		}
+		if c.Empty() {
+			continue
+		}
+		changed++
+		next := apply(v.name, tree, c)
+		if !bytes.Equal(next.Main().Bytes(), c.Files()[0].After) {
+			fail(v.name, "With gives other bytes than the change")
+		}
+		if back := apply(v.name, next, c.Inverse()); !bytes.Equal(back.Main().Bytes(), src) {
+			fail(v.name, "the inverse gives %q", back.Main().Bytes())
+		}
+		if twice := apply(v.name, tree, c.Inverse().Inverse()); !bytes.Equal(twice.Main().Bytes(), next.Main().Bytes()) {
+			fail(v.name, "the inverse of the inverse gives %q", twice.Main().Bytes())
+		}
+		if a, b := others(tree.Main(), about), others(next.Main(), about); !slices.Equal(a, b) {
+			fail(v.name, "other directives changed:\n%q\n%q", a, b)
+		}
+		if again, err := v.edit(next, q); err != nil || !again.Empty() {
+			fail(v.name, "twice is not once: %v\n%q", err, next.Main().Bytes())
+		}
+		_ = c.Diff()
+		if v.back == nil {
+			continue
+		}
+		back, err := v.back(next, q)
+		if err != nil {
+			fail(v.name, "cannot be taken back: %v\n%q", err, next.Main().Bytes())
+		}
+		if got := apply(v.name, next, back).Main().Bytes(); !bytes.Equal(got, src) {
+			// An address in another spelling comes back in the usual one.
+			odd := false
+			for _, e := range c.Edits() {
+				odd = odd || len(e.Old) > 0 && string(e.Old) != q.Host
+			}
+			if !odd {
+				fail(v.name, "other bytes come back: %q\nfrom %q", got, next.Main().Bytes())
+			}
+		}
+	}
+	return changed
+}
+
+func FuzzLossless(f *testing.F) {
+	for _, s := range seeds(f) {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		tree, err := nginx.Load(context.Background(), nginx.MapFS{"f": src}, "f")
 		if err != nil {
@@ -383,53 +514,53 @@ func FuzzLossless(f *testing.F) {
 		if !bytes.Equal(tree.Main().Bytes(), src) {
 			t.Fatal("an unedited file changed")
 		}
-		const tag = "fuzz-1"
-		if bytes.Contains(src, []byte(tag)) {
-			t.Skip("the input holds our own tag")
+		if bytes.Contains(src, []byte(fuzzTag)) || bytes.Contains(src, []byte(fuzzTo)) {
+			t.Skip("the input holds our own tag or address")
 		}
-		q := nginx.Query{Host: addr}
-		there := func(c *nginx.Change, err error) *nginx.Tree {
-			if err != nil {
-				if _, ok := err.(*nginx.RefusedError); !ok {
-					t.Fatalf("an edit went wrong: %v", err)
-				}
-				return nil
-			}
-			for _, fc := range c.Inverse().Files() {
-				if !bytes.Equal(fc.After, src) {
-					t.Fatal("the inverse gives other bytes")
-				}
-			}
-			_ = c.Diff()
-			next, err := tree.With(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return next
-		}
-		back := func(from *nginx.Tree, c *nginx.Change, err error) {
-			if err != nil {
-				t.Fatalf("cannot take an edit back: %v\n%q", err, from.Main().Bytes())
-			}
-			next, err := from.With(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(next.Main().Bytes(), src) {
-				t.Fatalf("other bytes come back:\n%q\nfrom\n%q", next.Main().Bytes(), from.Main().Bytes())
-			}
-		}
-		if next := there(tree.Disable(q, tag)); next != nil {
-			if again, err := next.Disable(q, tag); err != nil || !again.Empty() {
-				t.Fatalf("twice is not once: %v", err)
-			}
-			c, err := next.Restore(tag)
-			back(next, c, err)
-		}
-		if next := there(tree.AddServer(q, other, tag)); next != nil {
-			c, err := next.RemoveAdded(tag)
-			back(next, c, err)
-		}
-		there(tree.Replace(q, other, tag))
+		properties(t, tree, nginx.Query{Host: addr})
 	})
+}
+
+// TestProperties runs the properties on every seed, in an http block and with
+// each address and port that it mentions.
+func TestProperties(t *testing.T) {
+	changed := 0
+	for _, s := range seeds(t) {
+		if tree, err := nginx.Load(t.Context(), nginx.MapFS{"f": append(append([]byte("events{}http{"), s...), "\n}"...)}, "f"); err == nil {
+			changed += everyHost(t, tree)
+		}
+	}
+	assert.Greater(t, changed, 400)
+}
+
+// everyHost runs the properties for every host and every address of a tree.
+func everyHost(t testing.TB, tree *nginx.Tree) (changed int) {
+	seen := map[nginx.Query]bool{}
+	for _, r := range tree.Refs(nginx.Query{}) {
+		for _, q := range []nginx.Query{{Host: r.Host}, {Host: r.Host, Port: r.Port}} {
+			if r.Host != "" && !seen[q] && !strings.HasPrefix(r.Host, "unix:") {
+				seen[q] = true
+				changed += properties(t, tree, q)
+			}
+		}
+	}
+	return changed
+}
+
+// TestPropertiesOfDebian runs them on every file that Debian's nginx packages
+// install, as it is and with an upstream around its addresses.
+func TestPropertiesOfDebian(t *testing.T) {
+	files := 0
+	for name, src := range debianCorpus(t) {
+		for _, text := range [][]byte{src, append(append([]byte{}, src...), "\nhttp { upstream upgradectl_test { server 172.31.0.90:8080 weight=2; server 10.0.0.1; } server { location / { proxy_pass http://172.31.0.90:81; } } }\n"...)} {
+			tree, err := nginx.Load(t.Context(), nginx.MapFS{name: text}, name)
+			if err != nil {
+				continue // it includes files that are not part of the package, or is none
+			}
+			files++
+			require.Equal(t, string(text), string(tree.Main().Bytes()), name)
+			everyHost(t, tree)
+		}
+	}
+	assert.Greater(t, files, 20)
 }

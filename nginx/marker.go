@@ -240,15 +240,15 @@ func (f *File) readAdd(m *marker, c Comment) {
 
 // readDown finds what Restore deletes behind the ; of a server marked down.
 func (f *File) readDown(m *marker, c Comment) {
+	rest := bytes.TrimLeft(f.src[m.span.End:c.End], " \t\r")
 	m.delete = m.span
-	if f.src[m.delete.Start-1] == ' ' {
+	switch {
+	case len(rest) > 0 && rest[0] != '#' && m.span.Start == c.Start:
+		m.delete.Start++ // what a person wrote behind the marker stays a comment
+	case f.src[m.delete.Start-1] == ' ':
 		m.delete.Start--
 	}
-	if !m.nl {
-		return
-	}
-	// What a person wrote behind the marker needs the line end that was inserted.
-	if rest := f.src[m.span.End:c.End]; c.End < len(f.src) && len(bytes.Trim(rest, "\r")) == 0 {
+	if m.nl && len(rest) == 0 && c.End < len(f.src) {
 		m.delete.End = c.End + 1
 	}
 }

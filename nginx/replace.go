@@ -84,12 +84,7 @@ func (e *editor) replacer(c *collector, host string, port int) *replacer {
 // replace puts the new address into the word of r.
 func (p *replacer) replace(r Ref) {
 	e := p.e
-	if r.escaped {
-		e.refuse(r, ErrEscaped, "")
-		return
-	}
-	if r.target.unix {
-		e.refuse(r, ErrSocket, "")
+	if !e.movable(r) {
 		return
 	}
 	port := p.port

@@ -129,7 +129,7 @@ func (t *Tree) shiftOut(from Query, to, tag string) (*Change, error) {
 
 // ShiftBack takes a Shift back in files that may have been edited since: what
 // carries the tag is restored or removed, and where to stands in a pass, in a
-// value or, without our marker, in an upstream that maps clients to servers,
+// value or, unless it was added there, in an upstream that maps clients to servers,
 // from takes its place again. Only these addresses and our own bytes change.
 func (t *Tree) ShiftBack(from Query, to, tag string) (*Change, error) {
 	host, port, err := shiftArgs(from, to, tag)
@@ -156,7 +156,7 @@ func (t *Tree) ShiftBack(from Query, to, tag string) (*Change, error) {
 			switch {
 			case !r.Certain:
 			case r.Kind == KindPass || r.Kind == KindValue,
-				r.Kind == KindServer && r.hashed() && e.mark(r.d, markAdd) == nil && p.there(r) == nil:
+				r.Kind == KindServer && r.hashed() && !e.isAdded(r.d, tag) && p.there(r) == nil:
 				p.replace(r)
 			}
 		}
