@@ -991,6 +991,7 @@ func (c *Cloud) boot(i *instance, order bootOrder) {
 		return
 	}
 	if order.fate == FaultFails {
+		i.Status = pending
 		c.then(i, half, func() { c.set(i, func() { c.release(i) }) })
 		return
 	}
