@@ -293,9 +293,9 @@ func ecsActions() []action {
 		{name: "DescribeAvailableResource", do: (*Cloud).describeAvailableResource,
 			served: `
 				Cores:int DataDiskCategory DestinationResource! InstanceChargeType InstanceType IoOptimized Memory
-				NetworkCategory RegionId! ResourceType SystemDiskCategory ZoneId`,
+				NetworkCategory RegionId! ResourceType SpotStrategy SystemDiskCategory ZoneId`,
 			other: `
-				DedicatedHostId Scope SpotDuration SpotStrategy`,
+				DedicatedHostId Scope SpotDuration`,
 		},
 		{name: "DescribePrice", do: (*Cloud).describePrice,
 			served: `
