@@ -1,10 +1,14 @@
-// Package cloud simulates the part of Alibaba Cloud that upgradectl uses: the
-// RPC APIs of ECS (2014-05-26) and CLB (2014-05-15), over HTTP or in process.
+// Package cloud simulates the part of Alibaba Cloud that upgradectl and the
+// clients that test it use, over HTTP or in process: the RPC APIs of ECS
+// (2014-05-26), CLB (2014-05-15), ALB, NLB, VPC, AliDNS, ESS and the allow
+// lists of the databases (Actions lists every call), and the queries of the
+// log service.
 //
 // It shares no code with any client: it imports neither an SDK nor our own
 // client packages, so that it cannot share their mistakes. It takes requests
-// the way the cloud does (GET or POST, query or form, HMAC-SHA1 signatures,
-// indexed lists, JSON inside parameters) and refuses what it does not know
+// the way the cloud does (GET or POST; query, form or JSON; signatures of
+// version 1, HMAC-SHA1, and of version 3, ACS3-HMAC-SHA256; indexed lists, JSON
+// inside parameters), answers in JSON or XML, and refuses what it does not know
 // instead of ignoring it; Cloud.Refused tells a test what a client got wrong.
 //
 // # Example
@@ -20,36 +24,66 @@
 //
 //  1. A request that is wrongly signed, too old or too new, or whose nonce was
 //     used before, has no effect (TestRequestsThatAreRefused, TestNonceOnce,
-//     TestSignatureOfTheDocumentation).
+//     TestVersion3; TestSignatureOfTheDocumentation and
+//     TestSignature3OfTheDocumentation hold the published examples).
 //  2. An unknown action, an unknown, missing or malformed parameter, and a
 //     parameter of the real API that is not simulated, is refused and recorded
-//     (TestParameterTables, TestParameterValues).
-//  3. A ClientToken creates once: the same parameters get the same answer,
+//     (TestParameterTables, TestParameterValues). No action takes a parameter
+//     that the published contract does not have, and each requires what the
+//     contract requires, by name (TestContracts; testdata/contracts.txt says
+//     where it comes from, testdata/legacy.txt who sends what it lacks).
+//  3. Every answer of ECS and CLB decodes strictly into the type that the SDK
+//     declares for it (TestSimulatedAnswersAreStrict in internal/alicloud).
+//     The XML of an answer is the same tree (TestXML).
+//  4. A ClientToken creates once: the same parameters get the same answer,
 //     others an error, and a failed attempt leaves the token free (TestTokens,
 //     TestTokenInProgress, TestCutAfterTheEffect).
-//  4. A write to a server group is done whole or not at all (TestWriteRefusals).
-//  5. Images go before their snapshots, instances before their images, unless
+//  5. A write to a server group is done whole or not at all (TestWriteRefusals);
+//     so are changes of tags, and calls for many instances unless they ask for
+//     SuccessFirst (TestTagsInBothSpellings, TestBatches).
+//  6. Images go before their snapshots, instances before their images, unless
 //     forced as in the cloud (TestOrderOfDeletion).
-//  6. An AutoReleaseTime fires; deletion protection does not stop it
+//  7. An AutoReleaseTime fires; deletion protection does not stop it
 //     (TestAutoReleaseTime).
-//  7. After Close nothing happens any more, and no goroutine is left
+//  8. After Close nothing happens any more, and no goroutine is left
 //     (TestCloseEndsEverything; every test in a synctest bubble).
-//  8. Time passes by time.Now and timers alone, so that all of it runs in a
+//  9. Time passes by time.Now and timers alone, so that all of it runs in a
 //     bubble of testing/synctest.
+//
+// What the real cloud does and nobody expects has tests named TestBehaviour…
+//
+// # Knobs
+//
+// Config has the durations, Speed, Latency, Throttle, VisibleAfter (what was
+// made is not seen at once) and TokenExpires; SetStock, Deny, Allow and
+// SetConsole change the world while it runs. InjectFault spoils answers before
+// or after their effect (error envelope, numeric code, HTML, empty body, lost
+// connection), or what a good answer began (FaultFails, FaultStuck).
 //
 // # Limits
 //
-// One account, one region. No XML answers, no version 3
-// signatures, no EIPs, no prepaid orders, no spot instances, no launch
-// templates, no copies of images. Traffic is somebody else's business: a
-// balancer here is its configuration (LoadBalancers, OnChange). Stock, quotas
-// and prices are endless; use InjectFault for their errors. Snapshots of one
-// instance hold all of its disks' content, whichever disk was asked for. Error
-// codes and times come from documentation and other people's clients; none of
-// it was compared with the live cloud.
+// One account, one region. Instances that are made by requests are PostPaid or
+// PrePaid in name only: nothing expires but AutoReleaseTime. No spot instances,
+// no launch templates, no copies to other regions, no secondary interfaces but
+// those that AddInstance was told of. Traffic is somebody else's business: a
+// balancer here is its configuration (LoadBalancers, OnChange). There are the
+// instance types of a fixed table, stock unless SetStock says otherwise, and
+// prices that are made up. Snapshots of one instance hold all of its disks'
+// content, whichever disk was asked for, and so does what ResetDisk puts back.
+// Permissions are a list of denied actions, not policies.
+//
+// Times come from documentation and from other people's clients; none of it was
+// compared with the live cloud. So do the error codes. These are guesses, made
+// from sister calls because no table was found: InvalidSnapshotGroupId.NotFound
+// and SnapshotCreatedImage of DeleteSnapshotGroup; InvalidParameter for too many
+// or too big disks of CreateSnapshotGroup; InvalidOperation.SystemDisk of
+// DetachDisk; OperationDenied for changes to other people's images;
+// IncorrectImageStatus; InvalidTimeStamp.*, UnsupportedParameter and
+// UnsupportedOperation, which stand for "not simulated"; the HTTP status 400 of
+// DryRunOperation; every member of AccessDeniedDetail but AuthAction.
 //
 // # Errors
 //
-// Errors are for the client, as the cloud's envelopes. AddInstance and
-// AddLoadBalancer panic when they are given a world that cannot be.
+// Errors are for the client, as the cloud's envelopes. AddInstance and the
+// other Add… methods panic when they are given a world that cannot be.
 package cloud

@@ -301,12 +301,12 @@ func ecsActions() []action {
 			served: `
 				Amount:int DataDisk.#.Category DataDisk.#.PerformanceLevel DataDisk.#.Size:int ImageId InstanceNetworkType
 				InstanceType InternetChargeType InternetMaxBandwidthOut:int IoOptimized Period:int PriceUnit RegionId!
-				ResourceType SystemDisk.Category SystemDisk.PerformanceLevel SystemDisk.Size:int ZoneId`,
+				ResourceType SpotStrategy SystemDisk.Category SystemDisk.PerformanceLevel SystemDisk.Size:int ZoneId`,
 			other: `
 				AssuranceTimes Capacity DataDisk.#.ProvisionedIops DedicatedHostType InstanceAmount InstanceCpuCoreCount
 				InstanceTypeList.# Isp OfferingType Platform RecurrenceRules.#.EndHour RecurrenceRules.#.RecurrenceType
 				RecurrenceRules.#.RecurrenceValue RecurrenceRules.#.StartHour SchedulerOptions.DedicatedHostId
-				SchedulerOptions.DeploymentSetStrategy Scope SpotDuration SpotStrategy StartTime`,
+				SchedulerOptions.DeploymentSetStrategy Scope SpotDuration StartTime`,
 		},
 		{name: "DescribeInstanceTypes", do: (*Cloud).describeInstanceTypes,
 			served: `

@@ -1060,8 +1060,8 @@ func (c *Cloud) wanted(q *call) (Instance, bootOrder, *apiError) {
 	if q.has("Password") && (q.is("PasswordInherit") || q.has("KeyPairName")) {
 		return no(refuse(400, "InvalidParameter.Conflict", "Only one of Password, PasswordInherit and KeyPairName sets the login."))
 	}
-	if s := q.str("SpotStrategy"); s != "" && s != "NoSpot" {
-		return no(refuse(400, "UnsupportedParameter", "The SpotStrategy %q is not simulated.", s))
+	if err := noSpot(q); err != nil {
+		return no(err)
 	}
 	charge := cmp.Or(q.str("InstanceChargeType"), "PostPaid")
 	if charge != "PostPaid" && charge != "PrePaid" {

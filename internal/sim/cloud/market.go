@@ -161,7 +161,18 @@ func (c *Cloud) describeZones(q *call) (obj, *apiError) {
 	return obj{"Zones": obj{"Zone": list}}, nil
 }
 
+// noSpot refuses to say anything about spot instances.
+func noSpot(q *call) *apiError {
+	if s := q.str("SpotStrategy"); s != "" && s != "NoSpot" {
+		return refuse(400, "UnsupportedParameter", "The SpotStrategy %q is not simulated.", s)
+	}
+	return nil
+}
+
 func (c *Cloud) describeAvailableResource(q *call) (obj, *apiError) {
+	if err := noSpot(q); err != nil {
+		return nil, err
+	}
 	what := q.str("DestinationResource")
 	var values []string
 	switch what {
@@ -233,6 +244,9 @@ const (
 )
 
 func (c *Cloud) describePrice(q *call) (obj, *apiError) {
+	if err := noSpot(q); err != nil {
+		return nil, err
+	}
 	resource := cmp.Or(q.str("ResourceType"), "instance")
 	if resource != "instance" && resource != "disk" {
 		return nil, refuse(400, "InvalidResourceType.ValueNotSupported", "The ResourceType %q is not simulated: instance or disk.", resource)
