@@ -278,7 +278,12 @@ func (d Directive) values() []string { return append([]string{d.Name()}, d.Args(
 // insertWord puts a word behind the n-th one of the directive of r.
 func (e *editor) insertWord(r Ref, n int, word string) {
 	fe := e.file(r.d.f)
-	fe.buf.Insert(r.d.Word(n).Span().End, " "+word)
+	end := r.d.Word(n).Span().End
+	text := " " + word
+	if fe.f.src[end] == ')' {
+		text += " " // directly behind a closing quote, ) begins the next word
+	}
+	fe.buf.Insert(end, text)
 	want := fe.changed[r.d.i]
 	if want == nil {
 		want = r.d.values()

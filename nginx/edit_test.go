@@ -368,7 +368,8 @@ func TestEditsAsNginx(t *testing.T) {
 }
 
 // seeds are the texts that the properties of edits start from: every row of the
-// tables before and after its edit, and the files of testdata/edits.
+// tables before and after its edit, and the files of testdata/edits, these with
+// either kind of line end.
 func seeds(t testing.TB) [][]byte {
 	var out [][]byte
 	for _, row := range disableRows {
@@ -386,7 +387,7 @@ func seeds(t testing.TB) [][]byte {
 	for _, name := range files {
 		data, err := os.ReadFile(name)
 		require.NoError(t, err)
-		out = append(out, data)
+		out = append(out, data, bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n")))
 	}
 	return out
 }

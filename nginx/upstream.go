@@ -117,14 +117,19 @@ func (s *servers) unsupported() (m member, ok bool) {
 // them, with the servers of its includes; once for each place it is read at.
 func (t *Tree) upstreams() []*servers {
 	var out []*servers
+	byBlock := map[Directive]*servers{} // in the reading that is under way
 	t.Walk(func(c *Cursor) bool {
 		switch {
 		case c.In("upstream"):
-			out[len(out)-1].add(c.Directive)
+			if s := byBlock[c.Context[len(c.Context)-1]]; s != nil {
+				s.add(c.Directive)
+			}
 			return true
 		case c.IsBlock():
 			if c.is("upstream") && c.Len() > 1 {
-				out = append(out, &servers{block: c.Directive, name: c.Arg(1), proto: c.Protocol()})
+				s := &servers{block: c.Directive, name: c.Arg(1), proto: c.Protocol()}
+				byBlock[c.Directive] = s
+				out = append(out, s)
 				return true
 			}
 			return len(c.Context) == 0 // http and stream
