@@ -397,29 +397,30 @@ func (s *scope) child(block Directive) *scope {
 	return in
 }
 
-// word0 returns the name for comparisons; it makes a string of it only when it
-// is written with escapes.
+// word0 returns the name for comparisons. For the names that large
+// configurations repeat it needs no memory.
 func (d Directive) word0() string {
 	w := d.f.words[d.node().first]
-	raw := d.f.src[w.start:w.end]
-	switch string(raw) {
-	case "server":
-		return "server"
-	case "location":
-		return "location"
-	case "upstream":
-		return "upstream"
-	case "proxy_pass":
-		return "proxy_pass"
-	case "set":
-		return "set"
-	case "include":
-		return "include"
-	case "map":
-		return "map"
+	if name, ok := commonNames[string(d.f.src[w.start:w.end])]; ok {
+		return name
 	}
 	return d.Name()
 }
+
+// commonNames is only read.
+var commonNames = func() map[string]string {
+	m := map[string]string{}
+	for _, name := range []string{
+		"server", "upstream", "location", "if", "include", "set", "map", "listen", "server_name", "return", "rewrite", "root",
+		"proxy_pass", "fastcgi_pass", "grpc_pass", "uwsgi_pass", "proxy_set_header", "proxy_http_version", "proxy_read_timeout",
+		"proxy_connect_timeout", "proxy_redirect", "add_header", "access_log", "error_log", "ssl_certificate", "ssl_certificate_key",
+		"keepalive", "keepalive_timeout", "zone", "ip_hash", "least_conn", "hash", "random", "check", "fastcgi_param", "alias", "index",
+		"allow", "deny", "default", "expires", "try_files", "client_max_body_size",
+	} {
+		m[name] = name
+	}
+	return m
+}()
 
 func (t *Tree) collect() *collector {
 	c := &collector{
