@@ -23,6 +23,7 @@ func commands() []func(*app) *cobra.Command {
 		newSLB,
 		newNginx,
 		newInventory,
+		newPolicy,
 		newVersion,
 	}
 }

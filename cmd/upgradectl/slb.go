@@ -17,7 +17,7 @@ func newSLB(a *app) *cobra.Command {
 	c := &cloudFlags{}
 	cmd := &cobra.Command{Use: "slb", Short: a.t("classic load balancers (CLB) and their members", "传统型负载均衡（CLB）及其后端")}
 	c.flags(a, cmd)
-	cmd.AddCommand(newSLBShow(a, c), newSLBWeight(a, c), newSLBAdd(a, c), newSLBRemove(a, c), newSLBHealth(a, c))
+	cmd.AddCommand(newSLBShow(a, c), newSLBWeight(a, c), newSLBAdd(a, c), newSLBRemove(a, c), newSLBHealth(a, c), newSLBTraffic(a, c), newSLBRule(a, c), newSLBPaths(a, c))
 	return cmd
 }
 
