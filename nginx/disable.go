@@ -1,6 +1,10 @@
 package nginx
 
-import "bytes"
+import (
+	"bytes"
+	"cmp"
+	"slices"
+)
 
 // Disable takes the servers that q means out of their upstreams: in an upstream
 // that maps clients to servers (ip_hash, hash) it marks them down, which moves
@@ -217,13 +221,43 @@ func (t *Tree) Restore(tag string, only ...Query) (*Change, error) {
 	return e.change()
 }
 
+// maxMarkedHosts is how many hosts marked looks up one by one.
+const maxMarkedHosts = 64
+
 // marked returns the references that may carry one of our markers.
 func (t *Tree) marked(only []Query) []Ref {
-	if !t.hasMarkers() {
+	var hosts []string
+	found := false
+	for _, f := range t.files {
+		for _, m := range f.markers() {
+			found = true
+			host := "upgradectl.invalid" // damaged markers come with any query
+			if m.damaged == "" {
+				if len(m.words) < 2 {
+					continue
+				}
+				target, ok := parseTarget(m.words[1])
+				if !ok || target.host == "" {
+					return t.Refs(Query{}) // not of ours: someone edited it
+				}
+				host = target.host
+			}
+			if !slices.Contains(hosts, host) {
+				hosts = append(hosts, host)
+			}
+		}
+	}
+	if !found {
 		return nil
 	}
 	if len(only) == 0 {
-		return t.Refs(Query{})
+		if len(hosts) > maxMarkedHosts {
+			return t.Refs(Query{})
+		}
+		// All references of a large configuration are many; these are few.
+		for _, h := range hosts {
+			only = append(only, Query{Host: h})
+		}
 	}
 	c := t.collect()
 	var out []Ref
@@ -233,6 +267,10 @@ func (t *Tree) marked(only []Query) []Ref {
 		kind      Kind
 	}
 	seen := map[at]bool{}
+	order := map[string]int{}
+	for i, f := range t.files {
+		order[f.name] = i
+	}
 	for _, q := range only {
 		for _, r := range c.query(q) {
 			if key := (at{r.File, r.Line, r.Col, r.Kind}); !seen[key] {
@@ -241,16 +279,10 @@ func (t *Tree) marked(only []Query) []Ref {
 			}
 		}
 	}
+	slices.SortStableFunc(out, func(a, b Ref) int {
+		return cmp.Or(order[a.File]-order[b.File], a.Line-b.Line, a.Col-b.Col)
+	})
 	return out
-}
-
-func (t *Tree) hasMarkers() bool {
-	for _, f := range t.files {
-		if bytes.Contains(f.src, []byte("upgradectl:")) {
-			return true
-		}
-	}
-	return false
 }
 
 // uncomment deletes the off markers of r.
