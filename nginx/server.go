@@ -119,6 +119,9 @@ func (s *Server) test(ctx context.Context, p *instance) (time.Duration, error) {
 		if status == 126 || status == 127 {
 			return 0, fmt.Errorf("cannot test %s: %w %s on this host: %s", p.conf, ErrNoNginx, p.binary, stderr)
 		}
+		if status > 128 {
+			status = -1 // a shell says so of the program that it waited for; nginx itself ends with 0, 1 or 2
+		}
 		return 0, &TestError{Conf: p.conf, Status: status, Output: stderr}
 	}
 	if err != nil && ctx.Err() == nil && bounded.Err() != nil {

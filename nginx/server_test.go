@@ -81,7 +81,7 @@ func startNginx(t *testing.T, host nginx.Host, upstreams string) *live {
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "enabled"), 0o755))
 	conf := filepath.Join(dir, "nginx.conf")
 	write(t, conf, mainConf(dir, "include enabled/*;"))
-	write(t, l.site, upstreams+fmt.Sprintf("server {\n\tlisten 127.0.0.1:%d;\n\tlocation / { proxy_pass http://app; }\n}\n", l.port))
+	write(t, l.site, upstreams+fmt.Sprintf("server {\n\tlisten 127.0.0.1:%d;\n\tlocation / { proxy_pass http://app; }\n\tlocation /ws { proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade; proxy_read_timeout 1h; }\n}\n", l.port))
 	require.NoError(t, os.Chmod(l.site, 0o640))
 	require.NoError(t, os.Symlink("../available/site", filepath.Join(dir, "enabled", "site")))
 	l.Server = &nginx.Server{Host: host, Binary: binary, Conf: conf}
@@ -135,7 +135,13 @@ func backend(t *testing.T, host string) (port string) {
 	if err != nil {
 		t.Skipf("this system has no %s: %v", host, err)
 	}
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, host) }))
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/ws" {
+			upgrade(w, r)
+			return
+		}
+		fmt.Fprint(w, host)
+	}))
 	s.Listener = ln
 	s.Start()
 	t.Cleanup(s.Close)

@@ -11,14 +11,6 @@ import (
 	"github.com/upgradectl/upgradectl/nginx"
 )
 
-// newNginxControl makes way for newNginxTest and newNginxReload.
-func newNginxControl[F any](a *app, n *nginxFlags, use, _ string, _ bool, _ F) *cobra.Command {
-	if use == "test" {
-		return newNginxTest(a, n)
-	}
-	return newNginxReload(a, n)
-}
-
 // openServer opens a side on which programs can be run.
 func (n *nginxFlags) openServer(cmd *cobra.Command, a *app) (*nginxSide, error) {
 	if n.root != "" {
