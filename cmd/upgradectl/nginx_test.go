@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,4 +84,70 @@ http {
 
 	status, _, errs = command(t, append([]string{"nginx", "reload", "--execute"}, at...)...)
 	require.Equal(t, exitOK, status, errs)
+}
+
+// Without --execute nothing is written; --no-reload stops after the real
+// nginx -t and needs no running nginx; --no-test needs no nginx at all; what is
+// broken before the edit is left alone.
+func TestNginxWithoutReload(t *testing.T) {
+	binary := testenv.Need(t, "nginx")
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "nginx.conf")
+	text := fmt.Sprintf(`pid %[1]s/pid; error_log %[1]s/error.log;
+events {}
+http {
+	access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p;
+	fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+	upstream app { server 127.0.0.1:1; server 127.0.0.2:1; }
+}
+`, dir)
+	write := func(text string) { require.NoError(t, os.WriteFile(conf, []byte(text), 0o600)) }
+	read := func() string {
+		got, err := os.ReadFile(conf)
+		require.NoError(t, err)
+		return string(got)
+	}
+	write(text)
+	disable := []string{"nginx", "disable", "127.0.0.1", "--tag", "t1", "-c", conf}
+
+	status, out, errs := command(t, disable...)
+	require.Equal(t, exitOK, status, errs)
+	assert.Contains(t, out, "#upgradectl:off(t1,nl) server 127.0.0.1:1;")
+	assert.Equal(t, text, read())
+
+	status, _, errs = command(t, append(disable, "--execute")...)
+	assert.Equal(t, exitRefused, status, errs)
+	assert.Contains(t, errs, "--no-reload")
+	assert.Equal(t, text, read())
+
+	status, _, errs = command(t, append(disable, "--execute", "--no-reload", "--binary", filepath.Join(dir, "none"))...)
+	assert.Equal(t, exitRefused, status, errs)
+	assert.Contains(t, errs, "--no-test")
+	assert.Equal(t, text, read())
+
+	status, out, errs = command(t, append(disable, "--execute", "--no-reload", "--json", "--binary", binary)...)
+	require.Equal(t, exitOK, status, errs)
+	assert.Contains(t, out, `"executed": true`)
+	off := strings.Replace(text, "server 127.0.0.1:1;", "#upgradectl:off(t1,nl) server 127.0.0.1:1;\n", 1)
+	assert.Equal(t, off, read())
+
+	status, _, errs = command(t, "nginx", "restore", "--tag", "t1", "-c", conf, "--execute", "--no-test", "--binary", filepath.Join(dir, "none"))
+	require.Equal(t, exitOK, status, errs)
+	assert.Equal(t, text, read())
+
+	broken := strings.Replace(text, "access_log off;", "access_log_ off;", 1)
+	write(broken)
+	status, _, errs = command(t, append(disable, "--execute", "--no-reload", "--binary", binary)...)
+	assert.Equal(t, exitRefused, status, errs)
+	assert.Contains(t, errs, `unknown directive "access_log_"`)
+	assert.Equal(t, broken, read())
+
+	// A relative name is one of this directory, not of nginx's prefix.
+	write(text)
+	t.Chdir(dir)
+	status, out, errs = command(t, "nginx", "weight", "127.0.0.2", "3", "-c", "nginx.conf", "--execute", "--no-reload", "--binary", binary)
+	require.Equal(t, exitOK, status, errs)
+	assert.Contains(t, out, "server 127.0.0.2:1 weight=3;")
+	status, _, errs = command(t, "nginx", "weight", "127.0.0.2", "3", "-c", "nginx.conf", "--host", "127.0.0.9")
+	assert.Equal(t, exitUsage, status, errs)
 }
