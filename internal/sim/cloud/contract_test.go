@@ -151,7 +151,7 @@ func TestContracts(t *testing.T) {
 func TestParameterTables(t *testing.T) {
 	c := New(Config{})
 	defer c.Close()
-	word := regexp.MustCompile(`^[A-Z][A-Za-z0-9]*(\.(#|\*|[0-9]|[A-Za-z][A-Za-z0-9]*))*$`)
+	word := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*(\.(#|\*|[0-9]|[A-Za-z][A-Za-z0-9]*))*$`)
 	for _, actions := range c.actions {
 		for name, a := range actions {
 			seen := map[string]bool{}
