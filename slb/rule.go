@@ -147,18 +147,27 @@ func (c *Client) CreateRule(ctx context.Context, loadBalancerID string, port int
 	var made Rule
 	accepted, tries := false, 0
 	var open error
-	p := poll.Poller{Interval: c.poll, Retryable: retryable}
-	err = p.Until(ctx, what, func(ctx context.Context) (string, bool, error) {
+	look := func(ctx context.Context) (there bool, _ error) {
 		rules, err := c.listRules(ctx, loadBalancerID, port, protocol)
 		if err != nil {
-			return "", false, err
+			return false, err
 		}
 		have, err := find1(rules, loadBalancerID, port, want)
+		if err != nil {
+			return false, poll.Stop(err)
+		}
+		if have != nil {
+			made = *have
+		}
+		return have != nil, nil
+	}
+	p := poll.Poller{Interval: c.poll, Retryable: retryable}
+	err = p.Until(ctx, what, func(ctx context.Context) (string, bool, error) {
+		there, err := look(ctx)
 		switch {
 		case err != nil:
-			return "", false, poll.Stop(err)
-		case have != nil:
-			made = *have
+			return "", false, err
+		case there:
 			return "there", true, nil
 		case accepted:
 			return "not shown yet", false, nil
@@ -179,7 +188,8 @@ func (c *Client) CreateRule(ctx context.Context, loadBalancerID string, port int
 		default:
 			return "", false, poll.Stop(fmt.Errorf("cannot create the %s: %w", what, err))
 		}
-		return "written", false, nil
+		there, err = look(ctx) // mostly it shows at once
+		return "written", there, err
 	})
 	return made, err
 }
