@@ -100,21 +100,30 @@ func (c *Client) RunCommand(ctx context.Context, in CommandInput) (*CommandResul
 	if err != nil {
 		return nil, err
 	}
-	// A script that ran and failed has an exit status; with any other code it
-	// never had one.
+	return outcome(in.InstanceID, last)
+}
+
+// outcome sorts the ends that an invocation can have. A script that ran and
+// failed has an exit status; with any other code it never had one.
+func outcome(instanceID string, last alicloud.Invocation) (*CommandResult, error) {
 	if last.Status == "Success" || last.Status == "Failed" && (last.ErrorCode == "" || last.ErrorCode == "ExitCodeNonzero") {
 		return &CommandResult{ExitCode: last.ExitCode, Output: last.Output, Dropped: last.Dropped}, nil
 	}
 	return nil, &CommandError{
-		InstanceID: in.InstanceID, Status: last.Status, Code: last.ErrorCode, Message: last.ErrorInfo, Output: last.Output,
-		NotRun: notRun[last.ErrorCode],
+		InstanceID: instanceID, Status: last.Status, Code: last.ErrorCode, Message: last.ErrorInfo, Output: last.Output,
+		// What the cloud found invalid it did not send.
+		NotRun: notRun[last.ErrorCode] || last.Status == "Invalid",
 	}
 }
 
-// notRun are the codes of scripts that never reached the instance's shell.
+// notRun are the codes of scripts that never reached the instance's shell. A
+// script that was begun and then ended (ExecutionTimeout, ExecutionInterrupted,
+// ExecutionException) is not among them; nor is a
+// code that nobody here knows.
 var notRun = map[string]bool{
 	"ClientNotRunning": true, "ClientNotResponse": true, "ClientIsUpgrading": true, "ClientNeedUpgrade": true, "DeliveryTimeout": true,
 	"InstanceNotExists": true, "InstanceReleased": true, "InstanceNotRunning": true, "SecurityGroupRuleDenied": true, "ClientNetworkBlocked": true,
+	"CommandNotApplicable": true, "AccountNotExists": true, "DirectoryNotExists": true, "BadCronExpression": true, "TaskConcurrencyLimit": true,
 }
 
 // hostKeyScript prints the public SSH host keys. Some hosts have several, some

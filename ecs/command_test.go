@@ -4,6 +4,11 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/alicloud"
 )
 
 // Whatever a host prints, a line that comes out is one that it printed, of two
@@ -46,5 +51,42 @@ func TestDeriveToken(t *testing.T) {
 	}
 	if deriveToken("u1") != "u1" {
 		t.Error("a token that fits is sent as it is")
+	}
+}
+
+// Every end that an invocation can have, by the cloud's words for it.
+func TestOutcome(t *testing.T) {
+	for _, tt := range []struct {
+		status, code string
+		ran, notRun  bool
+	}{
+		{"Success", "", true, false},
+		{"Failed", "", true, false},
+		{"Failed", "ExitCodeNonzero", true, false},
+		{"Failed", "ExecutionException", false, false},
+		{"Failed", "ClientNotRunning", false, true},
+		{"Failed", "InstanceNotRunning", false, true},
+		{"Failed", "SomethingNew", false, false},
+		{"Error", "AccountNotExists", false, true},
+		{"Error", "DirectoryNotExists", false, true},
+		{"Timeout", "ExecutionTimeout", false, false},
+		{"Timeout", "DeliveryTimeout", false, true},
+		{"Aborted", "ClientNotResponse", false, true},
+		{"Invalid", "", false, true},
+		{"Cancelled", "", false, false},
+		{"Terminated", "", false, false},
+		{"Terminated", "ExecutionInterrupted", false, false},
+	} {
+		r, err := outcome("i-1", alicloud.Invocation{Status: tt.status, ErrorCode: tt.code, ExitCode: 3, Output: []byte("said")})
+		if tt.ran {
+			require.NoError(t, err)
+			assert.Equal(t, 3, r.ExitCode)
+			continue
+		}
+		var ce *CommandError
+		require.ErrorAs(t, err, &ce)
+		assert.Equal(t, tt.notRun, ce.NotRun, "%s %s", tt.status, tt.code)
+		assert.Equal(t, "said", string(ce.Output))
+		assert.Contains(t, err.Error(), tt.status)
 	}
 }

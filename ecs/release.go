@@ -14,7 +14,7 @@ import (
 // ReleaseInput is the input of Release.
 type ReleaseInput struct {
 	Guard    Guard  // everything that goes must carry this tag; required
-	SourceID string // the production instance, which never goes; required
+	SourceID string // the production instance, which never goes; required with InstanceID
 
 	InstanceID     string // "": none
 	Images         []string
@@ -37,9 +37,9 @@ func (c *Client) Release(ctx context.Context, in ReleaseInput, did func(what str
 	switch {
 	case g.TagKey == "" || g.TagValue == "":
 		return &GuardError{ID: in.InstanceID, Reason: "the call names no tag that marks it as ours"}
-	case in.SourceID == "":
+	case in.SourceID == "" && in.InstanceID != "":
 		return &GuardError{ID: in.InstanceID, Reason: "the call does not name the instance that must stay"}
-	case in.InstanceID == in.SourceID:
+	case in.InstanceID == in.SourceID && in.InstanceID != "":
 		return &GuardError{ID: in.InstanceID, Reason: "it is the source"}
 	}
 	tagged := func(object, id string, tags map[string]string) error {

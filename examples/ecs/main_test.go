@@ -32,10 +32,10 @@ func TestCopy(t *testing.T) {
 	defer c.CloseIdleConnections()
 
 	var out bytes.Buffer
-	require.NoError(t, Copy(t.Context(), c, "172.31.0.90", "tuesday", &out))
+	require.NoError(t, Copy(t.Context(), c, "172.31.0.90", "tuesday", "crond,docker.socket", &out))
 	assert.Contains(t, out.String(), "(172.31.0.91) is a copy of i-90")
 	before := len(sim.Resources())
-	require.NoError(t, Copy(t.Context(), c, "172.31.0.90", "tuesday", &out))
+	require.NoError(t, Copy(t.Context(), c, "172.31.0.90", "tuesday", "crond,docker.socket", &out))
 	assert.Len(t, sim.Resources(), before, "the second run makes nothing")
 
 	require.NoError(t, Remove(t.Context(), c, "tuesday", &out))
@@ -62,6 +62,6 @@ func TestWithTransport(t *testing.T) {
 		"DescribeInstances": `{"RequestId":"1","TotalCount":0,"Instances":{"Instance":[]}}`,
 	}))
 	require.NoError(t, err)
-	err = Copy(t.Context(), c, "172.31.0.77", "t", io.Discard)
+	err = Copy(t.Context(), c, "172.31.0.77", "t", "", io.Discard)
 	require.ErrorIs(t, err, ecs.ErrNotFound)
 }
