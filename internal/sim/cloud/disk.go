@@ -27,6 +27,8 @@ type Disk struct {
 	BurstingEnabled      bool
 	AutoSnapshotPolicyID string
 	Tags                 map[string]string
+
+	from string // the snapshot that a request makes it of
 }
 
 // disk is a Disk and where it is.
@@ -35,7 +37,6 @@ type disk struct {
 	seq       int64
 	created   bool   // by a request
 	state     string // Creating, Attaching, Detaching or ReIniting; "" at rest
-	origin    string // the instance whose content it may hold; see Machines.Snapshot
 	instance  string // "" when it is attached to none
 	snapshot  string // it was made from
 	image     string
@@ -86,7 +87,7 @@ func (c *Cloud) insertDisk(i *instance, d Disk) *disk {
 		d.PerformanceLevel = cmp.Or(d.PerformanceLevel, "PL1")
 	}
 	d.Tags = maps.Clone(d.Tags)
-	n := &disk{Disk: d, seq: c.next(), instance: i.ID, image: i.ImageID, zone: i.Zone, createdAt: time.Now()}
+	n := &disk{Disk: d, seq: c.next(), instance: i.ID, snapshot: d.from, image: i.ImageID, zone: i.Zone, createdAt: time.Now()}
 	if img := c.images[i.ImageID]; img != nil {
 		for _, m := range img.mappings {
 			if m.device == d.Device {
@@ -243,12 +244,19 @@ func (c *Cloud) wantedDisks(q *call, img *image) ([]Disk, *apiError) {
 		disks = append(disks, d)
 	}
 	for _, g := range further {
-		if g["SnapshotId"] != "" {
-			return nil, refuse(400, "UnsupportedParameter", "DataDisk.N.SnapshotId beside the disks of the image is not simulated.")
-		}
 		d, err := wantedDisk("DataDisk", g, kind)
 		if err != nil {
 			return nil, err
+		}
+		if id := g["SnapshotId"]; id != "" {
+			s, err := c.snapshot(id)
+			if err != nil {
+				return nil, err
+			}
+			if !s.accomplished() {
+				return nil, fail(403, "InvalidSnapshotId.NotReady", "The specified snapshot %s has not completed yet.", s.id)
+			}
+			d.from, d.Size = s.id, max(d.Size, s.size)
 		}
 		if d.Size == 0 {
 			return nil, refuse(400, "MissingParameter", "A data disk that the image does not have needs DataDisk.N.Size.")

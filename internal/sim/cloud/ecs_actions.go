@@ -94,7 +94,7 @@ func ecsActions() []action {
 				SystemDisk.KMSKeyId SystemDisk.PerformanceLevel SystemDisk.ProvisionedIops:int
 				SystemDisk.Size Tag.#.Key Tag.#.Value Tenancy UserData VSwitchId ZoneId`,
 			other: `
-				Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn AutoPay AutoRenew AutoRenewPeriod ClockOptions.*
+				Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn AutoPay AutoRenew:bool AutoRenewPeriod ClockOptions.*
 				HibernationOptions.Configured HostNames.# ImageFamily ImageOptions.* Ipv6Address.# Ipv6AddressCount Isp
 				LaunchTemplateId LaunchTemplateName LaunchTemplateVersion NetworkInterface.#.DeleteOnRelease
 				NetworkInterface.#.Description NetworkInterface.#.InstanceType NetworkInterface.#.Ipv6Address.#
@@ -107,7 +107,7 @@ func ecsActions() []action {
 				NetworkInterface.#.VSwitchId NetworkInterfaceQueueNumber NetworkOptions.* PrivateDnsNameOptions.*
 				PrivatePoolOptions.Id PrivatePoolOptions.MatchCriteria SchedulerOptions.DedicatedHostClusterId
 				SecurityOptions.ConfidentialComputingMode SecurityOptions.TrustedSystemMode SpotDuration
-				SpotInterruptionBehavior SpotPriceLimit StorageSetId StorageSetPartitionNumber SystemDisk.* UniqueSuffix`,
+				SpotInterruptionBehavior SpotPriceLimit:int StorageSetId StorageSetPartitionNumber SystemDisk.* UniqueSuffix`,
 		},
 		{name: "CreateInstance", do: (*Cloud).createInstance,
 			served: `
@@ -122,9 +122,9 @@ func ecsActions() []action {
 				SpotStrategy SystemDisk.Category SystemDisk.Description SystemDisk.DiskName SystemDisk.PerformanceLevel
 				SystemDisk.Size Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value Tenancy UserData VSwitchId ZoneId`,
 			other: `
-				Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn AutoRenew AutoRenewPeriod ClusterId
+				Arn.#.AssumeRoleFor Arn.#.RoleType Arn.#.Rolearn AutoRenew:bool AutoRenewPeriod ClusterId
 				HibernationOptions.Configured ImageFamily InnerIpAddress NodeControllerId PrivatePoolOptions.Id
-				PrivatePoolOptions.MatchCriteria SpotDuration SpotInterruptionBehavior SpotPriceLimit StorageSetId
+				PrivatePoolOptions.MatchCriteria SpotDuration SpotInterruptionBehavior SpotPriceLimit:int StorageSetId
 				StorageSetPartitionNumber SystemDisk.* UseAdditionalService VlanId`,
 		},
 		{name: "StartInstance", do: (*Cloud).startInstance,
@@ -153,10 +153,11 @@ func ecsActions() []action {
 		},
 		{name: "ModifyInstanceAttribute", do: (*Cloud).modifyInstanceAttribute,
 			served: `
-				DeletionProtection:bool Description HostName InstanceId! InstanceName SecurityGroupIds.# UserData`,
+				CreditSpecification DeletionProtection:bool Description HostName InstanceId! InstanceName Password
+				SecurityGroupIds.# UserData`,
 			other: `
-				CpuOptions.Core CpuOptions.ThreadsPerCore CpuOptions.TopologyType CreditSpecification EnableJumboFrame
-				EnableNetworkEncryption NetworkInterfaceQueueNumber Password PrivateDnsNameOptions.* Recyclable
+				CpuOptions.Core CpuOptions.ThreadsPerCore CpuOptions.TopologyType EnableJumboFrame
+				EnableNetworkEncryption NetworkInterfaceQueueNumber PrivateDnsNameOptions.* Recyclable
 				RemoteConnectionOptions.*`,
 		},
 		{name: "StartInstances", do: (*Cloud).startInstances,

@@ -629,6 +629,13 @@ func (c *Cloud) modifyInstanceAttribute(q *call) (obj, *apiError) {
 	i.Name = cmp.Or(q.str("InstanceName"), i.Name)
 	i.Description = cmp.Or(q.str("Description"), i.Description)
 	i.HostName = cmp.Or(q.str("HostName"), i.HostName)
+	if v := q.str("CreditSpecification"); v != "" {
+		i.Details = maps.Clone(i.Details)
+		if i.Details == nil {
+			i.Details = map[string]string{}
+		}
+		i.Details["CreditSpecification"] = v
+	}
 	if q.has("DeletionProtection") {
 		i.DeletionProtection = q.is("DeletionProtection")
 	}
@@ -650,7 +657,7 @@ func (c *Cloud) describeInstances(q *call) (obj, *apiError) {
 		return nil, refuse(400, "InvalidParameter", "PrivateIpAddresses is a filter of InstanceNetworkType=vpc.")
 	}
 	for _, a := range q.list("AdditionalAttributes") {
-		if a != "META_OPTIONS" && a != "NETWORK_PRIMARY_ENI_IP" {
+		if !oneOf(a, "META_OPTIONS,DDH_CLUSTER,NETWORK_PRIMARY_ENI_IP,CPU_OPTIONS_TOPOLOGY_TYPE") {
 			return nil, refuse(400, "InvalidParameter", "The AdditionalAttributes value %q is not simulated.", a)
 		}
 	}
