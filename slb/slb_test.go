@@ -34,8 +34,12 @@ var (
 // world runs f with a client on a simulated cloud in virtual time, and checks
 // that every request was one the cloud knows.
 func world(t *testing.T, f func(t *testing.T, sim *cloud.Cloud, c *slb.Client)) {
+	worldWith(t, nil, f)
+}
+
+func worldWith(t *testing.T, health func(cloud.HealthQuery) string, f func(t *testing.T, sim *cloud.Cloud, c *slb.Client)) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := cloud.New(cloud.Config{AccessKeyID: keyID, AccessKeySecret: secret})
+		sim := cloud.New(cloud.Config{AccessKeyID: keyID, AccessKeySecret: secret, Health: health})
 		defer sim.Close()
 		for n, id := range []string{"i-90", "i-50", "i-51", "i-91"} {
 			sim.AddInstance(cloud.Instance{ID: id, PrivateIP: fmt.Sprintf("172.31.0.%d", []int{90, 50, 51, 91}[n]), ENI: "eni-" + id[2:]})

@@ -30,113 +30,145 @@ import (
 // answers are the SDK's types of the answers to the actions of ECS and CLB
 // that are simulated.
 var answers = map[string]func() any{
-	"ecs:AddTags":                               func() any { return ecs.CreateAddTagsResponse() },
-	"ecs:AllocatePublicIpAddress":               func() any { return ecs.CreateAllocatePublicIpAddressResponse() },
-	"ecs:AttachDisk":                            func() any { return ecs.CreateAttachDiskResponse() },
-	"ecs:AttachKeyPair":                         func() any { return ecs.CreateAttachKeyPairResponse() },
-	"ecs:AuthorizeSecurityGroup":                func() any { return ecs.CreateAuthorizeSecurityGroupResponse() },
-	"ecs:AuthorizeSecurityGroupEgress":          func() any { return ecs.CreateAuthorizeSecurityGroupEgressResponse() },
-	"ecs:CopyImage":                             func() any { return ecs.CreateCopyImageResponse() },
-	"ecs:CreateDisk":                            func() any { return ecs.CreateCreateDiskResponse() },
-	"ecs:CreateImage":                           func() any { return ecs.CreateCreateImageResponse() },
-	"ecs:CreateInstance":                        func() any { return ecs.CreateCreateInstanceResponse() },
-	"ecs:CreateKeyPair":                         func() any { return ecs.CreateCreateKeyPairResponse() },
-	"ecs:CreateSecurityGroup":                   func() any { return ecs.CreateCreateSecurityGroupResponse() },
-	"ecs:CreateSnapshot":                        func() any { return ecs.CreateCreateSnapshotResponse() },
-	"ecs:CreateSnapshotGroup":                   func() any { return ecs.CreateCreateSnapshotGroupResponse() },
-	"ecs:CreateVSwitch":                         func() any { return ecs.CreateCreateVSwitchResponse() },
-	"ecs:CreateVpc":                             func() any { return ecs.CreateCreateVpcResponse() },
-	"ecs:DeleteDisk":                            func() any { return ecs.CreateDeleteDiskResponse() },
-	"ecs:DeleteImage":                           func() any { return ecs.CreateDeleteImageResponse() },
-	"ecs:DeleteInstance":                        func() any { return ecs.CreateDeleteInstanceResponse() },
-	"ecs:DeleteInstances":                       func() any { return ecs.CreateDeleteInstancesResponse() },
-	"ecs:DeleteKeyPairs":                        func() any { return ecs.CreateDeleteKeyPairsResponse() },
-	"ecs:DeleteSecurityGroup":                   func() any { return ecs.CreateDeleteSecurityGroupResponse() },
-	"ecs:DeleteSnapshot":                        func() any { return ecs.CreateDeleteSnapshotResponse() },
-	"ecs:DeleteSnapshotGroup":                   func() any { return ecs.CreateDeleteSnapshotGroupResponse() },
-	"ecs:DeleteVSwitch":                         func() any { return ecs.CreateDeleteVSwitchResponse() },
-	"ecs:DeleteVpc":                             func() any { return ecs.CreateDeleteVpcResponse() },
-	"ecs:DescribeAvailableResource":             func() any { return ecs.CreateDescribeAvailableResourceResponse() },
-	"ecs:DescribeCloudAssistantStatus":          func() any { return ecs.CreateDescribeCloudAssistantStatusResponse() },
-	"ecs:DescribeDisks":                         func() any { return ecs.CreateDescribeDisksResponse() },
-	"ecs:DescribeImageSharePermission":          func() any { return ecs.CreateDescribeImageSharePermissionResponse() },
-	"ecs:DescribeImages":                        func() any { return ecs.CreateDescribeImagesResponse() },
-	"ecs:DescribeInstanceAttachmentAttributes":  func() any { return ecs.CreateDescribeInstanceAttachmentAttributesResponse() },
-	"ecs:DescribeInstanceAttribute":             func() any { return ecs.CreateDescribeInstanceAttributeResponse() },
-	"ecs:DescribeInstanceAutoRenewAttribute":    func() any { return ecs.CreateDescribeInstanceAutoRenewAttributeResponse() },
-	"ecs:DescribeInstanceMaintenanceAttributes": func() any { return ecs.CreateDescribeInstanceMaintenanceAttributesResponse() },
-	"ecs:DescribeInstanceRamRole":               func() any { return ecs.CreateDescribeInstanceRamRoleResponse() },
-	"ecs:DescribeInstanceStatus":                func() any { return ecs.CreateDescribeInstanceStatusResponse() },
-	"ecs:DescribeInstanceTypes":                 func() any { return ecs.CreateDescribeInstanceTypesResponse() },
-	"ecs:DescribeInstances":                     func() any { return ecs.CreateDescribeInstancesResponse() },
-	"ecs:DescribeInvocationResults":             func() any { return ecs.CreateDescribeInvocationResultsResponse() },
-	"ecs:DescribeInvocations":                   func() any { return ecs.CreateDescribeInvocationsResponse() },
-	"ecs:DescribeKeyPairs":                      func() any { return ecs.CreateDescribeKeyPairsResponse() },
-	"ecs:DescribeNetworkInterfaces":             func() any { return ecs.CreateDescribeNetworkInterfacesResponse() },
-	"ecs:DescribePrice":                         func() any { return ecs.CreateDescribePriceResponse() },
-	"ecs:DescribeRegions":                       func() any { return ecs.CreateDescribeRegionsResponse() },
-	"ecs:DescribeSecurityGroupAttribute":        func() any { return ecs.CreateDescribeSecurityGroupAttributeResponse() },
-	"ecs:DescribeSecurityGroups":                func() any { return ecs.CreateDescribeSecurityGroupsResponse() },
-	"ecs:DescribeSnapshotGroups":                func() any { return ecs.CreateDescribeSnapshotGroupsResponse() },
-	"ecs:DescribeSnapshots":                     func() any { return ecs.CreateDescribeSnapshotsResponse() },
-	"ecs:DescribeTags":                          func() any { return ecs.CreateDescribeTagsResponse() },
-	"ecs:DescribeTasks":                         func() any { return ecs.CreateDescribeTasksResponse() },
-	"ecs:DescribeUserData":                      func() any { return ecs.CreateDescribeUserDataResponse() },
-	"ecs:DescribeVSwitches":                     func() any { return ecs.CreateDescribeVSwitchesResponse() },
-	"ecs:DescribeVpcs":                          func() any { return ecs.CreateDescribeVpcsResponse() },
-	"ecs:DescribeZones":                         func() any { return ecs.CreateDescribeZonesResponse() },
-	"ecs:DetachDisk":                            func() any { return ecs.CreateDetachDiskResponse() },
-	"ecs:DetachKeyPair":                         func() any { return ecs.CreateDetachKeyPairResponse() },
-	"ecs:GetInstanceConsoleOutput":              func() any { return ecs.CreateGetInstanceConsoleOutputResponse() },
-	"ecs:GetInstanceScreenshot":                 func() any { return ecs.CreateGetInstanceScreenshotResponse() },
-	"ecs:ImportKeyPair":                         func() any { return ecs.CreateImportKeyPairResponse() },
-	"ecs:JoinSecurityGroup":                     func() any { return ecs.CreateJoinSecurityGroupResponse() },
-	"ecs:LeaveSecurityGroup":                    func() any { return ecs.CreateLeaveSecurityGroupResponse() },
-	"ecs:ListTagResources":                      func() any { return ecs.CreateListTagResourcesResponse() },
-	"ecs:ModifyDiskAttribute":                   func() any { return ecs.CreateModifyDiskAttributeResponse() },
-	"ecs:ModifyImageAttribute":                  func() any { return ecs.CreateModifyImageAttributeResponse() },
-	"ecs:ModifyImageSharePermission":            func() any { return ecs.CreateModifyImageSharePermissionResponse() },
-	"ecs:ModifyInstanceAttribute":               func() any { return ecs.CreateModifyInstanceAttributeResponse() },
-	"ecs:ModifyInstanceAutoReleaseTime":         func() any { return ecs.CreateModifyInstanceAutoReleaseTimeResponse() },
-	"ecs:ModifySecurityGroupAttribute":          func() any { return ecs.CreateModifySecurityGroupAttributeResponse() },
-	"ecs:ModifySecurityGroupPolicy":             func() any { return ecs.CreateModifySecurityGroupPolicyResponse() },
-	"ecs:ModifySnapshotAttribute":               func() any { return ecs.CreateModifySnapshotAttributeResponse() },
-	"ecs:ModifyVSwitchAttribute":                func() any { return ecs.CreateModifyVSwitchAttributeResponse() },
-	"ecs:ModifyVpcAttribute":                    func() any { return ecs.CreateModifyVpcAttributeResponse() },
-	"ecs:RebootInstance":                        func() any { return ecs.CreateRebootInstanceResponse() },
-	"ecs:RemoveTags":                            func() any { return ecs.CreateRemoveTagsResponse() },
-	"ecs:ReplaceSystemDisk":                     func() any { return ecs.CreateReplaceSystemDiskResponse() },
-	"ecs:ResetDisk":                             func() any { return ecs.CreateResetDiskResponse() },
-	"ecs:ResetDisks":                            func() any { return ecs.CreateResetDisksResponse() },
-	"ecs:RevokeSecurityGroup":                   func() any { return ecs.CreateRevokeSecurityGroupResponse() },
-	"ecs:RevokeSecurityGroupEgress":             func() any { return ecs.CreateRevokeSecurityGroupEgressResponse() },
-	"ecs:RunCommand":                            func() any { return ecs.CreateRunCommandResponse() },
-	"ecs:RunInstances":                          func() any { return ecs.CreateRunInstancesResponse() },
-	"ecs:StartInstance":                         func() any { return ecs.CreateStartInstanceResponse() },
-	"ecs:StartInstances":                        func() any { return ecs.CreateStartInstancesResponse() },
-	"ecs:StopInstance":                          func() any { return ecs.CreateStopInstanceResponse() },
-	"ecs:StopInstances":                         func() any { return ecs.CreateStopInstancesResponse() },
-	"ecs:TagResources":                          func() any { return ecs.CreateTagResourcesResponse() },
-	"ecs:UntagResources":                        func() any { return ecs.CreateUntagResourcesResponse() },
-	"slb:AddBackendServers":                     func() any { return slb.CreateAddBackendServersResponse() },
-	"slb:AddVServerGroupBackendServers":         func() any { return slb.CreateAddVServerGroupBackendServersResponse() },
-	"slb:CreateRules":                           func() any { return slb.CreateCreateRulesResponse() },
-	"slb:DeleteAccessLogsDownloadAttribute":     func() any { return slb.CreateDeleteAccessLogsDownloadAttributeResponse() },
-	"slb:DeleteRules":                           func() any { return slb.CreateDeleteRulesResponse() },
-	"slb:DescribeAccessLogsDownloadAttribute":   func() any { return slb.CreateDescribeAccessLogsDownloadAttributeResponse() },
-	"slb:DescribeHealthStatus":                  func() any { return slb.CreateDescribeHealthStatusResponse() },
-	"slb:DescribeLoadBalancerAttribute":         func() any { return slb.CreateDescribeLoadBalancerAttributeResponse() },
-	"slb:DescribeLoadBalancerListeners":         func() any { return slb.CreateDescribeLoadBalancerListenersResponse() },
-	"slb:DescribeLoadBalancers":                 func() any { return slb.CreateDescribeLoadBalancersResponse() },
-	"slb:DescribeMasterSlaveServerGroups":       func() any { return slb.CreateDescribeMasterSlaveServerGroupsResponse() },
-	"slb:DescribeRules":                         func() any { return slb.CreateDescribeRulesResponse() },
-	"slb:DescribeVServerGroupAttribute":         func() any { return slb.CreateDescribeVServerGroupAttributeResponse() },
-	"slb:DescribeVServerGroups":                 func() any { return slb.CreateDescribeVServerGroupsResponse() },
-	"slb:RemoveBackendServers":                  func() any { return slb.CreateRemoveBackendServersResponse() },
-	"slb:RemoveVServerGroupBackendServers":      func() any { return slb.CreateRemoveVServerGroupBackendServersResponse() },
-	"slb:SetAccessLogsDownloadAttribute":        func() any { return slb.CreateSetAccessLogsDownloadAttributeResponse() },
-	"slb:SetBackendServers":                     func() any { return slb.CreateSetBackendServersResponse() },
-	"slb:SetVServerGroupAttribute":              func() any { return slb.CreateSetVServerGroupAttributeResponse() },
+	"ecs:AddTags":                                    func() any { return ecs.CreateAddTagsResponse() },
+	"ecs:AllocatePublicIpAddress":                    func() any { return ecs.CreateAllocatePublicIpAddressResponse() },
+	"ecs:AttachDisk":                                 func() any { return ecs.CreateAttachDiskResponse() },
+	"ecs:AttachKeyPair":                              func() any { return ecs.CreateAttachKeyPairResponse() },
+	"ecs:AuthorizeSecurityGroup":                     func() any { return ecs.CreateAuthorizeSecurityGroupResponse() },
+	"ecs:AuthorizeSecurityGroupEgress":               func() any { return ecs.CreateAuthorizeSecurityGroupEgressResponse() },
+	"ecs:CopyImage":                                  func() any { return ecs.CreateCopyImageResponse() },
+	"ecs:CreateDisk":                                 func() any { return ecs.CreateCreateDiskResponse() },
+	"ecs:CreateImage":                                func() any { return ecs.CreateCreateImageResponse() },
+	"ecs:CreateInstance":                             func() any { return ecs.CreateCreateInstanceResponse() },
+	"ecs:CreateKeyPair":                              func() any { return ecs.CreateCreateKeyPairResponse() },
+	"ecs:CreateSecurityGroup":                        func() any { return ecs.CreateCreateSecurityGroupResponse() },
+	"ecs:CreateSnapshot":                             func() any { return ecs.CreateCreateSnapshotResponse() },
+	"ecs:CreateSnapshotGroup":                        func() any { return ecs.CreateCreateSnapshotGroupResponse() },
+	"ecs:CreateVSwitch":                              func() any { return ecs.CreateCreateVSwitchResponse() },
+	"ecs:CreateVpc":                                  func() any { return ecs.CreateCreateVpcResponse() },
+	"ecs:DeleteDisk":                                 func() any { return ecs.CreateDeleteDiskResponse() },
+	"ecs:DeleteImage":                                func() any { return ecs.CreateDeleteImageResponse() },
+	"ecs:DeleteInstance":                             func() any { return ecs.CreateDeleteInstanceResponse() },
+	"ecs:DeleteInstances":                            func() any { return ecs.CreateDeleteInstancesResponse() },
+	"ecs:DeleteKeyPairs":                             func() any { return ecs.CreateDeleteKeyPairsResponse() },
+	"ecs:DeleteSecurityGroup":                        func() any { return ecs.CreateDeleteSecurityGroupResponse() },
+	"ecs:DeleteSnapshot":                             func() any { return ecs.CreateDeleteSnapshotResponse() },
+	"ecs:DeleteSnapshotGroup":                        func() any { return ecs.CreateDeleteSnapshotGroupResponse() },
+	"ecs:DeleteVSwitch":                              func() any { return ecs.CreateDeleteVSwitchResponse() },
+	"ecs:DeleteVpc":                                  func() any { return ecs.CreateDeleteVpcResponse() },
+	"ecs:DescribeAvailableResource":                  func() any { return ecs.CreateDescribeAvailableResourceResponse() },
+	"ecs:DescribeCloudAssistantStatus":               func() any { return ecs.CreateDescribeCloudAssistantStatusResponse() },
+	"ecs:DescribeDisks":                              func() any { return ecs.CreateDescribeDisksResponse() },
+	"ecs:DescribeImageSharePermission":               func() any { return ecs.CreateDescribeImageSharePermissionResponse() },
+	"ecs:DescribeImages":                             func() any { return ecs.CreateDescribeImagesResponse() },
+	"ecs:DescribeInstanceAttachmentAttributes":       func() any { return ecs.CreateDescribeInstanceAttachmentAttributesResponse() },
+	"ecs:DescribeInstanceAttribute":                  func() any { return ecs.CreateDescribeInstanceAttributeResponse() },
+	"ecs:DescribeInstanceAutoRenewAttribute":         func() any { return ecs.CreateDescribeInstanceAutoRenewAttributeResponse() },
+	"ecs:DescribeInstanceMaintenanceAttributes":      func() any { return ecs.CreateDescribeInstanceMaintenanceAttributesResponse() },
+	"ecs:DescribeInstanceRamRole":                    func() any { return ecs.CreateDescribeInstanceRamRoleResponse() },
+	"ecs:DescribeInstanceStatus":                     func() any { return ecs.CreateDescribeInstanceStatusResponse() },
+	"ecs:DescribeInstanceTypes":                      func() any { return ecs.CreateDescribeInstanceTypesResponse() },
+	"ecs:DescribeInstances":                          func() any { return ecs.CreateDescribeInstancesResponse() },
+	"ecs:DescribeInvocationResults":                  func() any { return ecs.CreateDescribeInvocationResultsResponse() },
+	"ecs:DescribeInvocations":                        func() any { return ecs.CreateDescribeInvocationsResponse() },
+	"ecs:DescribeKeyPairs":                           func() any { return ecs.CreateDescribeKeyPairsResponse() },
+	"ecs:DescribeNetworkInterfaces":                  func() any { return ecs.CreateDescribeNetworkInterfacesResponse() },
+	"ecs:DescribePrice":                              func() any { return ecs.CreateDescribePriceResponse() },
+	"ecs:DescribeRegions":                            func() any { return ecs.CreateDescribeRegionsResponse() },
+	"ecs:DescribeSecurityGroupAttribute":             func() any { return ecs.CreateDescribeSecurityGroupAttributeResponse() },
+	"ecs:DescribeSecurityGroups":                     func() any { return ecs.CreateDescribeSecurityGroupsResponse() },
+	"ecs:DescribeSnapshotGroups":                     func() any { return ecs.CreateDescribeSnapshotGroupsResponse() },
+	"ecs:DescribeSnapshots":                          func() any { return ecs.CreateDescribeSnapshotsResponse() },
+	"ecs:DescribeTags":                               func() any { return ecs.CreateDescribeTagsResponse() },
+	"ecs:DescribeTasks":                              func() any { return ecs.CreateDescribeTasksResponse() },
+	"ecs:DescribeUserData":                           func() any { return ecs.CreateDescribeUserDataResponse() },
+	"ecs:DescribeVSwitches":                          func() any { return ecs.CreateDescribeVSwitchesResponse() },
+	"ecs:DescribeVpcs":                               func() any { return ecs.CreateDescribeVpcsResponse() },
+	"ecs:DescribeZones":                              func() any { return ecs.CreateDescribeZonesResponse() },
+	"ecs:DetachDisk":                                 func() any { return ecs.CreateDetachDiskResponse() },
+	"ecs:DetachKeyPair":                              func() any { return ecs.CreateDetachKeyPairResponse() },
+	"ecs:GetInstanceConsoleOutput":                   func() any { return ecs.CreateGetInstanceConsoleOutputResponse() },
+	"ecs:GetInstanceScreenshot":                      func() any { return ecs.CreateGetInstanceScreenshotResponse() },
+	"ecs:ImportKeyPair":                              func() any { return ecs.CreateImportKeyPairResponse() },
+	"ecs:JoinSecurityGroup":                          func() any { return ecs.CreateJoinSecurityGroupResponse() },
+	"ecs:LeaveSecurityGroup":                         func() any { return ecs.CreateLeaveSecurityGroupResponse() },
+	"ecs:ListTagResources":                           func() any { return ecs.CreateListTagResourcesResponse() },
+	"ecs:ModifyDiskAttribute":                        func() any { return ecs.CreateModifyDiskAttributeResponse() },
+	"ecs:ModifyImageAttribute":                       func() any { return ecs.CreateModifyImageAttributeResponse() },
+	"ecs:ModifyImageSharePermission":                 func() any { return ecs.CreateModifyImageSharePermissionResponse() },
+	"ecs:ModifyInstanceAttribute":                    func() any { return ecs.CreateModifyInstanceAttributeResponse() },
+	"ecs:ModifyInstanceAutoReleaseTime":              func() any { return ecs.CreateModifyInstanceAutoReleaseTimeResponse() },
+	"ecs:ModifySecurityGroupAttribute":               func() any { return ecs.CreateModifySecurityGroupAttributeResponse() },
+	"ecs:ModifySecurityGroupPolicy":                  func() any { return ecs.CreateModifySecurityGroupPolicyResponse() },
+	"ecs:ModifySnapshotAttribute":                    func() any { return ecs.CreateModifySnapshotAttributeResponse() },
+	"ecs:ModifyVSwitchAttribute":                     func() any { return ecs.CreateModifyVSwitchAttributeResponse() },
+	"ecs:ModifyVpcAttribute":                         func() any { return ecs.CreateModifyVpcAttributeResponse() },
+	"ecs:RebootInstance":                             func() any { return ecs.CreateRebootInstanceResponse() },
+	"ecs:RemoveTags":                                 func() any { return ecs.CreateRemoveTagsResponse() },
+	"ecs:ReplaceSystemDisk":                          func() any { return ecs.CreateReplaceSystemDiskResponse() },
+	"ecs:ResetDisk":                                  func() any { return ecs.CreateResetDiskResponse() },
+	"ecs:ResetDisks":                                 func() any { return ecs.CreateResetDisksResponse() },
+	"ecs:RevokeSecurityGroup":                        func() any { return ecs.CreateRevokeSecurityGroupResponse() },
+	"ecs:RevokeSecurityGroupEgress":                  func() any { return ecs.CreateRevokeSecurityGroupEgressResponse() },
+	"ecs:RunCommand":                                 func() any { return ecs.CreateRunCommandResponse() },
+	"ecs:RunInstances":                               func() any { return ecs.CreateRunInstancesResponse() },
+	"ecs:StartInstance":                              func() any { return ecs.CreateStartInstanceResponse() },
+	"ecs:StartInstances":                             func() any { return ecs.CreateStartInstancesResponse() },
+	"ecs:StopInstance":                               func() any { return ecs.CreateStopInstanceResponse() },
+	"ecs:StopInstances":                              func() any { return ecs.CreateStopInstancesResponse() },
+	"ecs:TagResources":                               func() any { return ecs.CreateTagResourcesResponse() },
+	"ecs:UntagResources":                             func() any { return ecs.CreateUntagResourcesResponse() },
+	"slb:AddBackendServers":                          func() any { return slb.CreateAddBackendServersResponse() },
+	"slb:AddVServerGroupBackendServers":              func() any { return slb.CreateAddVServerGroupBackendServersResponse() },
+	"slb:CreateRules":                                func() any { return slb.CreateCreateRulesResponse() },
+	"slb:DeleteAccessLogsDownloadAttribute":          func() any { return slb.CreateDeleteAccessLogsDownloadAttributeResponse() },
+	"slb:DeleteRules":                                func() any { return slb.CreateDeleteRulesResponse() },
+	"slb:DescribeAccessLogsDownloadAttribute":        func() any { return slb.CreateDescribeAccessLogsDownloadAttributeResponse() },
+	"slb:DescribeHealthStatus":                       func() any { return slb.CreateDescribeHealthStatusResponse() },
+	"slb:DescribeLoadBalancerAttribute":              func() any { return slb.CreateDescribeLoadBalancerAttributeResponse() },
+	"slb:DescribeLoadBalancerListeners":              func() any { return slb.CreateDescribeLoadBalancerListenersResponse() },
+	"slb:DescribeLoadBalancers":                      func() any { return slb.CreateDescribeLoadBalancersResponse() },
+	"slb:DescribeMasterSlaveServerGroups":            func() any { return slb.CreateDescribeMasterSlaveServerGroupsResponse() },
+	"slb:DescribeRules":                              func() any { return slb.CreateDescribeRulesResponse() },
+	"slb:DescribeVServerGroupAttribute":              func() any { return slb.CreateDescribeVServerGroupAttributeResponse() },
+	"slb:DescribeVServerGroups":                      func() any { return slb.CreateDescribeVServerGroupsResponse() },
+	"slb:RemoveBackendServers":                       func() any { return slb.CreateRemoveBackendServersResponse() },
+	"slb:RemoveVServerGroupBackendServers":           func() any { return slb.CreateRemoveVServerGroupBackendServersResponse() },
+	"slb:CreateLoadBalancer":                         func() any { return slb.CreateCreateLoadBalancerResponse() },
+	"slb:DeleteLoadBalancer":                         func() any { return slb.CreateDeleteLoadBalancerResponse() },
+	"slb:SetLoadBalancerName":                        func() any { return slb.CreateSetLoadBalancerNameResponse() },
+	"slb:SetLoadBalancerStatus":                      func() any { return slb.CreateSetLoadBalancerStatusResponse() },
+	"slb:SetLoadBalancerDeleteProtection":            func() any { return slb.CreateSetLoadBalancerDeleteProtectionResponse() },
+	"slb:SetLoadBalancerModificationProtection":      func() any { return slb.CreateSetLoadBalancerModificationProtectionResponse() },
+	"slb:CreateLoadBalancerHTTPListener":             func() any { return slb.CreateCreateLoadBalancerHTTPListenerResponse() },
+	"slb:CreateLoadBalancerHTTPSListener":            func() any { return slb.CreateCreateLoadBalancerHTTPSListenerResponse() },
+	"slb:CreateLoadBalancerTCPListener":              func() any { return slb.CreateCreateLoadBalancerTCPListenerResponse() },
+	"slb:CreateLoadBalancerUDPListener":              func() any { return slb.CreateCreateLoadBalancerUDPListenerResponse() },
+	"slb:DeleteLoadBalancerListener":                 func() any { return slb.CreateDeleteLoadBalancerListenerResponse() },
+	"slb:StartLoadBalancerListener":                  func() any { return slb.CreateStartLoadBalancerListenerResponse() },
+	"slb:StopLoadBalancerListener":                   func() any { return slb.CreateStopLoadBalancerListenerResponse() },
+	"slb:CreateVServerGroup":                         func() any { return slb.CreateCreateVServerGroupResponse() },
+	"slb:DeleteVServerGroup":                         func() any { return slb.CreateDeleteVServerGroupResponse() },
+	"slb:TagResources":                               func() any { return slb.CreateTagResourcesResponse() },
+	"slb:UntagResources":                             func() any { return slb.CreateUntagResourcesResponse() },
+	"slb:ListTagResources":                           func() any { return slb.CreateListTagResourcesResponse() },
+	"slb:DescribeLoadBalancerHTTPListenerAttribute":  func() any { return slb.CreateDescribeLoadBalancerHTTPListenerAttributeResponse() },
+	"slb:DescribeLoadBalancerHTTPSListenerAttribute": func() any { return slb.CreateDescribeLoadBalancerHTTPSListenerAttributeResponse() },
+	"slb:DescribeLoadBalancerTCPListenerAttribute":   func() any { return slb.CreateDescribeLoadBalancerTCPListenerAttributeResponse() },
+	"slb:DescribeLoadBalancerUDPListenerAttribute":   func() any { return slb.CreateDescribeLoadBalancerUDPListenerAttributeResponse() },
+	"slb:SetAccessLogsDownloadAttribute":             func() any { return slb.CreateSetAccessLogsDownloadAttributeResponse() },
+	"slb:SetBackendServers":                          func() any { return slb.CreateSetBackendServersResponse() },
+	"slb:CreateMasterSlaveServerGroup":               func() any { return slb.CreateCreateMasterSlaveServerGroupResponse() },
+	"slb:DeleteMasterSlaveServerGroup":               func() any { return slb.CreateDeleteMasterSlaveServerGroupResponse() },
+	"slb:DescribeMasterSlaveServerGroupAttribute":    func() any { return slb.CreateDescribeMasterSlaveServerGroupAttributeResponse() },
+	"slb:DescribeRuleAttribute":                      func() any { return slb.CreateDescribeRuleAttributeResponse() },
+	"slb:ModifyVServerGroupBackendServers":           func() any { return slb.CreateModifyVServerGroupBackendServersResponse() },
+	"slb:SetLoadBalancerHTTPListenerAttribute":       func() any { return slb.CreateSetLoadBalancerHTTPListenerAttributeResponse() },
+	"slb:SetLoadBalancerHTTPSListenerAttribute":      func() any { return slb.CreateSetLoadBalancerHTTPSListenerAttributeResponse() },
+	"slb:SetLoadBalancerTCPListenerAttribute":        func() any { return slb.CreateSetLoadBalancerTCPListenerAttributeResponse() },
+	"slb:SetLoadBalancerUDPListenerAttribute":        func() any { return slb.CreateSetLoadBalancerUDPListenerAttributeResponse() },
+	"slb:SetRule":                                    func() any { return slb.CreateSetRuleResponse() },
+	"slb:SetVServerGroupAttribute":                   func() any { return slb.CreateSetVServerGroupAttributeResponse() },
 }
 
 // beyond are members that the cloud sends and the SDK of 2025 does not know,
@@ -275,6 +307,71 @@ slb SetAccessLogsDownloadAttribute LoadBalancerId=lb-1 LogsDownloadAttributes=[{
 wait 5s
 slb DescribeAccessLogsDownloadAttribute LoadBalancerId=lb-1
 slb DeleteAccessLogsDownloadAttribute LoadBalancerId=lb-1 LogsDownloadAttributes=[{"logProject":"p","logStore":"s","loadBalancerId":"lb-1","logType":"layer7"}]
+slb CreateLoadBalancer LoadBalancerName=made VSwitchId=vsw-sim AddressType=intranet LoadBalancerSpec=slb.s1.small Tag.1.Key=a Tag.1.Value=b > lb=LoadBalancerId
+slb CreateVServerGroup LoadBalancerId=$lb VServerGroupName=g BackendServers=[{'ServerId':'i-web90','Port':'8080','Weight':'10'}] Tag.1.Key=a Tag.1.Value=b > rsp=VServerGroupId
+wait 3s
+slb SetLoadBalancerName LoadBalancerId=$lb LoadBalancerName=renamed
+wait 3s
+slb SetLoadBalancerStatus LoadBalancerId=$lb LoadBalancerStatus=inactive
+wait 3s
+slb SetLoadBalancerDeleteProtection LoadBalancerId=$lb DeleteProtection=off
+wait 3s
+slb SetLoadBalancerModificationProtection LoadBalancerId=$lb ModificationProtectionStatus=ConsoleProtection ModificationProtectionReason=r
+wait 3s
+slb CreateLoadBalancerHTTPListener LoadBalancerId=$lb ListenerPort=80 BackendServerPort=8080 Bandwidth=-1 HealthCheck=on HealthCheckURI=/ok HealthCheckTimeout=4 StickySession=on StickySessionType=insert CookieTimeout=60 XForwardedFor_proto=on Gzip=on
+wait 3s
+slb CreateLoadBalancerHTTPSListener LoadBalancerId=$lb ListenerPort=443 VServerGroupId=$rsp Bandwidth=-1 HealthCheck=off StickySession=off ServerCertificateId=cert TLSCipherPolicy=tls_cipher_policy_1_2
+wait 3s
+slb CreateLoadBalancerTCPListener LoadBalancerId=$lb ListenerPort=81 VServerGroupId=$rsp Bandwidth=-1 HealthCheckType=tcp healthCheckInterval=3 PersistenceTimeout=0 ConnectionDrain=on ConnectionDrainTimeout=30
+wait 3s
+slb CreateLoadBalancerUDPListener LoadBalancerId=$lb ListenerPort=82 BackendServerPort=53 Bandwidth=-1
+wait 3s
+slb DescribeLoadBalancerHTTPListenerAttribute LoadBalancerId=$lb ListenerPort=80
+slb DescribeLoadBalancerHTTPSListenerAttribute LoadBalancerId=$lb ListenerPort=443
+slb DescribeLoadBalancerTCPListenerAttribute LoadBalancerId=$lb ListenerPort=81
+slb DescribeLoadBalancerUDPListenerAttribute LoadBalancerId=$lb ListenerPort=82
+slb DescribeLoadBalancerHTTPListenerAttribute LoadBalancerId=lb-1 ListenerPort=80
+slb DescribeLoadBalancerAttribute LoadBalancerId=$lb
+slb SetLoadBalancerHTTPListenerAttribute LoadBalancerId=$lb ListenerPort=80 Scheduler=rr Description=new IdleTimeout=20
+wait 3s
+slb SetLoadBalancerTCPListenerAttribute LoadBalancerId=$lb ListenerPort=81 Scheduler=wlc EstablishedTimeout=60 ConnectionDrain=off
+wait 3s
+slb SetLoadBalancerUDPListenerAttribute LoadBalancerId=$lb ListenerPort=82 healthCheckReq=hi healthCheckExp=ho
+wait 3s
+slb SetLoadBalancerHTTPSListenerAttribute LoadBalancerId=$lb ListenerPort=443 EnableHttp2=off StickySession=on StickySessionType=server Cookie=c
+wait 3s
+slb DescribeLoadBalancerUDPListenerAttribute LoadBalancerId=$lb ListenerPort=82
+slb DescribeLoadBalancerListeners LoadBalancerId.1=$lb
+slb ModifyVServerGroupBackendServers VServerGroupId=$rsp OldBackendServers=[{"ServerId":"i-web90","Port":8080}] NewBackendServers=[{"ServerId":"i-web90","Port":8081,"Weight":5}]
+wait 3s
+slb CreateRules LoadBalancerId=$lb ListenerPort=80 RuleList=[{"RuleName":"r","Domain":"c.example.com","VServerGroupId":"$rsp"}] > rule=Rules.Rule.0.RuleId
+wait 3s
+slb SetRule RuleId=$rule ListenerSync=off Scheduler=wlc StickySession=on StickySessionType=insert CookieTimeout=100 HealthCheck=on HealthCheckURI=/x
+wait 3s
+slb DescribeRuleAttribute RuleId=$rule
+slb DescribeRules LoadBalancerId=$lb ListenerPort=80
+slb DescribeLoadBalancerHTTPListenerAttribute LoadBalancerId=$lb ListenerPort=80
+slb DeleteRules RuleIds=["$rule"]
+wait 3s
+slb CreateMasterSlaveServerGroup LoadBalancerId=$lb MasterSlaveServerGroupName=pair MasterSlaveBackendServers=[{"ServerId":"i-web90","Port":53,"Weight":100,"ServerType":"Master"},{"ServerId":"i-web90","Port":54,"Weight":100,"ServerType":"Slave"}] > ms=MasterSlaveServerGroupId
+wait 3s
+slb DescribeMasterSlaveServerGroupAttribute MasterSlaveServerGroupId=$ms
+slb DeleteMasterSlaveServerGroup MasterSlaveServerGroupId=$ms
+wait 3s
+slb StartLoadBalancerListener LoadBalancerId=$lb ListenerPort=81 ListenerProtocol=tcp
+wait 3s
+slb StopLoadBalancerListener LoadBalancerId=$lb ListenerPort=81
+wait 3s
+slb DeleteLoadBalancerListener LoadBalancerId=$lb ListenerPort=443
+wait 3s
+slb DeleteLoadBalancerListener LoadBalancerId=$lb ListenerPort=81
+wait 3s
+slb TagResources ResourceType=vservergroup ResourceId.1=$rsp Tag.1.Key=c Tag.1.Value=d
+slb ListTagResources ResourceType=vservergroup ResourceId.1=$rsp
+slb UntagResources ResourceType=vservergroup ResourceId.1=$rsp TagKey.1=c
+slb DeleteVServerGroup VServerGroupId=$rsp
+wait 3s
+slb DeleteLoadBalancer LoadBalancerId=$lb
 
 ecs StopInstances InstanceId.1=$i
 wait 1m

@@ -338,6 +338,9 @@ func (c *Cloud) listGroupBalancers(product string, q *call) (obj, *apiError) {
 			"LoadBalancerId": b.ID, "LoadBalancerName": b.Name, "LoadBalancerStatus": b.Status, "DNSName": b.DNSName, "VpcId": b.VPC, "AddressType": "Intranet",
 			"ModificationProtectionConfig": obj{"Status": protection, "Reason": ""},
 		}
+		if t, ok := c.logs.of[b.ID]; ok && product == ALB {
+			v["AccessLogConfig"] = obj{"LogProject": t.project, "LogStore": t.store}
+		}
 		if product == ALB {
 			v["ServiceManagedEnabled"], v["ServiceManagedMode"], v["LoadBalancerEdition"] = b.ServiceManaged, mode, "Standard"
 		}

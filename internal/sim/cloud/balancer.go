@@ -32,6 +32,7 @@ type Backend struct {
 type VServerGroup struct {
 	ID, Name string
 	Backends []Backend
+	Tags     map[string]string
 }
 
 // A Listener takes the traffic of one port.
@@ -48,14 +49,25 @@ type Listener struct {
 	HealthCheck            bool
 	HealthCheckURI         string // http and https
 	StickySession          bool   // http and https
+	PersistenceTimeout     int    // seconds, tcp: sessions stick to a member by source address; 0 = off
 	ConnectionDrainTimeout int    // seconds, tcp; 0 = off
 	Rules                  []Rule // http and https
+
+	set map[string]string // what requests set besides; see settings
 }
 
 // A Rule sends some of an HTTP listener's requests to a group of its own.
 type Rule struct {
 	ID, Name, Domain, URL string
 	VServerGroup          string
+	// ListenerSync "off" makes the settings below hold instead of the
+	// listener's; "" means on.
+	ListenerSync   string
+	Scheduler      string // default wrr
+	StickySession  bool
+	CookieTimeout  int // seconds
+	HealthCheck    bool
+	HealthCheckURI string
 }
 
 // A MasterSlaveGroup holds exactly one primary and one secondary server.
@@ -73,11 +85,14 @@ type LoadBalancer struct {
 	// ServiceManaged marks a balancer that a managed service (a cluster)
 	// owns: backend writes are refused.
 	ServiceManaged bool
-	Tags           map[string]string
-	Listeners      []Listener
-	Default        []Backend
-	Groups         []VServerGroup
-	MasterSlaves   []MasterSlaveGroup
+	// Protected is the reason why somebody set ModificationProtectionStatus to
+	// ConsoleProtection; empty means NonProtection.
+	Protected    string
+	Tags         map[string]string
+	Listeners    []Listener
+	Default      []Backend
+	Groups       []VServerGroup
+	MasterSlaves []MasterSlaveGroup
 }
 
 // HealthQuery asks for the health of one member as one listener sees it.
@@ -97,7 +112,9 @@ type balancer struct {
 	LoadBalancer
 	seq       int64
 	createdAt time.Time
-	busyUntil time.Time // writes are refused until then
+	busyUntil time.Time         // writes are refused until then
+	created   bool              // by a request
+	attrs     map[string]string // what it was made with besides
 }
 
 func (b *balancer) number() int64 { return b.seq }
@@ -310,6 +327,19 @@ type wantedBackend struct {
 	Type        string
 	ServerIP    string `json:"ServerIp"`
 	Description string
+	plain       bool // the element is the ID alone
+}
+
+// UnmarshalJSON takes an object, or a plain ID as some clients send it.
+func (w *wantedBackend) UnmarshalJSON(b []byte) error {
+	if json.Unmarshal(b, &w.ServerID) == nil {
+		w.plain = true
+		return nil
+	}
+	type object wantedBackend // without this method
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	return dec.Decode((*object)(w))
 }
 
 func (w wantedBackend) backend() Backend {
@@ -324,8 +354,9 @@ func (w wantedBackend) backend() Backend {
 }
 
 // backendServers reads a BackendServers parameter. withPort says whether its
-// members have ports: those of VServer groups do, those of default groups not.
-func backendServers(v string, withPort bool) ([]Backend, *apiError) {
+// members have ports: those of VServer groups do, those of default groups not;
+// plain whether IDs alone will do, as for removals from a default group.
+func backendServers(v string, withPort, plain bool) ([]Backend, *apiError) {
 	dec := json.NewDecoder(bytes.NewReader(doubleQuoted(v)))
 	dec.DisallowUnknownFields()
 	var wanted []wantedBackend
@@ -348,7 +379,7 @@ func backendServers(v string, withPort bool) ([]Backend, *apiError) {
 	for _, w := range wanted {
 		m := w.backend()
 		switch {
-		case m.ServerID == "":
+		case m.ServerID == "" || w.plain && !plain:
 			return nil, refuse(400, "BackendServersMalformed", "A backend server has no ServerId.")
 		case m.Type != "ecs" && m.Type != "eni":
 			return nil, refuse(400, "InvalidParameter", "The type %q of backend server %s is not ecs or eni.", m.Type, m.ServerID)
@@ -462,11 +493,11 @@ func (b *balancer) writable(busyCode string) *apiError {
 }
 
 // writeDefault changes the default group of a balancer.
-func (c *Cloud) writeDefault(q *call, f change, weight func(int) any) (obj, *apiError) {
+func (c *Cloud) writeDefault(q *call, f change, weight func(int) any, plain bool) (obj, *apiError) {
 	if !q.has("BackendServers") {
 		return nil, refuse(400, "MissingParameter", "The input parameter \"BackendServers\" that is mandatory for processing this request is not supplied.")
 	}
-	wanted, err := backendServers(q.str("BackendServers"), false)
+	wanted, err := backendServers(q.str("BackendServers"), false, plain)
 	if err != nil {
 		return nil, err
 	}
@@ -496,13 +527,18 @@ func (c *Cloud) writeDefault(q *call, f change, weight func(int) any) (obj, *api
 
 // writeGroup changes a VServer group; a nil f changes its name only.
 func (c *Cloud) writeGroup(q *call, f change) (obj, *apiError) {
-	var wanted []Backend
-	if f != nil {
-		var err *apiError
-		if wanted, err = backendServers(q.str("BackendServers"), true); err != nil {
-			return nil, err
-		}
+	if f == nil {
+		return c.writeMembers(q, nil)
 	}
+	wanted, err := backendServers(q.str("BackendServers"), true, false)
+	if err != nil {
+		return nil, err
+	}
+	return c.writeMembers(q, func(now []Backend) ([]Backend, *apiError) { return f(now, wanted) })
+}
+
+// writeMembers replaces the members of a VServer group by what f makes of them.
+func (c *Cloud) writeMembers(q *call, f func(now []Backend) ([]Backend, *apiError)) (obj, *apiError) {
 	reply, err := func() (obj, *apiError) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -514,7 +550,7 @@ func (c *Cloud) writeGroup(q *call, f change) (obj, *apiError) {
 			return nil, err
 		}
 		if f != nil {
-			after, err := f(slices.Clone(g.Backends), wanted)
+			after, err := f(slices.Clone(g.Backends))
 			if err != nil {
 				return nil, err
 			}
@@ -553,15 +589,15 @@ func (c *Cloud) memberViews(list []Backend, withPort bool, weight func(int) any)
 }
 
 func (c *Cloud) addBackendServers(q *call) (obj, *apiError) {
-	return c.writeDefault(q, c.adding, asString)
+	return c.writeDefault(q, c.adding, asString, false)
 }
 
 func (c *Cloud) setBackendServers(q *call) (obj, *apiError) {
-	return c.writeDefault(q, c.setting, asString)
+	return c.writeDefault(q, c.setting, asString, false)
 }
 
 func (c *Cloud) removeBackendServers(q *call) (obj, *apiError) {
-	return c.writeDefault(q, c.removing, asInt)
+	return c.writeDefault(q, c.removing, asInt, true)
 }
 
 func (c *Cloud) addVServerGroupBackendServers(q *call) (obj, *apiError) {
@@ -628,17 +664,26 @@ func (c *Cloud) describeLoadBalancers(q *call) (obj, *apiError) {
 
 // balancerView is what the list and the single answer share. c.mu is held.
 func (c *Cloud) balancerView(b *balancer) obj {
-	mode := "Unmanaged"
+	mode, protection, network := "Unmanaged", "NonProtection", "vpc"
+	if b.VPC == "" {
+		network = "classic"
+	}
+	bandwidth, _ := strconv.Atoi(b.attr("Bandwidth", "-1"))
 	if b.ServiceManaged {
 		mode = "Managed"
 	}
+	if b.Protected != "" {
+		protection = "ConsoleProtection"
+	}
 	return obj{
 		"LoadBalancerId": b.ID, "LoadBalancerName": b.Name, "LoadBalancerStatus": b.Status, "Address": b.Address,
-		"AddressType": b.AddressType, "AddressIPVersion": "ipv4", "NetworkType": "vpc", "VpcId": b.VPC, "VSwitchId": b.VSwitch,
-		"RegionId": c.cfg.Region, "RegionIdAlias": c.cfg.Region, "MasterZoneId": c.cfg.Region + "-h", "SlaveZoneId": c.cfg.Region + "-i",
-		"LoadBalancerSpec": "slb.s2.small", "PayType": "PayOnDemand", "InternetChargeType": "paybytraffic", "Bandwidth": -1,
-		"InstanceChargeType": "PayBySpec", "BusinessStatus": "Normal", "DeleteProtection": "off", "ResourceGroupId": "",
-		"ModificationProtectionStatus": "NonProtection", "ModificationProtectionReason": "", "ServiceManagedMode": mode,
+		"AddressType": b.AddressType, "AddressIPVersion": b.attr("AddressIPVersion", "ipv4"), "NetworkType": network, "VpcId": b.VPC, "VSwitchId": b.VSwitch,
+		"RegionId": c.cfg.Region, "RegionIdAlias": c.cfg.Region,
+		"MasterZoneId": b.attr("MasterZoneId", c.cfg.Region+"-h"), "SlaveZoneId": b.attr("SlaveZoneId", c.cfg.Region+"-i"),
+		"LoadBalancerSpec": b.attr("LoadBalancerSpec", "slb.s2.small"), "PayType": "PayOnDemand", "InternetChargeType": b.attr("InternetChargeType", "paybytraffic"),
+		"Bandwidth": bandwidth, "InstanceChargeType": b.attr("InstanceChargeType", "PayBySpec"), "BusinessStatus": "Normal",
+		"DeleteProtection": b.attr("DeleteProtection", "off"), "ResourceGroupId": b.attr("ResourceGroupId", ""),
+		"ModificationProtectionStatus": protection, "ModificationProtectionReason": b.Protected, "ServiceManagedMode": mode,
 		"CreateTime": stamp(b.createdAt, stampMinutes), "CreateTimeStamp": b.createdAt.UnixMilli(), "Tags": tagList(b.Tags),
 	}
 }
@@ -719,37 +764,27 @@ func onOff(on bool) string {
 func listenerView(b *balancer, l *Listener) obj {
 	v := obj{
 		"LoadBalancerId": b.ID, "ListenerPort": l.Port, "ListenerProtocol": l.Protocol, "BackendServerPort": l.BackendPort,
-		"Scheduler": l.Scheduler, "Status": l.Status, "Description": l.Description, "Bandwidth": -1, "AclStatus": "off",
+		"Scheduler": l.Scheduler, "Status": l.Status, "Description": l.Description,
 		"AclIds": []string{}, "Tags": []obj{},
 	}
 	if l.VServerGroup != "" {
 		v["VServerGroupId"] = l.VServerGroup
 	}
-	health := obj{
-		"HealthCheck": onOff(l.HealthCheck), "HealthCheckInterval": 2, "HealthyThreshold": 3, "UnhealthyThreshold": 3,
-		"HealthCheckURI": l.HealthCheckURI, "HealthCheckHttpCode": "http_2xx", "HealthCheckConnectPort": l.BackendPort,
-	}
-	switch l.Protocol {
-	case "http", "https":
-		health["HealthCheckTimeout"] = 5
-		health["StickySession"] = onOff(l.StickySession)
-		if l.StickySession {
-			health["StickySessionType"], health["CookieTimeout"] = "insert", 300
+	config := l.config()
+	for _, name := range []string{"Bandwidth", "AclStatus", "AclType", "AclId"} {
+		if x, ok := config[name]; ok {
+			v[name] = x
+			delete(config, name)
 		}
-		v[strings.ToUpper(l.Protocol)+"ListenerConfig"] = health
-	case "tcp":
-		health["HealthCheckConnectTimeout"] = 5
-		health["HealthCheckType"] = "tcp"
-		health["PersistenceTimeout"] = 0
-		health["EstablishedTimeout"] = 900
-		health["ConnectionDrain"] = onOff(l.ConnectionDrainTimeout > 0)
-		health["ConnectionDrainTimeout"] = l.ConnectionDrainTimeout
-		health["MasterSlaveServerGroupId"] = l.MasterSlaveGroup
-		v["TCPListenerConfig"] = health
-	default:
-		health["MasterSlaveServerGroupId"] = l.MasterSlaveGroup
-		v["UDPListenerConfig"] = health
 	}
+	delete(config, "SynProxy") // the list does not show it
+	if x, ok := config["ProxyProtocolV2Enabled"]; ok {
+		config["ProxyProtocolV2Enabled"] = fmt.Sprint(x) // a word here, a bool in the single answer
+	}
+	if l.Protocol == "tcp" || l.Protocol == "udp" {
+		config["HealthCheckSwitch"] = config["HealthCheck"]
+	}
+	v[strings.ToUpper(l.Protocol)+"ListenerConfig"] = config
 	return v
 }
 
@@ -775,7 +810,7 @@ func (c *Cloud) describeVServerGroups(q *call) (obj, *apiError) {
 		}
 		list = append(list, obj{
 			"VServerGroupId": g.ID, "VServerGroupName": g.Name, "ServerCount": len(g.Backends),
-			"ServiceManagedMode": "Unmanaged", "CreateTime": stamp(b.createdAt, stampMinutes), "Tags": obj{"Tag": []obj{}},
+			"ServiceManagedMode": "Unmanaged", "CreateTime": stamp(b.createdAt, stampMinutes), "Tags": tagList(g.Tags),
 			"AssociatedObjects": obj{"Listeners": obj{"Listener": listeners}, "Rules": obj{"Rule": rules}},
 		})
 	}
@@ -791,7 +826,7 @@ func (c *Cloud) describeVServerGroupAttribute(q *call) (obj, *apiError) {
 	}
 	return obj{
 		"VServerGroupId": g.ID, "VServerGroupName": g.Name, "LoadBalancerId": b.ID, "ServiceManagedMode": "Unmanaged",
-		"CreateTime": stamp(b.createdAt, stampMinutes), "Tags": obj{"Tag": []obj{}},
+		"CreateTime": stamp(b.createdAt, stampMinutes), "Tags": tagList(g.Tags),
 		"BackendServers": obj{"BackendServer": c.memberViews(g.Backends, true, asInt)},
 	}, nil
 }
@@ -833,11 +868,7 @@ func (c *Cloud) describeRules(q *call) (obj, *apiError) {
 		}
 		list := []obj{}
 		for _, r := range l.Rules {
-			list = append(list, obj{
-				"RuleId": r.ID, "RuleName": r.Name, "Domain": r.Domain, "Url": r.URL, "VServerGroupId": r.VServerGroup,
-				"ListenerSync": "on", "Scheduler": l.Scheduler, "StickySession": onOff(l.StickySession),
-				"HealthCheck": onOff(l.HealthCheck), "ServiceManagedMode": "Unmanaged",
-			})
+			list = append(list, ruleView(&l, r))
 		}
 		return obj{"Rules": obj{"Rule": list}}, nil
 	}

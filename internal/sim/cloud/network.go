@@ -237,6 +237,11 @@ func hosts(p netip.Prefix) int { return 1 << (32 - p.Bits()) }
 // usedAddresses returns the addresses taken in a vSwitch. c.mu is held.
 func (c *Cloud) usedAddresses(s *vswitch) map[string]bool {
 	used := map[string]bool{}
+	for _, b := range c.balancers {
+		if b.VSwitch == s.id && b.AddressType == "intranet" {
+			used[b.Address] = true
+		}
+	}
 	for _, i := range c.instances {
 		if i.VSwitch == s.id {
 			used[i.PrivateIP] = true
@@ -313,6 +318,9 @@ func (c *Cloud) netResources() []Resource {
 	}
 	for _, v := range sorted(c.keyPairs) {
 		all = append(all, Resource{"keypair", v.id, v.name, maps.Clone(v.tags), v.created})
+	}
+	for _, v := range sorted(c.balancers) {
+		all = append(all, Resource{"loadbalancer", v.ID, v.Name, maps.Clone(v.Tags), v.created})
 	}
 	return all
 }

@@ -30,7 +30,7 @@ type product struct {
 func products() []product {
 	return []product{
 		{"ecs", ecsVersion, slices.Concat(ecsActions(), networkECSActions())},
-		{"slb", slbVersion, slbActions()},
+		{"slb", slbVersion, slices.Concat(slbActions(), slbListenerActions())},
 		{"alb", albVersion, albActions()},
 		{"nlb", nlbVersion, nlbActions()},
 		{"vpc", vpcVersion, networkVPCActions()},
@@ -59,7 +59,8 @@ func products() []product {
 //	:words  words separated by commas, at most 100; call.words cuts them
 //
 // The parameters in other exist in the real API but not here: with a value
-// they are refused, because to ignore a filter or a setting would be a lie.
+// they are refused, because to ignore a filter or a setting would be a lie;
+// only a :bool among them may be false, and an :int 0.
 type action struct {
 	name          string
 	served, other string
@@ -168,6 +169,8 @@ func (c *Cloud) parse(params map[string]string) (*call, *apiError) {
 			return nil, refuse(400, "UnsupportedParameter", "%s has no parameter %s.", a.name, name)
 		case value == "":
 			continue
+		case !p.served && (p.kind == "bool" && value == "false" || p.kind == "int" && strings.Trim(value, "0.") == ""):
+			continue // some clients send all there is
 		case !p.served:
 			return nil, refuse(400, "UnsupportedParameter", "The parameter %s of %s is not simulated.", name, a.name)
 		}
