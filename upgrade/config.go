@@ -129,6 +129,12 @@ type TransitionConfig struct {
 	AutoRelease    time.Duration `json:"auto_release"`       // the cloud deletes it after so long while no traffic reaches it; 0: never
 	SSH            string        `json:"ssh"`                // SSH target; "{address}" is replaced by its private address
 	ReleaseAdopted bool          `json:"release_adopted"`    // whether an adopted one may be released in 5.3
+	// Quarantine are systemd units that must never run on a new transition host,
+	// such as crond: it boots with everything enabled that production has.
+	Quarantine []string `json:"quarantine,omitempty"`
+	// FirstBootGroups are the security groups of a new one until traffic is about
+	// to reach it; empty: production's from the beginning.
+	FirstBootGroups []string `json:"first_boot_groups,omitempty"`
 }
 
 // OSConfig says how the operating system is upgraded.
@@ -775,7 +781,7 @@ func (d *configDecoder) services(m mapping, c *Config) {
 
 func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 	s := d.mapping(m.values["transition"], "transition",
-		"instance", "name", "public_ip", "auto_release", "ssh", "release_adopted")
+		"instance", "name", "public_ip", "auto_release", "ssh", "release_adopted", "quarantine", "first_boot_groups")
 	t := &c.Transition
 	t.Instance = s.text("instance", "", checkInstance)
 	if t.Instance != "" && t.Instance == c.Instance {
@@ -797,6 +803,32 @@ func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 	if t.ReleaseAdopted && t.Instance == "" && !s.failed("instance") {
 		s.problem("release_adopted", "needs transition.instance: a host made by the run is always released")
 	}
+	words := func(key string, check func(string) string, to *[]string) {
+		s.list(key, func(n *yaml.Node, path string) {
+			w, ok := d.str(n, path)
+			switch {
+			case !ok:
+			case check(w) != "":
+				d.at(n, path, "%s %s", quote(w), check(w))
+			case slices.Contains(*to, w):
+				d.at(n, path, "%s is listed twice", quote(w))
+			default:
+				*to = append(*to, w)
+			}
+		})
+		if len(*to) > 0 && t.Instance != "" && !s.failed("instance") {
+			s.problem(key, "is for a host that the run makes, not for transition.instance")
+		}
+	}
+	words("quarantine", matches(`^[A-Za-z0-9][A-Za-z0-9:_.@-]*$`, "is not the name of a systemd unit such as crond"), &t.Quarantine)
+	for _, sv := range c.Services {
+		for _, u := range t.Quarantine {
+			if sv.Kind == KindUnit && strings.TrimSuffix(u, ".service") == strings.TrimSuffix(sv.Unit, ".service") {
+				s.problem("quarantine", "holds back %s, which is the service %s", quote(u), sv.Name)
+			}
+		}
+	}
+	words("first_boot_groups", matches(`^sg-[A-Za-z0-9-]+$`, "is not the ID of a security group, sg-…"), &t.FirstBootGroups)
 }
 
 // nameCheck holds the cloud's rule for names of instances.

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -37,6 +38,11 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	}
 	if !slices.Contains(f.Instance.PrivateIPs, cfg.Address) {
 		return nil, &RefusedError{Host: cfg.Host, Reasons: []string{fmt.Sprintf("instance %s has the private addresses %s, not %s", f.Instance.ID, strings.Join(f.Instance.PrivateIPs, ", "), cfg.Address)}}
+	}
+	if cfg.Transition.Instance == "" {
+		if err := discoverClone(ctx, cfg, e, f); err != nil {
+			return nil, err
+		}
 	}
 	if id := cfg.Transition.Instance; id != "" {
 		if f.Adopted, err = e.ECS.GetInstance(ctx, id); err != nil {
@@ -128,11 +134,48 @@ func discoverInstance(ctx context.Context, cfg *Config, e *Env) (ecs.Instance, [
 	if err != nil {
 		return ecs.Instance{}, nil, &AccessError{err}
 	}
-	disks, err := e.ECS.ListDisks(ctx, in.ID)
+	in, disks, err := e.ECS.GetDetails(ctx, in.ID)
 	if err != nil {
 		return ecs.Instance{}, nil, &AccessError{err}
 	}
 	return *in, disks, nil
+}
+
+// discoverClone asks what can be known of the transition host before anything
+// is made. What an account may not ask is no obstacle, but is said.
+func discoverClone(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
+	f.Blockers = ecs.CheckClone(&f.Instance, f.Disks)
+	in := cloneInput(cfg, f, "")
+	if err := e.ECS.DryRunClone(ctx, in); err != nil {
+		var refused *ecs.Error
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, ecs.ErrNotFound):
+			f.Unasked = append(f.Unasked, "whether the cloud would make the transition host: "+err.Error())
+		case errors.As(err, &refused) && refused.Definitive:
+			f.NoClone = err.Error()
+		default:
+			return &AccessError{err}
+		}
+	}
+	var err error
+	if f.Stock, err = e.ECS.Stock(ctx, f.Instance.Type, f.Instance.Zone); err != nil {
+		f.Unasked = append(f.Unasked, "how many "+f.Instance.Type+" are left: "+err.Error())
+	}
+	if f.Price, err = e.ECS.Price(ctx, in); err != nil {
+		f.Unasked = append(f.Unasked, "what the transition host costs: "+err.Error())
+	}
+	return ctx.Err()
+}
+
+// cloneInput describes the transition host; token, name and tags come with the
+// attempt that makes it.
+func cloneInput(cfg *Config, f *Facts, imageID string) ecs.CloneInput {
+	return ecs.CloneInput{
+		Source: &f.Instance, Disks: f.Disks, ImageID: imageID, Name: cfg.Transition.Name,
+		PublicIP: cfg.Transition.PublicIP, SecurityGroups: cfg.Transition.FirstBootGroups,
+	}
 }
 
 func discoverNginx(ctx context.Context, cfg *Config, e *Env) ([]NginxFacts, error) {

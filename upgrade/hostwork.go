@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -205,7 +206,11 @@ func (t *transition) reboot(r role) engine.Step {
 			if err := hostos.StartReboot(ctx, l, b.Boot.ID); err != nil {
 				a.Progress("%s: %v; it may be rebooting already", l.target, err)
 			}
-			return t.waitBoot(ctx, a, l, b.Boot.ID)
+			now, err := t.waitBoot(ctx, a, l, b.Boot.ID)
+			if err != nil {
+				return nil, fmt.Errorf("%w; %s", err, t.evidence(ctx, a, r))
+			}
+			return now, nil
 		},
 		Verify: func(ctx context.Context, a *engine.Act) (any, error) {
 			var was rebootBefore
@@ -270,6 +275,36 @@ func (t *transition) waitBoot(ctx context.Context, a *engine.Act, l *link, from 
 		case <-tick.C:
 		}
 	}
+}
+
+// evidence keeps what the cloud shows of a host that does not come back, and
+// says where. The console may hold secrets of services: it is a private file of
+// the run, and no part of the message.
+func (t *transition) evidence(ctx context.Context, a *engine.Act, r role) string {
+	id := t.p.Facts.Instance.ID
+	if r == old {
+		c, _, err := t.clone(a)
+		if err != nil {
+			return "no evidence: " + err.Error()
+		}
+		id = c.InstanceID
+	}
+	ev := t.e.ECS.CollectEvidence(context.WithoutCancel(ctx), id)
+	say := []string{fmt.Sprintf("the cloud calls instance %s %s", id, cmp.Or(ev.Status, "nothing"))}
+	keep := func(what string, data []byte) {
+		if len(data) == 0 {
+			return
+		}
+		ref, err := a.PutBlob(data)
+		if err != nil {
+			say = append(say, what+" not kept: "+err.Error())
+			return
+		}
+		say = append(say, what+": blobs/"+ref+" in the run's directory")
+	}
+	keep("console output", ev.Console)
+	keep("screenshot", ev.Screenshot)
+	return strings.Join(append(say, ev.Problems...), "; ")
 }
 
 // services gives the configured services of some kinds.
@@ -426,7 +461,9 @@ func (t *transition) ready(ctx context.Context, a *engine.Act) error {
 	var in weightParams
 	if ok, err := a.ParamsOf("3.10-slb", &in); err != nil {
 		return err
-	} else if ok && a.StepID() != "3.10-slb" {
+	} else if ok && a.StepID() != "3.10-slb" && a.StepID() != "4.9-nginx" {
+		// 3.10 has yet to put it there; when 4.9-nginx is undone, 4.9-slb has taken
+		// it out and is undone next.
 		if err := t.waitServing(ctx, a, old); err != nil {
 			return err
 		}

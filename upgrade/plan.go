@@ -34,6 +34,13 @@ type Facts struct {
 	Script      string             `json:"script,omitempty"`  // content of os.script
 	Adopted     *ecs.Instance      `json:"adopted,omitempty"` // transition.instance
 
+	// What is known of the copy before it is made; not of an adopted host.
+	Blockers []ecs.Blocker `json:"blockers,omitempty"` // what a copy will not have, or why it cannot be made
+	Stock    *ecs.Stock    `json:"stock,omitempty"`
+	Price    *ecs.Price    `json:"price,omitempty"`
+	NoClone  string        `json:"no_clone,omitempty"` // why the cloud would refuse to make it
+	Unasked  []string      `json:"unasked,omitempty"`  // what could not be asked about it, and why
+
 	AdoptedServes []string `json:"adopted_serves,omitempty"` // what leads to it already
 	Unhealthy     string   `json:"unhealthy,omitempty"`      // which service does not answer, and to whom
 	Elsewhere     string   `json:"elsewhere,omitempty"`      // why the SSH target is not the instance
@@ -183,6 +190,17 @@ func refusals(cfg *Config, f *Facts) []string {
 
 	if f.Instance.Status != "Running" {
 		say("instance %s is %s, not Running", f.Instance.ID, f.Instance.Status)
+	}
+	for _, b := range f.Blockers {
+		if b.Blocking {
+			say("a copy of the host cannot be made: %s: %s; %s", b.Object, b.Reason, b.Remedy)
+		}
+	}
+	if f.NoClone != "" {
+		say("the cloud would not make the transition host: %s", f.NoClone)
+	}
+	if f.Stock != nil && !f.Stock.Available {
+		say("zone %s has no %s left (%s); wait, or adopt a host of your own by transition.instance", f.Stock.Zone, f.Stock.Type, cmp.Or(f.Stock.Category, "not offered there"))
 	}
 	if f.Elsewhere != "" {
 		say("%s", f.Elsewhere)

@@ -32,11 +32,13 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.createImage(),         // 3.2
 		t.createClone(),         // 3.3
 		t.recordAddresses(),     // 3.4
+		t.checkQuarantine(),     // 3.4
 		t.upgradeDocker(old),    // 3.5
 		t.upgradeOS(old),        // 3.6
 		t.reboot(old),           // 3.6
 		t.startContainers(old),  // 3.7
 		t.startServices(old),    // 3.8
+		t.joinGroups(),          // 3.9
 		t.holdClone(),           // 3.9
 		t.addToNginx(),          // 3.9
 		t.addToBalancers(),      // 3.10
@@ -353,6 +355,7 @@ type snapshotParams struct {
 }
 
 type snapshotResult struct {
+	GroupID   string         `json:"group_id,omitempty"` // "" when each disk was taken by itself
 	Snapshots []ecs.Snapshot `json:"snapshots"`
 }
 
@@ -377,7 +380,7 @@ func (t *transition) snapshotBeforeOS() engine.Step {
 func (t *transition) snapshotStep(id, section, title string) engine.Step {
 	var lines []string
 	for _, d := range t.p.Facts.Disks {
-		lines = append(lines, fmt.Sprintf("ecs CreateSnapshot DiskId=%s (%s, %d GiB) RetentionDays=%d", d.ID, d.Type, d.Size, t.cfg.Snapshots.RetentionDays))
+		lines = append(lines, fmt.Sprintf("ecs CreateSnapshotGroup, or CreateSnapshot where the disks allow no group: %s (%s, %d GiB), for %d days", d.ID, d.Type, d.Size, t.cfg.Snapshots.RetentionDays))
 	}
 	return engine.Step{
 		ID: id, Section: section, Title: title, Effect: engine.TokenCreate, Lines: lines,
@@ -389,14 +392,19 @@ func (t *transition) snapshotStep(id, section, title string) engine.Step {
 		},
 		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
 			have, err := t.e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{Tags: keyTag(a)})
-			switch {
-			case err != nil:
+			if err != nil {
 				return engine.Sight{}, err
-			case len(have) == 0:
+			}
+			// The snapshots of a group get their tags after it.
+			groups, err := t.e.ECS.ListSnapshotGroups(ctx, ecs.SnapshotGroupFilter{Tags: keyTag(a)})
+			if err != nil {
+				return engine.Sight{}, err
+			}
+			if len(have)+len(groups) == 0 {
 				return engine.Sight{State: engine.Absent}, nil
 			}
 			// Do finds them by their token, makes the missing ones, and waits.
-			return engine.Sight{State: engine.InProgress, Detail: fmt.Sprintf("%d snapshots exist", len(have))}, nil
+			return engine.Sight{State: engine.InProgress, Detail: fmt.Sprintf("%d groups and %d snapshots exist", len(groups), len(have))}, nil
 		},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			var p snapshotParams
@@ -404,12 +412,15 @@ func (t *transition) snapshotStep(id, section, title string) engine.Step {
 				return nil, err
 			}
 			cleanUp := func(ctx context.Context) error { return t.deleteSnapshots(ctx, a) }
-			made, err := t.e.ECS.CreateSnapshots(ctx, p.Input)
+			made, err := t.e.ECS.CreateSnapshotSet(ctx, p.Input)
 			if err != nil {
 				return nil, notMade(ctx, err, cleanUp)
 			}
-			ids := make([]string, len(made))
-			for i, s := range made {
+			if made.Reason != "" {
+				a.Progress("%s", made.Reason)
+			}
+			ids := make([]string, len(made.Snapshots))
+			for i, s := range made.Snapshots {
 				ids[i] = s.ID
 			}
 			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
@@ -418,7 +429,7 @@ func (t *transition) snapshotStep(id, section, title string) engine.Step {
 			if err != nil {
 				return nil, notMade(ctx, err, cleanUp)
 			}
-			return snapshotResult{done}, nil
+			return snapshotResult{made.GroupID, done}, nil
 		},
 		Verify: func(ctx context.Context, a *engine.Act) (any, error) {
 			var r snapshotResult
@@ -436,6 +447,15 @@ func (t *transition) snapshotStep(id, section, title string) engine.Step {
 
 // deleteSnapshots deletes what the step has made.
 func (t *transition) deleteSnapshots(ctx context.Context, a *engine.Act) error {
+	groups, err := t.e.ECS.ListSnapshotGroups(ctx, ecs.SnapshotGroupFilter{Tags: stepTags(a, a.StepID())})
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if err := t.e.ECS.DeleteSnapshotGroup(ctx, g.ID); err != nil {
+			return err
+		}
+	}
 	have, err := t.e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{Tags: stepTags(a, a.StepID())})
 	if err != nil {
 		return err
@@ -552,8 +572,7 @@ func (t *transition) createClone() engine.Step {
 	return engine.Step{
 		ID: "3.3-clone", Section: "3.3", Effect: engine.TokenCreate,
 		Title: "make the transition host " + t.cfg.Transition.Name + " from the image",
-		Lines: []string{fmt.Sprintf("ecs RunInstances ImageId=(from 3.2) InstanceType=%s ZoneId=%s VSwitchId=%s InstanceChargeType=PostPaid AutoReleaseTime=+%s public address: %t",
-			t.p.Facts.Instance.Type, t.p.Facts.Instance.Zone, t.p.Facts.Instance.VSwitch, t.cfg.Transition.AutoRelease, t.cfg.Transition.PublicIP)},
+		Lines: t.cloneLines(),
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
 			if t.adopted() {
 				return engine.Proposal{NotApplicable: "transition host " + t.cfg.Transition.Instance + " is adopted"}, nil
@@ -562,14 +581,19 @@ func (t *transition) createClone() engine.Step {
 			if ok, err := a.Result("3.2-image", &im); err != nil || !ok {
 				return engine.Proposal{}, errors.Join(errors.New("internal error: no image recorded"), err)
 			}
-			src, err := t.e.ECS.GetInstance(ctx, t.p.Facts.Instance.ID)
-			if err != nil {
+			in := cloneInput(t.cfg, &t.p.Facts, im.ImageID)
+			in.Token, in.AutoRelease, in.Tags = a.Key(), t.expiry(), t.tags(a)
+			if q := t.cfg.Transition.Quarantine; len(q) > 0 {
+				var err error
+				if in.UserData, err = (ecs.Quarantine{Units: q}).UserData(); err != nil {
+					return engine.Proposal{}, err
+				}
+			}
+			// Whatever the cloud has against it is better known before the intent.
+			if err := t.e.ECS.DryRunClone(ctx, in); err != nil {
 				return engine.Proposal{}, err
 			}
-			return engine.Proposal{Params: cloneParams{ecs.CloneInput{
-				Source: src, Disks: t.p.Facts.Disks, ImageID: im.ImageID, Name: t.cfg.Transition.Name, Token: a.Key(),
-				PublicIP: t.cfg.Transition.PublicIP, AutoRelease: t.expiry(), Tags: t.tags(a),
-			}}}, nil
+			return engine.Proposal{Params: cloneParams{in}}, nil
 		},
 		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
 			have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: keyTag(a)})
@@ -702,6 +726,88 @@ func (t *transition) recordAddresses() engine.Step {
 			}
 			a.Progress("%s: inner address %s, outer addresses %v", id, c.PrivateIP, c.PublicIPs)
 			return c, nil
+		},
+	}
+}
+
+// cloneLines is what a person should know of the transition host before it is
+// made.
+func (t *transition) cloneLines() []string {
+	f := &t.p.Facts
+	lines := []string{fmt.Sprintf("ecs RunInstances ImageId=(from 3.2) InstanceType=%s ZoneId=%s VSwitchId=%s InstanceChargeType=PostPaid AutoReleaseTime=+%s public address: %t",
+		f.Instance.Type, f.Instance.Zone, f.Instance.VSwitch, t.cfg.Transition.AutoRelease, t.cfg.Transition.PublicIP)}
+	if f.Price != nil {
+		lines = append(lines, fmt.Sprintf("costs %.2f %s an hour", f.Price.Hourly, f.Price.Currency))
+	}
+	for _, b := range f.Blockers {
+		lines = append(lines, fmt.Sprintf("unlike production: %s: %s; %s", b.Object, b.Reason, b.Remedy))
+	}
+	for _, u := range f.Unasked {
+		lines = append(lines, "not known: "+u)
+	}
+	return lines
+}
+
+// checkQuarantine proves that what must not run on a copy does not.
+func (t *transition) checkQuarantine() engine.Step {
+	units := t.cfg.Transition.Quarantine
+	return engine.Step{
+		ID: "3.4-quarantine", Section: "3.4", Effect: engine.ReadOnly,
+		Title: "nothing runs on the transition host that must run once only",
+		Lines: []string{"held back from its first boot on: " + strings.Join(units, ", ")},
+		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
+			if len(units) == 0 {
+				return engine.Proposal{NotApplicable: "transition.quarantine names no unit"}, nil
+			}
+			return engine.Proposal{}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			c, _, err := t.clone(a)
+			if err != nil {
+				return nil, err
+			}
+			return nil, t.e.ECS.CheckQuarantine(ctx, c.InstanceID, ecs.Quarantine{Units: units})
+		},
+	}
+}
+
+type groupParams struct {
+	InstanceID string   `json:"instance_id"`
+	Groups     []string `json:"groups"`
+}
+
+// joinGroups ends the transition host's isolation, right before traffic
+// reaches it.
+func (t *transition) joinGroups() engine.Step {
+	return engine.Step{
+		ID: "3.9-groups", Section: "3.9", Effect: engine.SetState,
+		Title: "give the transition host production's security groups",
+		Lines: []string{"ecs JoinSecurityGroup " + strings.Join(t.p.Facts.Instance.SecurityGroups, ", ") + "; LeaveSecurityGroup " + strings.Join(t.cfg.Transition.FirstBootGroups, ", ")},
+		Plan: func(_ context.Context, a *engine.Act) (engine.Proposal, error) {
+			if len(t.cfg.Transition.FirstBootGroups) == 0 {
+				return engine.Proposal{NotApplicable: "it has them from the beginning"}, nil
+			}
+			c, _, err := t.clone(a)
+			return engine.Proposal{Params: groupParams{c.InstanceID, t.p.Facts.Instance.SecurityGroups}}, err
+		},
+		Observe: observeByDoing,
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var p groupParams
+			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			return nil, t.e.ECS.SetSecurityGroups(ctx, p.InstanceID, p.Groups)
+		},
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			var p groupParams
+			if err := a.Params(&p); err != nil {
+				return err
+			}
+			err := t.e.ECS.SetSecurityGroups(ctx, p.InstanceID, t.cfg.Transition.FirstBootGroups)
+			if errors.Is(err, ecs.ErrNotFound) {
+				return nil
+			}
+			return err
 		},
 	}
 }

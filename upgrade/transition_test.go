@@ -1,6 +1,7 @@
 package upgrade_test
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 	"github.com/upgradectl/upgradectl/upgrade"
@@ -33,9 +35,21 @@ type stage struct {
 // newStage builds a world in a synctest bubble; edit, when not nil, changes upgrade.yaml.
 func newStage(t *testing.T, edit func(yaml string) string) *stage {
 	t.Helper()
-	w, err := sim.New(t.Context(), sim.Config{Speed: 60, Rate: 20, Streams: 1, Memory: true})
+	return newStageIn(t, sim.Config{}, nil, edit)
+}
+
+// newStageIn builds a world as c says; prepare, when not nil, changes it before
+// the plan is made.
+func newStageIn(t *testing.T, c sim.Config, prepare func(*sim.World), edit func(yaml string) string) *stage {
+	t.Helper()
+	c.Speed, c.Streams, c.Memory = 60, 1, true
+	c.Rate = cmp.Or(c.Rate, 20)
+	w, err := sim.New(t.Context(), c)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, w.Close()) })
+	if prepare != nil {
+		prepare(w)
+	}
 	dir := t.TempDir()
 	op, err := w.WriteOperatorFiles(dir)
 	require.NoError(t, err)
@@ -92,6 +106,15 @@ func (s *stage) rollback() *upgrade.Result {
 	r, err := upgrade.Rollback(s.t.Context(), s.run, s.options(upgrade.RunOptions{}))
 	require.NoError(s.t, err)
 	return r
+}
+
+// clone is the instance that the run has made.
+func (s *stage) clone() string {
+	s.t.Helper()
+	all := s.world.Cloud().Resources()
+	i := slices.IndexFunc(all, func(r cloud.Resource) bool { return r.Type == "instance" && r.CreatedByAPI })
+	require.NotEqual(s.t, -1, i, "no instance was made")
+	return all[i].ID
 }
 
 // end stops the traffic and judges the world.
@@ -249,4 +272,61 @@ func replaceBlock(y, head, with string) string {
 		}
 	}
 	return out.String()
+}
+
+// A host that does not come back from its reboot is looked at from outside,
+// and what there is to see is kept with the run.
+func TestHostDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		require.Equal(t, "paused", s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.5"}).State)
+		id := s.clone()
+		s.world.Cloud().SetConsole(id, "Kernel panic - not syncing: VFS: Unable to mount root fs\n")
+		h := s.world.Host(s.world.Cloud().InstanceIP(id))
+		h.PanicAtBoot(true)
+		r := s.resume(quiet)
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "3.6-reboot", r.Step)
+		assert.Contains(t, r.Reason, "the cloud calls instance "+id+" Running")
+		require.Contains(t, r.Reason, "console output: blobs/")
+		_, ref, _ := strings.Cut(r.Reason, "console output: blobs/")
+		console, err := os.ReadFile(filepath.Join(s.run, "blobs", ref[:64]))
+		require.NoError(t, err)
+		assert.Contains(t, string(console), "Kernel panic")
+		assert.NotContains(t, r.Reason, "panic")
+	})
+}
+
+// What must run once only does not run on the transition host, and until traffic
+// comes it stands alone.
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		alone := func(w *sim.World) { w.Cloud().AddSecurityGroup(cloud.SecurityGroup{ID: "sg-alone", VPC: "vpc-sim"}) }
+		s := newStageIn(t, sim.Config{}, alone, func(y string) string {
+			return strings.Replace(y, "  auto_release: 24h\n", "  auto_release: 24h\n  quarantine: [crond]\n  first_boot_groups: [sg-alone]\n", 1)
+		})
+		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.8"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		id := s.clone()
+		h := s.world.Host(s.world.Cloud().InstanceIP(id))
+		_, out, err := h.Run(t.Context(), "systemctl is-active crond || :")
+		require.NoError(t, err)
+		assert.Equal(t, "inactive\n", string(out))
+		api, err := ecs.New(ecs.Config{Region: s.op.Region, AccessKeyID: s.op.AccessKeyID, AccessKeySecret: s.op.AccessKeySecret}, ecs.WithTransport(s.world.Cloud().Transport()))
+		require.NoError(t, err)
+		groups := func() []string {
+			in, err := api.GetInstance(t.Context(), id)
+			require.NoError(t, err)
+			return in.SecurityGroups
+		}
+		assert.Equal(t, []string{"sg-alone"}, groups())
+		r = s.resume(upgrade.RunOptions{ApproveAll: true, Until: "3.10"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, []string{"sg-web"}, groups())
+		r = s.resume(unattended)
+		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+		s.end("succeeded")
+	})
 }

@@ -98,6 +98,7 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitRefused
 	// Nobody let us in, so nothing was changed.
 	case errors.Is(err, ecs.ErrCredentials), errors.Is(err, slb.ErrCredentials),
+		errors.Is(err, ecs.ErrClock), errors.Is(err, ecs.ErrRegion),
 		as[*hostinv.UnknownHostKeyError](err), as[*hostinv.HostKeyChangedError](err),
 		as[*hostinv.HostKeyRevokedError](err), as[*hostinv.AuthError](err), as[*hostinv.DialError](err):
 		return exitRefused

@@ -20,6 +20,8 @@ const (
 	proxyA       = "172.31.0.5"
 	proxyB       = "172.31.0.6"
 
+	baseImage = "centos_7_05_64_20G_alibase_20180801.vhd" // a public one that web-90 was made from
+
 	updatedKernel  = "3.10.0-1160.6.1.el7.x86_64"
 	updatedRelease = "CentOS Linux release 7.9.2009 (Core)"
 )
@@ -37,7 +39,7 @@ func (w *World) inventory() []machine {
 	list := []machine{{
 		instance: cloud.Instance{
 			ID: instanceID, Name: "web-90", HostName: "web-90", PrivateIP: production,
-			SecurityGroups: []string{"sg-web"}, KeyPair: "ops",
+			SecurityGroups: []string{"sg-web"}, KeyPair: "ops", ImageID: baseImage,
 			Disks: []cloud.Disk{{ID: "d-web90-system", Size: 40}, {ID: "d-web90-data", Size: 100}},
 		},
 		spec: host.Spec{

@@ -47,12 +47,27 @@ func (m machines) Create(n cloud.Machine) error {
 	if name == "" {
 		name = n.InstanceID
 	}
-	h, err := host.FromDisk(d, host.Spec{Name: name, Addr: n.PrivateIP, Hostname: name}, m.w.options())
+	h, err := host.FromDisk(d, host.Spec{Name: name, Addr: n.PrivateIP, Hostname: name, UserData: n.UserData}, m.w.options())
 	if err != nil {
 		return err
 	}
 	m.w.enter(n.InstanceID, h)
 	return nil
+}
+
+// Restore puts a kept disk back; see cloud.Restorer.
+func (m machines) Restore(id, from string) error {
+	h, err := m.host(id)
+	if err != nil {
+		return err
+	}
+	m.w.mu.Lock()
+	d := m.w.disks[from]
+	m.w.mu.Unlock()
+	if d == nil {
+		return fmt.Errorf("internal error: no disk %q for instance %s", from, id)
+	}
+	return h.Restore(d)
 }
 
 func (m machines) Start(id string) error {

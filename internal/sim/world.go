@@ -127,6 +127,7 @@ func (w *World) build(ctx context.Context) error {
 		Region: region, AccessKeyID: w.op.AccessKeyID, AccessKeySecret: w.op.AccessKeySecret,
 		Speed: w.cfg.Speed, Machines: machines{w}, FreeIPs: w.cfg.FreeIPs, Health: w.health,
 	})
+	w.cloud.AddImage(cloud.Image{ID: baseImage, Name: baseImage, Owner: "system", OSName: "CentOS  7.5 64位", Size: 20})
 	for _, m := range w.inventory() {
 		if err := w.add(m); err != nil {
 			return err
@@ -337,7 +338,7 @@ func (w *World) Changed(h *host.Host) {
 			}
 		}
 		w.mu.Unlock()
-		if id != "" && !h.Up() && w.cloud.InstanceStatus(id) == "Running" {
+		if id != "" && !h.Up() && !h.Hung() && w.cloud.InstanceStatus(id) == "Running" {
 			w.cloud.PoweredOff(id)
 		}
 	})
@@ -535,7 +536,7 @@ func (w *World) noteResources() []cloud.Resource {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range all {
-		if r.CreatedByAPI && r.Type != "disk" { // disks come and go with their instance
+		if r.CreatedByAPI && r.Type != "disk" && r.Type != "snapshotgroup" { // they come and go with their instance and their snapshots
 			w.created[r.ID] = true
 		}
 	}
@@ -637,7 +638,7 @@ func (w *World) Figures() Figures {
 	}
 	for _, r := range w.noteResources() {
 		switch {
-		case !r.CreatedByAPI:
+		case !r.CreatedByAPI, r.Type == "snapshotgroup": // a group is no more than its snapshots
 		case r.Type == "snapshot":
 			f.KeptSnapshots++
 		default:

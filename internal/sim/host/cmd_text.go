@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -250,4 +251,29 @@ func cmdUniq(ctx context.Context, p *Proc) int {
 			fmt.Fprintln(p.Stdout, line)
 		}
 	})
+}
+
+// cmdCut knows one field of each line of standard input.
+func cmdCut(_ context.Context, p *Proc) int {
+	f, ok := p.flags("-d=", "-f=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	n, err := strconv.Atoi(f.val["-f"])
+	if err != nil || n < 1 || len(f.val["-d"]) != 1 || len(f.rest) > 0 {
+		return p.refusef("anything but -d CHARACTER -f NUMBER")
+	}
+	in := bufio.NewScanner(p.Stdin)
+	for in.Scan() {
+		fields := strings.Split(in.Text(), f.val["-d"])
+		switch {
+		case len(fields) == 1: // no delimiter: the whole line
+			fmt.Fprintln(p.Stdout, in.Text())
+		case n <= len(fields):
+			fmt.Fprintln(p.Stdout, fields[n-1])
+		default:
+			fmt.Fprintln(p.Stdout)
+		}
+	}
+	return 0
 }

@@ -21,7 +21,7 @@ func programs(more map[string]Command) map[string]Command {
 		"cat": cmdCat, "ls": cmdLs, "readlink": cmdReadlink, "stat": cmdStat, "mv": cmdMv, "rm": cmdRm,
 		"mkdir": cmdMkdir, "rmdir": cmdRmdir, "chmod": cmdChmod, "chown": cmdChown, "cp": cmdCp,
 		"touch": cmdTouch, "sync": cmdSync,
-		"sha256sum": cmdSha256sum, "tr": cmdTr, "head": cmdHead, "wc": cmdWc, "grep": cmdGrep,
+		"sha256sum": cmdSha256sum, "tr": cmdTr, "cut": cmdCut, "head": cmdHead, "wc": cmdWc, "grep": cmdGrep,
 		"sort": cmdSort, "uniq": cmdUniq, "echo": cmdEcho,
 		"sleep": cmdSleep, "date": cmdDate, "id": cmdID, "hostname": cmdHostname, "uname": cmdUname,
 		"env": cmdEnv, "true": cmdTrue, "false": cmdFalse, "sh": cmdSh, "bash": cmdSh, "kill": cmdKill,

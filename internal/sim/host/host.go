@@ -35,6 +35,8 @@ type Host struct {
 	o        Options
 	tree     *tree
 	commands map[string]Command
+	panics   bool           // kernels panic at boot
+	hung     bool           // one did
 	power    sync.Mutex     // one change of power at a time
 	async    sync.WaitGroup // what outlives a boot: reboots asked for from inside, signals
 	dock     *docker
@@ -160,6 +162,21 @@ func (h *Host) place(name string, f File) error {
 	return h.tree.chown(root, name, f.UID, f.GID)
 }
 
+// Restore puts the content of a disk back on a host that is off. Unlike
+// FromDisk it changes nothing of it: the host comes back as the one it was.
+func (h *Host) Restore(d *Disk) error {
+	h.power.Lock()
+	defer h.power.Unlock()
+	if h.Up() {
+		return fmt.Errorf("cannot restore the disk of %s: the host runs", h.Name())
+	}
+	h.tree = &tree{root: d.root.clone()}
+	h.pk = d.packs.clone()
+	h.dock = newDocker(h)
+	h.dock.thaw(d.dock)
+	return nil
+}
+
 // newHostKeys gives the host SSH host keys of its own.
 func (h *Host) newHostKeys() error {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
@@ -224,6 +241,11 @@ func (h *Host) start() error {
 		return nil
 	}
 	fresh := h.fresh
+	if h.panics {
+		h.hung = true
+		h.mu.Unlock()
+		return nil
+	}
 	h.mu.Unlock()
 	if !fresh {
 		t := time.NewTimer(h.scale(h.o.BootTakes))
@@ -255,6 +277,7 @@ func (h *Host) start() error {
 	for _, u := range h.enabledUnits() {
 		_ = h.startUnit(b, u) // a unit that does not start is failed, as in life
 	}
+	h.cloudInit(b)
 	if fresh {
 		h.firstLook(b)
 		h.mu.Lock()
@@ -299,6 +322,21 @@ func (h *Host) firstLook(b *boot) {
 			h.refuse("start of a process of the spec", err.Error())
 		}
 	}
+}
+
+// PanicAtBoot makes the kernels of all boots to come panic before anything
+// runs: the host is on, and nothing of it answers.
+func (h *Host) PanicAtBoot(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.panics, h.hung = on, h.hung && on
+}
+
+// Hung reports whether the host is on and its kernel has panicked.
+func (h *Host) Hung() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hung
 }
 
 // Stop shuts the host down as an operating system does (processes get SIGTERM

@@ -35,6 +35,9 @@ type Options struct {
 
 // A Spec says what a host is at the beginning.
 type Spec struct {
+	// UserData is what cloud-init gets at each boot: "" or a #cloud-config with
+	// the module bootcmd, and nothing else.
+	UserData []byte
 	Name     string // what the world calls it
 	Addr     string // private IPv4 address
 	Hostname string // empty = Name

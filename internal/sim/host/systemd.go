@@ -130,7 +130,7 @@ func (h *Host) startUnit(b *boot, name string) error {
 	if !ok {
 		return fs.ErrNotExist
 	}
-	if h.unitState(name).active {
+	if h.unitState(name).active || !h.conditions(name) {
 		return nil
 	}
 	fail := func(err error) error {
@@ -176,6 +176,36 @@ func (h *Host) startUnit(b *boot, name string) error {
 		h.setUnit(name, func(t *transient) { t.active, t.failed = false, status != 0 && status != 143 })
 	}()
 	return nil
+}
+
+// conditions reports whether the conditions in the unit's drop-ins hold: else
+// systemd does not start it, and that is no failure.
+func (h *Host) conditions(name string) bool {
+	dir := unitEtc + "/" + name + ".d"
+	entries, err := h.tree.readDir(cred{}, dir)
+	if err != nil {
+		return true // none
+	}
+	for _, e := range entries {
+		data, err := h.tree.readFile(cred{}, dir+"/"+e.Name())
+		if err != nil || !strings.HasSuffix(e.Name(), ".conf") {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSpace(line)
+			path, ok := strings.CutPrefix(line, "ConditionPathExists=")
+			if !ok {
+				if line != "" && line != "[Unit]" {
+					h.refuse("drop-in of "+name, line)
+				}
+				continue
+			}
+			if _, err := h.tree.stat(cred{}, path, true); err != nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // rootProc is what a program of root's gets that has no terminal.
@@ -234,7 +264,7 @@ func (h *Host) unitNames() []string {
 }
 
 func cmdSystemctl(_ context.Context, p *Proc) int {
-	f, ok := p.flags("--all", "--plain", "--no-legend", "--full", "--type=")
+	f, ok := p.flags("--all", "--plain", "--no-legend", "--full", "--type=", "--no-block", "-p=")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -243,6 +273,25 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 	}
 	h, verb := p.Host, f.rest[0]
 	listing := verb == "list-units" || verb == "list-unit-files"
+	if verb == "show" && f.val["-p"] == "ActiveState" && len(f.is) == 0 && len(f.val) == 1 && len(f.rest) == 2 {
+		fmt.Fprintln(p.Stdout, "ActiveState="+h.activeState(unitName(f.rest[1])))
+		return 0
+	}
+	if verb == "stop" && f.is["--no-block"] && len(f.is)+len(f.val) == 1 && p.p.cred.uid == 0 {
+		for _, name := range f.rest[1:] {
+			if _, known := h.unitFile(unitName(name)); !known {
+				fmt.Fprintf(p.Stderr, "Failed to stop %s: Unit %s not loaded.\n", name, name)
+				return 5
+			}
+			b := p.p.boot
+			b.wg.Add(1) // p runs inside b
+			go func() {
+				defer b.wg.Done()
+				h.stopUnit(unitName(name))
+			}()
+		}
+		return 0
+	}
 	if listing != (f.is["--no-legend"] && f.is["--full"]) || !listing && len(f.is)+len(f.val) > 0 {
 		return p.refusef("these flags with %s", verb)
 	}
@@ -262,15 +311,9 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		}
 		return 0
 	case "is-active":
-		state, status := "inactive", 3
-		switch t := h.unitState(unitName(f.rest[1])); {
-		case t.active:
-			state, status = "active", 0
-		case t.failed:
-			state = "failed"
-		}
+		state := h.activeState(unitName(f.rest[1]))
 		fmt.Fprintln(p.Stdout, state)
-		return status
+		return 3 * boolInt(state != "active")
 	case "is-enabled":
 		name := unitName(f.rest[1])
 		if _, ok := h.unitFile(name); !ok {
@@ -318,6 +361,16 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		return 1
 	}
 	return 0
+}
+
+func (h *Host) activeState(name string) string {
+	switch t := h.unitState(name); {
+	case t.active:
+		return "active"
+	case t.failed:
+		return "failed"
+	}
+	return "inactive"
 }
 
 func (p *Proc) listUnits(f flags) int {

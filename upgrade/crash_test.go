@@ -1,0 +1,197 @@
+package upgrade_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/internal/testenv"
+	"github.com/upgradectl/upgradectl/upgrade"
+)
+
+// A killer ends an operator's process as kill -9 does: from one moment on no
+// byte of it reaches the world, no answer reaches it, and of its run directory
+// there is what was there at that moment. It counts what the process does:
+// calls of the cloud's API and commands on hosts, once they are carried out and
+// before it learns of it, and journal records, once they are on disk.
+type killer struct {
+	at     int // which of the events kills; 0 = none
+	dir    string
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	events []string
+	dead   bool
+	saved  string // copy of dir
+	conns  map[net.Conn]struct{}
+}
+
+func (k *killer) happened(what string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.dir == "" || k.dead || looks(what) {
+		return
+	}
+	if k.events = append(k.events, what); len(k.events) != k.at {
+		return
+	}
+	k.dead = true
+	if err := os.CopyFS(k.saved, os.DirFS(k.dir)); err != nil {
+		panic(err)
+	}
+	for c := range k.conns {
+		c.Close()
+	}
+	k.cancel()
+}
+
+// begin arms the killer: what planning does is not counted.
+func (k *killer) begin(dir, saved string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dir, k.saved = dir, saved
+}
+
+// looks tells events that change nothing: a process killed after one leaves
+// the same world as one killed before it.
+func looks(what string) bool {
+	kind, text, _ := strings.Cut(what, " ")
+	switch kind {
+	case "api":
+		return isRead(text)
+	case "journal":
+		return strings.HasPrefix(text, "progress ")
+	}
+	_, command, _ := strings.Cut(text, " ")
+	for _, read := range []string{":", "cat /proc/", "s=0\nfor p in /proc/", "f=/run/nginx.pid\n", "/bin/sh -s", "docker inspect ", "nginx -t ", "command -v ", "for f in /etc/nginx/", "cd /srv/shop && ids="} {
+		if strings.HasPrefix(command, read) {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *killer) dial(netDial dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := netDial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.dead {
+			c.Close()
+			return nil, errors.New("killed")
+		}
+		k.conns[c] = struct{}{}
+		return c, nil
+	}
+}
+
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// everything reports whether whole matrices are run: not at a desk, and not
+// under the race detector, which makes each schedule many times as long.
+func everything() bool { return testenv.RunSlow() && !raceDetector }
+
+func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	var events []string
+	synctest.Test(t, func(t *testing.T) {
+		events = killedRun(t, 0, nil)
+	})
+	t.Logf("%d events", len(events))
+	for at := 1; at <= len(events); at++ {
+		if !everything() && at%60 != 1 {
+			continue
+		}
+		name := fmt.Sprintf("%d %.60q", at, events[at-1])
+		t.Run("resume "+name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				killedRun(t, at, func(s *stage) string {
+					r := s.resume(quiet)
+					require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+					return r.State
+				})
+			})
+		})
+		t.Run("rollback "+name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				killedRun(t, at, func(s *stage) string {
+					r, err := upgrade.Rollback(t.Context(), s.run, s.options(quiet))
+					if err == nil && r.State == "rolled-back" {
+						return r.State
+					}
+					if err == nil {
+						require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+						return r.State
+					}
+					t.Log(err)
+					r = s.resume(quiet)
+					require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+					return r.State
+				})
+			})
+		})
+	}
+}
+
+var quiet = upgrade.RunOptions{ApproveAll: true, Observer: func(upgrade.Event) {}}
+
+func killedRun(t *testing.T, at int, after func(*stage) string) []string {
+	end := "succeeded"
+	k := &killer{at: at, conns: map[net.Conn]struct{}{}}
+	s := newStageIn(t, sim.Config{Rate: 5, Happened: k.happened}, nil, nil)
+	o := quiet
+	o.Observer = func(e upgrade.Event) { k.happened(fmt.Sprintf("journal %s %s", e.Kind, e.Step)) }
+	var ctx context.Context
+	ctx, k.cancel = context.WithCancel(t.Context())
+	defer k.cancel()
+	k.begin(s.run, t.TempDir()+"/run")
+	o = s.options(o)
+	a := *o.Access
+	a.NetDial = k.dial(a.NetDial)
+	o.Access = &a
+	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, o)
+	if at == 0 {
+		require.NoError(t, err)
+		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+	} else {
+		require.True(t, k.dead)
+		require.NoError(t, os.RemoveAll(s.run))
+		require.NoError(t, os.Rename(k.saved, s.run))
+		end = after(s)
+	}
+	f := s.end(end)
+	assert.LessOrEqual(t, f.Created, 6)
+	if end == "succeeded" {
+		assert.Equal(t, 6, f.Created)
+	}
+	return k.events
+}
+
+// isRead tells actions of the API that change nothing.
+func isRead(action string) bool {
+	_, name, named := strings.Cut(action, ":")
+	if named {
+		action = name
+	}
+	for _, verb := range []string{"Describe", "List", "Get", "Check"} {
+		if strings.HasPrefix(action, verb) {
+			return true
+		}
+	}
+	return false
+}
