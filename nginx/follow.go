@@ -70,9 +70,16 @@ func (c *collector) follow(e *entry, sc *scope) {
 	key := analysisKey{in.text, in.directive, sc.proto, sc.server}
 	a := c.analyses[key]
 	if a == nil {
-		a = &analysis{}
+		shared := key
+		if !c.setHere(in.text, sc, nil) {
+			shared.server = Directive{} // the same in every server block
+		}
+		if a = c.analyses[shared]; a == nil {
+			a = &analysis{}
+			c.analyse(a, key, sc)
+			c.analyses[shared] = a
+		}
 		c.analyses[key] = a
-		c.analyse(a, key, sc)
 	}
 	a.uses = append(a.uses, u)
 	if in.reason == "" {
@@ -87,6 +94,26 @@ func (c *collector) follow(e *entry, sc *scope) {
 			in.direct = append(in.direct, p)
 		}
 	}
+}
+
+// setHere reports whether the variables of a text have values that only this
+// server block gives them.
+func (c *collector) setHere(text string, sc *scope, seen []string) bool {
+	for _, name := range variables(text) {
+		if slices.Contains(seen, name) || sc.server == (Directive{}) {
+			continue
+		}
+		if len(c.values[variable{sc.proto, name, sc.server}]) > 0 {
+			return true
+		}
+		seen = append(seen, name)
+		for _, n := range c.values[variable{sc.proto, name, Directive{}}] {
+			if t := c.entries[n].info.text; strings.Contains(t, "$") && c.setHere(t, sc, seen) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (c *collector) usersOf(up *servers) *users {

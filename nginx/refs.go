@@ -112,9 +112,10 @@ type Ref struct {
 	// their number.
 	Context string
 	Uses    int
-	// UsedBy lists what sends requests there: for a server line the passes that
-	// go to its upstream, for a value the passes it reaches, for a pass itself,
-	// once for each context. It is empty for what is commented out.
+	// UsedBy lists what sends requests there, or would if it were not commented
+	// out: for a server line the passes that go to its upstream, for a value the
+	// passes it reaches, for a pass itself, once for each context. It ends after
+	// 1,000 entries.
 	UsedBy []Use `json:",omitempty"`
 	// State holds "active", or "down", and "backup" besides; or "off", or
 	// "hand-commented".
@@ -242,6 +243,8 @@ func (c *collector) query(q Query) []Ref {
 	for _, r := range c.commented {
 		found := *r
 		if m.matches(&found) {
+			c.usesOf(&found, found.upstreams)
+			found.upstreams = nil // it is none of their servers
 			out = append(out, found)
 		}
 	}
@@ -846,39 +849,52 @@ func (c *collector) finish(r Ref, e *entry) Ref {
 	if e.backup {
 		r.State = append(r.State, "backup")
 	}
-	add := func(d Directive, sc *scope) {
-		pos := d.Position()
-		u := Use{d.f.name, pos.Line, pos.Col, d.Name(), sc.label()}
-		if len(r.UsedBy) < maxUses && !slices.Contains(r.UsedBy, u) {
-			r.UsedBy = append(r.UsedBy, u)
-		}
-	}
-	via := func(list []*analysis) {
-		for _, a := range list {
-			for _, u := range a.uses {
-				add(u.d, u.sc)
-			}
-		}
-	}
 	switch e.kind {
 	case KindServer:
-		for _, up := range r.upstreams {
-			if us := c.uses[up]; us != nil {
-				for _, u := range us.direct {
-					add(u.d, u.sc)
-				}
-				via(us.via)
-			}
-		}
+		c.usesOf(&r, r.upstreams)
 	case KindValue:
-		via(e.info.via)
+		r.usedVia(e.info.via)
 	default:
-		add(e.d, e.sc)
+		r.usedBy(use{e.d, e.sc})
 		for _, sc := range e.more {
-			add(e.d, sc)
+			r.usedBy(use{e.d, sc})
 		}
 	}
 	return r
+}
+
+// usesOf adds the passes that go to upstreams.
+func (c *collector) usesOf(r *Ref, upstreams []*servers) {
+	for _, up := range upstreams {
+		if us := c.uses[up]; us != nil {
+			for _, u := range us.direct {
+				if !r.usedBy(u) {
+					return
+				}
+			}
+			r.usedVia(us.via)
+		}
+	}
+}
+
+func (r *Ref) usedVia(list []*analysis) {
+	for _, a := range list {
+		for _, u := range a.uses {
+			if !r.usedBy(u) {
+				return
+			}
+		}
+	}
+}
+
+// usedBy adds a use, and reports whether there is room for more.
+func (r *Ref) usedBy(u use) bool {
+	pos := u.d.Position()
+	text := Use{u.d.f.name, pos.Line, pos.Col, u.d.Name(), u.sc.label()}
+	if !slices.Contains(r.UsedBy, text) {
+		r.UsedBy = append(r.UsedBy, text)
+	}
+	return len(r.UsedBy) < maxUses
 }
 
 // maxUses bounds UsedBy: a thousand places tell an operator what ten thousand do.
@@ -1002,6 +1018,9 @@ func (c *collector) commentRef(f *File, kind Kind, offset int, parent int32) *Re
 		r.Context, r.Protocol = sc.label(), sc.proto
 		if sc.kind == inUpstream {
 			r.Upstream = sc.block.Arg(1)
+			if up := c.names[sc.proto+" "+strings.ToLower(r.Upstream)]; up != nil {
+				r.upstreams = []*servers{up}
+			}
 		}
 	}
 	c.commented = append(c.commented, r)
@@ -1035,6 +1054,11 @@ func (c *collector) mentions(m *matcher, found []Ref) []Ref {
 				if have, _ := normalHost(r.Host); have == m.want {
 					return
 				}
+			}
+		}
+		if t, ok := parseTarget(addr); ok && m.Port != 0 && t.port != 0 && t.port != m.Port {
+			if key, _ := normalHost(t.host); key == m.want {
+				return // the address with another port
 			}
 		}
 		pos := d.Position()

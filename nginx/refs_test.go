@@ -126,6 +126,7 @@ var refRows = []refRow{
 		query: "172.31.0.90", want: []string{"1 mention 172.31.0.90:0 active?", "3 mention 172.31.0.90:0 active?", "4 mention 172.31.0.90:0 active?", "5 mention 172.31.0.90:0 active?", "6 mention 172.31.0.90:0 active?", "7 mention 172.31.0.90:0 active?"}},
 	{name: "mention in another spelling", text: "server {\nproxy_bind 0xac1f005a;\nlisten 8080;\nlisten 17231090;\n}", query: "172.31.0.90", want: []string{"2 mention 172.31.0.90:0 active?"}},
 	{name: "IPv6 mention in another spelling", text: "server {\nallow 2001:DB8:0::1;\nlisten [2001:db8::0:1]:80;\ndeny 2001:db8::2;\n}", query: "2001:db8::1", want: []string{"2 mention 2001:db8::1:0 active?", "3 mention 2001:db8::1:0 active?"}},
+	{name: "mention with another port", text: "server {\nlisten 172.31.0.90:80;\nlisten 172.31.0.90:8080;\nallow 172.31.0.90;\n}", want: []string{"3 mention 172.31.0.90:0 active?", "4 mention 172.31.0.90:0 active?"}},
 	{name: "mention inside a longer number", text: "server {\nallow 172.31.0.901;\nallow 1172.31.0.90;\nadd_header X 172.31.0.90.example;\n}", query: "172.31.0.90"},
 
 	// Comments and marks.
@@ -223,7 +224,7 @@ stream {
 	}
 	assert.Equal(t, map[string][]string{
 		"server nginx.conf:3":    {"nginx.conf:7: http/server/location /a", "nginx.conf:9: http/server/location /c"},
-		"comment nginx.conf:3":   {},
+		"comment nginx.conf:3":   {"nginx.conf:7: http/server/location /a", "nginx.conf:9: http/server/location /c"},
 		"value nginx.conf:5":     {"nginx.conf:8: http/server/location /b", "nginx.conf:9: http/server/location /c"},
 		"server nginx.conf:15":   {},
 		"value nginx.conf:5 app": {"nginx.conf:8: http/server/location /b"},
