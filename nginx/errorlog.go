@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -157,8 +158,8 @@ upg_emerg() {
 ` + b.String() + ":\n"
 }
 
-// parseEmerg returns what the master process wrote at level emerg, without date
-// and level. Lines of other processes are not about this reload: several nginx
+// parseEmerg returns what the master process wrote at level emerg, each message
+// once, without date and level. Lines of other processes are not about this reload: several nginx
 // may share a log, and anybody's nginx -t writes there.
 func parseEmerg(text string, master int) []string {
 	var out []string
@@ -175,7 +176,9 @@ func parseEmerg(text string, master int) []string {
 		if _, after, ok := strings.Cut(msg, ": "); ok {
 			msg = after
 		}
-		out = append(out, msg)
+		if !slices.Contains(out, msg) { // a port that is taken is tried five times
+			out = append(out, msg)
+		}
 	}
 	return out
 }

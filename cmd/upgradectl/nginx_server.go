@@ -41,7 +41,7 @@ func newNginxTest(a *app, n *nginxFlags) *cobra.Command {
 			err = s.server.Test(cmd.Context())
 			var refused *nginx.TestError
 			if err != nil && !errors.As(err, &refused) {
-				return err
+				return unclear(err)
 			}
 			if refused != nil {
 				res = result{Output: splitLines(refused.Output), Status: refused.Status}
@@ -90,19 +90,19 @@ func newNginxReload(a *app, n *nginxFlags) *cobra.Command {
 				return out
 			}
 			if err := s.server.Test(ctx); err != nil {
-				return err
+				return refusedReload(err)
 			}
 			if !x.execute {
 				workers, err := s.server.Workers(ctx)
 				if err != nil {
-					return err
+					return refusedReload(err)
 				}
 				res.Workers = list(workers)
 				a.progress("%s", a.t("the configuration is valid; nothing was reloaded; add --execute to do it", "配置有效；未重载；加 --execute 执行"))
 			} else {
 				r, err := s.server.Reload(ctx)
 				if err != nil {
-					return err
+					return refusedReload(err)
 				}
 				res.Old, res.Workers, res.LogUnread = list(r.Old), list(r.Workers), r.LogUnread
 				if r.LogUnread != "" {
@@ -118,6 +118,24 @@ func newNginxReload(a *app, n *nginxFlags) *cobra.Command {
 	}
 	x.flag(a, cmd)
 	return cmd
+}
+
+// unclear gives an error its status when the command line does not say which
+// nginx is meant.
+func unclear(err error) error {
+	if as[*nginx.AmbiguousError](err) {
+		return &exitError{exitUsage, err}
+	}
+	return err
+}
+
+// refusedReload gives the status of a check to what stood against a reload
+// before nginx was signalled.
+func refusedReload(err error) error {
+	if as[*nginx.TestError](err) || errors.Is(err, nginx.ErrNotRunning) || errors.Is(err, nginx.ErrNoNginx) {
+		return &exitError{exitRefused, err}
+	}
+	return unclear(err)
 }
 
 func splitLines(s string) []string {
