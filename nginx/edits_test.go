@@ -407,3 +407,31 @@ server { listen 127.9.8.2:%[1]d; return 202; }`, port))))
 	}
 	assert.Equal(t, map[int]int{201: 10, 202: 20}, count)
 }
+
+// TestTooLongAsNginx walks up to the length at which nginx stops to read a
+// comment: the longest line that an edit still makes passes, and two bytes more
+// (one is kept for a carriage return) do not.
+func TestTooLongAsNginx(t *testing.T) {
+	binary := testenv.Need(t, "nginx")
+	passes := func(block string) bool {
+		dir := t.TempDir()
+		conf := filepath.Join(dir, "nginx.conf")
+		write(t, conf, mainConf(dir, block))
+		return exec.Command(binary, "-t", "-c", conf).Run() == nil
+	}
+	for name, edit := range map[string]func(*nginx.Tree) (*nginx.Change, error){"comment": comment, "down": down} {
+		longest := ""
+		for n := 4000; n < 4096; n++ {
+			block := "\nupstream u {\nserver 172.31.0.90; #" + strings.Repeat("x", n) + "\nserver 10.0.0.1;\n}\n"
+			c, err := edit(one(t, block))
+			if err != nil {
+				require.ErrorIs(t, err, nginx.ErrTooLong)
+				break
+			}
+			longest = body(t, c)
+		}
+		require.NotEmpty(t, longest, name)
+		assert.True(t, passes(longest), name)
+		assert.False(t, passes(strings.Replace(longest, "xx", "xxxx", 1)), name)
+	}
+}
