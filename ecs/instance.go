@@ -337,9 +337,9 @@ func (c *Client) RebootInstance(ctx context.Context, id string) error {
 // that. While the host is away bootID fails, which is borne until ctx ends or 15
 // minutes have passed. The call is sent once, whatever comes back.
 func (c *Client) RebootAndWait(ctx context.Context, id string, bootID func(context.Context) (string, error)) (string, error) {
-	before, err := bootID(ctx)
-	if err != nil || before == "" {
-		return "", fmt.Errorf("cannot reboot instance %s: its boot ID cannot be read, so that a reboot could not be proved: %w", id, cmpErr(err, errors.New("it is empty")))
+	before, err := c.readBootID(ctx, id, bootID)
+	if err != nil {
+		return "", fmt.Errorf("cannot reboot instance %s: a reboot could not be proved: %w", id, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
@@ -372,6 +372,8 @@ func (c *Client) RebootAndWait(ctx context.Context, id string, bootID func(conte
 	err = c.poller().Until(ctx, "reboot of instance "+id, func(ctx context.Context) (string, bool, error) {
 		now, err := bootID(ctx)
 		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", false, err // the end of the wait says nothing about the host
 		case err != nil:
 			return "no answer", false, nil
 		case now == before:
@@ -385,11 +387,23 @@ func (c *Client) RebootAndWait(ctx context.Context, id string, bootID func(conte
 	return after, err
 }
 
-func cmpErr(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
+// readBootID reads the boot ID of a host that should be up. An earlier reboot may
+// be barely over, so two minutes are given.
+func (c *Client) readBootID(ctx context.Context, id string, bootID func(context.Context) (string, error)) (before string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, min(c.wait, 2*time.Minute))
+	defer cancel()
+	err = c.poller().Until(ctx, "boot ID of instance "+id, func(ctx context.Context) (string, bool, error) {
+		got, err := bootID(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", false, err
+		case err != nil:
+			return err.Error(), false, nil
+		}
+		before = got
+		return "empty", got != "", nil
+	})
+	return before, err
 }
 
 // DeleteInstance releases a stopped instance with the disks that go with it, and

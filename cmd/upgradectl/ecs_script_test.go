@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -26,7 +28,7 @@ func TestECSScript(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			c := cloud.New(cloud.Config{
-				Region: "cn-hangzhou", AccessKeyID: "LTAIsim", AccessKeySecret: simSecret, Speed: 10000, FreeIPs: []string{"172.31.0.95"},
+				Region: "cn-hangzhou", AccessKeyID: "LTAIsim", AccessKeySecret: simSecret, Speed: 10000, FreeIPs: []string{"172.31.0.95"}, Machines: &guests{},
 			})
 			for _, i := range [][3]string{{"i-web90", "web-90", "172.31.0.90"}, {"i-web92", "web-92", "172.31.0.92"}} {
 				c.AddInstance(cloud.Instance{ID: i[0], Name: i[1], HostName: i[1], PrivateIP: i[2]})
@@ -50,6 +52,28 @@ func TestECSScript(t *testing.T) {
 			"refused":  cmdRefused,
 		},
 	})
+}
+
+// guests are machines that answer the few commands of the scenarios.
+type guests struct{ boots atomic.Int32 }
+
+func (*guests) Snapshot(string) (string, error)       { return "", nil }
+func (*guests) Create(cloud.Machine) error            { return nil }
+func (*guests) Start(string) error                    { return nil }
+func (*guests) Stop(string) error                     { return nil }
+func (g *guests) Reboot(string) error                 { g.boots.Add(1); return nil }
+func (*guests) Delete(string) error                   { return nil }
+func (*guests) Restore(instanceID, from string) error { return nil }
+func (g *guests) RunCommand(_ context.Context, _, script string) (int, []byte, error) {
+	switch script {
+	case "echo hello":
+		return 0, []byte("hello\n"), nil
+	case "exit 3":
+		return 3, []byte("no\n"), nil
+	case "cat /proc/sys/kernel/random/boot_id":
+		return 0, fmt.Appendf(nil, "boot-%d\n", g.boots.Load()), nil
+	}
+	return 127, nil, fmt.Errorf("no such command: %s", script)
 }
 
 func cmdField(ts *testscript.TestScript, neg bool, args []string) {
