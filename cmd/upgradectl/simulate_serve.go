@@ -30,7 +30,8 @@ type service struct {
 	region         string
 	keyID, secret  string
 	token          string
-	latency        time.Duration
+	latency, busy  time.Duration
+	visible        time.Duration
 	throttle       string
 	faults, deny   []string
 
@@ -39,7 +40,7 @@ type service struct {
 
 // ownCloud are the flags that configure a cloud at its birth. The one of
 // --with-hosts is born with its hosts.
-var ownCloud = []string{"region", "access-key-id", "access-key-secret", "security-token", "latency", "throttle"}
+var ownCloud = []string{"region", "access-key-id", "access-key-secret", "security-token", "latency", "busy", "visible-after", "throttle"}
 
 func (s *service) flags(a *app, fl *pflag.FlagSet) {
 	s.fl = fl
@@ -51,8 +52,10 @@ func (s *service) flags(a *app, fl *pflag.FlagSet) {
 	fl.StringVar(&s.secret, "access-key-secret", "testsk", a.t("with --serve: its secret, a test value and never a real one", "与 --serve 一起使用：对应的 Secret（仅测试值，切勿使用真实值）"))
 	fl.StringVar(&s.token, "security-token", "", a.t("with --serve: the security token that every request must bring", "与 --serve 一起使用：每个请求必须携带的安全令牌"))
 	fl.DurationVar(&s.latency, "latency", 0, a.t("with --serve: what every answer of the real cloud would take (divided by --speed)", "与 --serve 一起使用：真实云中每个应答的耗时（除以 --speed）"))
+	fl.DurationVar(&s.busy, "busy", 0, a.t("with --serve: how long a real balancer refuses writes after each write (divided by --speed)", "与 --serve 一起使用：真实负载均衡每次写入后拒绝写入的时长（除以 --speed）"))
+	fl.DurationVar(&s.visible, "visible-after", 0, a.t("with --serve: how long what was made is not seen by reads (divided by --speed)", "与 --serve 一起使用：新建对象多久之后才能被查询到（除以 --speed）"))
 	fl.StringVar(&s.throttle, "throttle", "", a.t("with --serve: at most CALLS/SPAN of each action, as 20/1s", "与 --serve 一起使用：每个接口的限流，如 20/1s"))
-	fl.StringArrayVar(&s.faults, "fault", nil, a.t("with --serve: ACTION=KIND[,code=C][,status=N][,times=N][,skip=N][,delay=D][,applied][,writes] (KIND: error, html, numeric-code, empty, cut; ACTION * = any; times=-1 for ever)", "与 --serve 一起使用：注入故障 ACTION=KIND[,code=C][,status=N][,times=N][,skip=N][,delay=D][,applied][,writes]（KIND：error、html、numeric-code、empty、cut；ACTION 为 * 表示任意；times=-1 表示一直）"))
+	fl.StringArrayVar(&s.faults, "fault", nil, a.t("with --serve: ACTION=KIND[,code=C][,status=N][,times=N][,skip=N][,delay=D][,applied][,writes] (KIND: error, html, numeric-code, empty, cut, fails-later, stuck; ACTION * = any; times=-1 for ever)", "与 --serve 一起使用：注入故障 ACTION=KIND[,code=C][,status=N][,times=N][,skip=N][,delay=D][,applied][,writes]（KIND：error、html、numeric-code、empty、cut、fails-later、stuck；ACTION 为 * 表示任意；times=-1 表示一直）"))
 	fl.StringSliceVar(&s.deny, "deny", nil, a.t("with --serve: actions that the key has no permission for", "与 --serve 一起使用：该密钥无权调用的接口"))
 }
 
@@ -127,7 +130,8 @@ func (s *service) run(ctx context.Context, a *app, speed float64) (err error) {
 	} else {
 		c = cloud.New(cloud.Config{
 			Region: s.region, AccessKeyID: s.keyID, AccessKeySecret: s.secret, SecurityToken: s.token,
-			Speed: speed, Latency: s.latency, Throttle: throttle,
+			Speed: speed, Latency: s.latency, Throttle: throttle, VisibleAfter: s.visible,
+			BusyTakes: max(s.busy, 1), // 0 would be the real cloud's, which simple clients do not survive
 		})
 		defer c.Close()
 	}
@@ -137,7 +141,7 @@ func (s *service) run(ctx context.Context, a *app, speed float64) (err error) {
 	}
 	c.Deny(s.deny...)
 
-	srv := &http.Server{Handler: c, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: noTunnels(c), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = srv.Serve(ln) })
 	defer wg.Wait()
@@ -163,6 +167,19 @@ func (s *service) run(ctx context.Context, a *app, speed float64) (err error) {
 	return a.line(t, func(w io.Writer) { t.text(a, w) })
 }
 
+// noTunnels keeps requests for tunnels away from the cloud: clients that use
+// it as an HTTP proxy may ask for one to a service with TLS (the SDK to the
+// location service, for endpoints that it knows without it).
+func noTunnels(c http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodConnect {
+			http.Error(w, "the simulated cloud speaks plain HTTP and leads nowhere else", http.StatusForbidden)
+			return
+		}
+		c.ServeHTTP(w, r)
+	})
+}
+
 // listenLoopback listens where nothing but this machine comes in: the API has
 // no TLS, and its key is a test value.
 func listenLoopback(addr string) (net.Listener, error) {
@@ -181,7 +198,8 @@ func listenLoopback(addr string) (net.Listener, error) {
 }
 
 // fill gives an account what it needs to begin: an image of the system, a
-// network with a vSwitch, and a security group; and a store for logs.
+// network with a vSwitch, a security group, and a store with three rows of an
+// access log.
 func fill(c *cloud.Cloud, region string) stock {
 	st := stock{
 		ImageID: "aliyun_3_x64_20G_alibase_20250117.vhd", InstanceType: "ecs.g6.large", ZoneID: region + "-h",
@@ -196,6 +214,14 @@ func fill(c *cloud.Cloud, region string) stock {
 	c.AddVPC(cloud.VPC{ID: st.VpcID, Name: "stock", CIDR: "10.0.0.0/8"})
 	c.AddVSwitch(cloud.VSwitch{ID: st.VSwitchID, Name: "stock", VPC: st.VpcID, Zone: st.ZoneID, CIDR: "10.0.0.0/20"})
 	c.AddSecurityGroup(cloud.SecurityGroup{ID: st.SecurityGroupID, Name: "stock", VPC: st.VpcID})
+	c.AddImage(cloud.Image{ID: st.ImageID, Name: st.ImageID, Owner: "system", OSName: "Alibaba Cloud Linux  3.2104 LTS 64位", Platform: "Aliyun", Size: 20})
+	// Something to find for a client that reads logs.
+	c.SetAccessLog("lb-stock", st.LogProject, st.LogStore)
+	for i, status := range []int{200, 200, 502} {
+		member := fmt.Sprintf("10.0.0.%d:8080", 10+i/2)
+		c.LogAccess(cloud.AccessLog{LoadBalancerID: "lb-stock", Port: 80, VIP: "10.0.0.2", ClientIP: "192.0.2.1", Host: "app.example.com", Method: "GET", URI: "/",
+			UserAgent: "sample", Status: status, UpstreamAddr: member, UpstreamStatus: strconv.Itoa(status), Seconds: 0.01})
+	}
 	return st
 }
 
@@ -236,13 +262,13 @@ func (t tally) text(a *app, w io.Writer) {
 
 // parseFaults reads --fault ACTION=KIND[,KEY=VALUE…].
 func (s *service) parseFaults() ([]cloud.Fault, error) {
-	kinds := []cloud.FaultKind{cloud.FaultError, cloud.FaultHTML, cloud.FaultNumericCode, cloud.FaultEmpty, cloud.FaultCut}
+	kinds := []cloud.FaultKind{cloud.FaultError, cloud.FaultHTML, cloud.FaultNumericCode, cloud.FaultEmpty, cloud.FaultCut, cloud.FaultFails, cloud.FaultStuck}
 	var all []cloud.Fault
 	for _, spec := range s.faults {
 		action, rest, ok := strings.Cut(spec, "=")
 		words := strings.Split(rest, ",")
 		if !ok || action == "" || !slices.Contains(kinds, cloud.FaultKind(words[0])) {
-			return nil, usagef("--fault is ACTION=KIND[,KEY=VALUE...] with a KIND of error, html, numeric-code, empty or cut, not %q", spec)
+			return nil, usagef("--fault is ACTION=KIND[,KEY=VALUE...] with a KIND of error, html, numeric-code, empty, cut, fails-later or stuck, not %q", spec)
 		}
 		f := cloud.Fault{Action: action, Kind: cloud.FaultKind(words[0])}
 		if action == "*" {

@@ -10,7 +10,7 @@ func ecsActions() []action {
 				PublicIpAddresses:ids RegionId! SecurityGroupId Status Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value
 				VSwitchId VpcId ZoneId`,
 			other: `
-				DeviceAvailable DryRun EipAddresses Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value Filter.3.Key
+				DeviceAvailable DryRun:bool EipAddresses Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value Filter.3.Key
 				Filter.3.Value Filter.4.Key Filter.4.Value HpcClusterId HttpEndpoint HttpPutResponseHopLimit HttpTokens
 				InnerIpAddresses InstanceTypeFamily InternetChargeType IoOptimized Ipv6Address.# LockReason NeedSaleCycle
 				RdmaIpAddresses ResourceGroupId`,
@@ -31,7 +31,7 @@ func ecsActions() []action {
 				MaxResults:int NextToken PageNumber:int PageSize:int RegionId! Status Tag.#.Key Tag.#.Value Tag.#.key
 				Tag.#.value ZoneId`,
 			other: `
-				AutoSnapshotPolicyId DeleteAutoSnapshot DiskChargeType DryRun EnableAutoSnapshot
+				AutoSnapshotPolicyId DeleteAutoSnapshot DiskChargeType DryRun:bool EnableAutoSnapshot
 				EnableAutomatedSnapshotPolicy EnableShared Encrypted Filter.1.Key Filter.1.Value Filter.2.Key
 				Filter.2.Value KMSKeyId LockReason MultiAttach Portable ResourceGroupId SnapshotId`,
 		},
@@ -47,7 +47,7 @@ func ecsActions() []action {
 				DiskId InstanceId MaxResults:int NextToken PageNumber:int PageSize:int RegionId! SnapshotIds:ids
 				SnapshotName SnapshotType SourceDiskType Status Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value Usage`,
 			other: `
-				Category DryRun Encrypted Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value KMSKeyId ResourceGroupId
+				Category DryRun:bool Encrypted Filter.1.Key Filter.1.Value Filter.2.Key Filter.2.Value KMSKeyId ResourceGroupId
 				SnapshotLinkId`,
 		},
 		{name: "DeleteSnapshot", do: (*Cloud).deleteSnapshot,
@@ -69,7 +69,7 @@ func ecsActions() []action {
 				IsSupportIoOptimized:bool OSType PageNumber:int PageSize:int RegionId! SnapshotId Status Tag.#.Key
 				Tag.#.Value Tag.#.key Tag.#.value Usage`,
 			other: `
-				ActionType DryRun Filter.#.Key Filter.#.Value ImageOwnerId InstanceType IsPublic ResourceGroupId
+				ActionType DryRun:bool Filter.#.Key Filter.#.Value ImageOwnerId InstanceType IsPublic ResourceGroupId
 				ShowExpired`,
 		},
 		{name: "DeleteImage", do: (*Cloud).deleteImage,

@@ -357,7 +357,7 @@ func networkECSActions() []action {
 			served: `
 				FuzzyQuery:bool IsQueryEcsCount:bool MaxResults:int NetworkType NextToken PageNumber:int PageSize:int RegionId! SecurityGroupId
 				SecurityGroupIds:ids SecurityGroupName SecurityGroupType Tag.#.Key Tag.#.Value Tag.#.key Tag.#.value VpcId`,
-			other: `DryRun ResourceGroupId ServiceManaged`},
+			other: `DryRun:bool ResourceGroupId ServiceManaged`},
 		{name: "DescribeSecurityGroupAttribute", do: (*Cloud).describeSecurityGroupAttribute,
 			served: `Attribute Direction MaxResults:int NextToken NicType RegionId! SecurityGroupId!`},
 		{name: "ModifySecurityGroupAttribute", do: (*Cloud).modifySecurityGroupAttribute,
