@@ -166,9 +166,7 @@ func TestSnapshotSet(t *testing.T) {
 		require.NoError(t, err)
 		_, err = c.WaitImage(ctx, image, nil)
 		require.NoError(t, err)
-		var e *ecs.Error
-		require.ErrorAs(t, c.DeleteSnapshotGroup(ctx, set.GroupID), &e, "an image is made of it")
-		require.NoError(t, c.DeleteImage(ctx, image))
+		require.NoError(t, c.DeleteImage(ctx, image)) // else its snapshots would outlive the group
 		require.NoError(t, c.DeleteSnapshotGroup(ctx, set.GroupID))
 		require.NoError(t, c.DeleteSnapshotGroup(ctx, set.GroupID))
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -156,7 +157,7 @@ func (c *Cloud) detachDisk(q *call) (obj, *apiError) {
 	case d.instance != i.ID:
 		return nil, fail(403, "DependencyViolation", "The disk %s is not attached to the instance %s.", d.ID, i.ID)
 	case d.Type == "system":
-		return nil, fail(403, "InvalidOperation.SystemDisk", "The disk %s is the system disk of %s.", d.ID, i.ID)
+		return nil, fail(403, "DiskTypeViolation", "The disk %s is the system disk of %s and cannot be detached.", d.ID, i.ID)
 	case !i.idle(running) && !i.idle(stopped):
 		return nil, incorrectStatus(i)
 	}
@@ -321,19 +322,20 @@ func (c *Cloud) resetDisks(q *call) (obj, *apiError) {
 		return nil, err
 	}
 	list := []obj{}
-	for _, d := range disks {
-		list = append(list, obj{"DiskId": d.ID, "Code": "200", "Message": "success", "OperateId": d.ID})
+	for n, d := range disks {
+		list = append(list, progressOf("DiskId", d.ID, "SnapshotId", q.str("Disk."+strconv.Itoa(n+1)+".SnapshotId")))
 	}
-	return obj{"OperationProgressSet": obj{"OperationProgress": []obj{{
-		"OperationStatus": "Processing", "ErrorCode": "", "ErrorMsg": "",
-		"RelatedItemSet": obj{"RelatedItem": func() []obj {
-			items := []obj{}
-			for _, v := range list {
-				items = append(items, obj{"Name": "DiskId", "Value": v["DiskId"]})
-			}
-			return items
-		}()},
-	}}}}, nil
+	return obj{"OperationProgressSet": obj{"OperationProgress": list}}, nil
+}
+
+// progressOf is the good outcome for one of the resources of a call for many;
+// items are names and values.
+func progressOf(items ...string) obj {
+	related := []obj{}
+	for n := 0; n+1 < len(items); n += 2 {
+		related = append(related, obj{"Name": items[n], "Value": items[n+1]})
+	}
+	return obj{"OperationStatus": "Success", "ErrorCode": "", "ErrorMsg": "", "RelatedItemSet": obj{"RelatedItem": related}}
 }
 
 func (c *Cloud) replaceSystemDisk(q *call) (obj, *apiError) {
@@ -353,7 +355,7 @@ func (c *Cloud) replaceSystemDisk(q *call) (obj, *apiError) {
 	size := q.num("SystemDisk.Size", img.mappings[0].size)
 	switch {
 	case img.status() != "Available":
-		return nil, fail(403, "IncorrectImageStatus", "The image %s is %s.", img.id, img.status())
+		return nil, fail(400, "IncorrectImageStatus", "The image %s is %s.", img.id, img.status())
 	case len(img.mappings) > 1:
 		return nil, fail(403, "OperationDenied", "The image %s has snapshots of data disks.", img.id)
 	case size < img.mappings[0].size:

@@ -77,12 +77,11 @@
 // Times come from documentation and from other people's clients; none of it was
 // compared with the live cloud. So do the error codes. These are guesses, made
 // from sister calls because no table was found: InvalidSnapshotGroupId.NotFound
-// and SnapshotCreatedImage of DeleteSnapshotGroup; InvalidParameter for too many
-// or too big disks of CreateSnapshotGroup; InvalidOperation.SystemDisk of
-// DetachDisk; OperationDenied for changes to other people's images;
-// IncorrectImageStatus; InvalidTimeStamp.*, UnsupportedParameter and
+// of DeleteSnapshotGroup, and that a snapshot stays that a disk was made of;
+// InvalidParameter for too many or too big disks of CreateSnapshotGroup;
+// OperationDenied for changes to other people's images; InvalidTimeStamp.*, UnsupportedParameter and
 // UnsupportedOperation, which stand for "not simulated"; the HTTP status 400 of
-// DryRunOperation; every member of AccessDeniedDetail but AuthAction.
+// DryRunOperation; the values of AccessDeniedDetail but AuthAction.
 //
 // # Errors
 //

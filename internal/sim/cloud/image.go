@@ -382,7 +382,7 @@ func (c *Cloud) copyImage(q *call) (obj, *apiError) {
 		return nil, err
 	}
 	if from.status() != "Available" {
-		return nil, fail(403, "IncorrectImageStatus", "The image %s is %s.", from.id, from.status())
+		return nil, fail(400, "IncorrectImageStatus", "The image %s is %s.", from.id, from.status())
 	}
 	name := q.str("DestinationImageName")
 	if err := c.freeImageName(name); err != nil {

@@ -22,7 +22,7 @@ func TestImageStates(t *testing.T) {
 		assert.Equal(t, false, at("Usable"))
 		time.Sleep(time.Minute)
 		assert.Equal(t, "25%", at("Progress"))
-		a.no(403, "IncorrectImageStatus", ecs, "RunInstances", a.cloneOf(id)...)
+		a.no(400, "IncorrectImageStatus", ecs, "RunInstances", a.cloneOf(id)...)
 		time.Sleep(3 * time.Minute)
 		assert.Equal(t, "Available", at("Status"))
 		assert.Equal(t, true, at("Usable"))

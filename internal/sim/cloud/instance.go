@@ -1038,7 +1038,7 @@ func (c *Cloud) wanted(q *call) (Instance, bootOrder, *apiError) {
 	case err != nil:
 		return no(err)
 	case img.status() != "Available":
-		return no(fail(403, "IncorrectImageStatus", "The image %s is %s.", img.id, img.status()))
+		return no(fail(400, "IncorrectImageStatus", "The image %s is %s.", img.id, img.status()))
 	case !knownType(q.str("InstanceType")):
 		return no(fail(400, "InvalidInstanceType.ValueNotSupported", "The specified InstanceType %q does not exist.", q.str("InstanceType")))
 	}

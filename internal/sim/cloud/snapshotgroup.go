@@ -180,16 +180,15 @@ func (c *Cloud) deleteSnapshotGroup(q *call) (obj, *apiError) {
 	if g == nil {
 		return nil, fail(404, "InvalidSnapshotGroupId.NotFound", "The specified SnapshotGroupId %q does not exist.", q.str("SnapshotGroupId"))
 	}
+	list := []obj{}
 	for _, s := range g.members {
-		if err := c.deletable(s, false); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range g.members {
-		if c.snapshots[s.id] == s {
+		s.group = ""
+		// One that an image (or, it is assumed, a disk) still needs stays, alone.
+		if c.snapshots[s.id] == s && c.deletable(s, false) == nil {
 			delete(c.snapshots, s.id)
+			list = append(list, progressOf("SnapshotId", s.id))
 		}
 	}
 	delete(c.groups, g.id)
-	return obj{}, nil
+	return obj{"OperationProgressSet": obj{"OperationProgress": list}}, nil
 }
