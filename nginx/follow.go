@@ -57,14 +57,14 @@ func (c *collector) follow(e *entry, sc *scope) {
 	u := use{e.d, sc}
 	if len(hostVariables(in.text)) == 0 {
 		t, ok := parseTarget(in.text)
-		if !ok || t.port != 0 || t.unix {
+		up := c.names[sc.proto+" "+strings.ToLower(t.host)]
+		if !ok || t.port != 0 || t.unix || up == nil {
+			in.loose = true
 			return
 		}
-		if up := c.names[sc.proto+" "+strings.ToLower(t.host)]; up != nil {
-			in.up = up
-			us := c.usersOf(up)
-			us.direct = append(us.direct, u)
-		}
+		in.up = up
+		us := c.usersOf(up)
+		us.direct = append(us.direct, u)
 		return
 	}
 	key := analysisKey{in.text, in.directive, sc.proto, sc.server}
@@ -85,9 +85,10 @@ func (c *collector) follow(e *entry, sc *scope) {
 	if in.reason == "" {
 		in.reason = a.reason
 	}
-	if a.up != nil && in.up == nil && a.reason == "" && len(a.combined) == 0 {
+	if a.up != nil && in.up == nil {
 		in.up = a.up
 	}
+	in.loose = in.loose || a.reason != "" || len(a.combined) > 0 || len(a.direct) > 0
 	in.combined = append(in.combined, a.combined...)
 	for _, p := range a.direct {
 		if !slices.Contains(in.direct, p) {
@@ -318,7 +319,7 @@ func (c *collector) endpoint(a *analysis, key analysisKey, pieces []piece) {
 		}
 		return
 	}
-	if strings.IndexByte(t.scheme, 0) < 0 && t.port == 0 && !t.open && !t.unix {
+	if t.port == 0 && !t.open && !t.unix {
 		if up := c.names[key.proto+" "+strings.ToLower(t.host)]; up != nil {
 			a.up = up
 			us := c.usersOf(up)

@@ -304,8 +304,9 @@ type info struct {
 	directive string
 	text      string // the word's value
 	variable  variable
-	reason    string // why it is not certain
-	up        *servers
+	reason    string   // why it is not certain
+	up        *servers // of a pass: the upstream it goes to
+	loose     bool     // of a pass: somewhere else, too
 
 	// Of a value:
 	reached  bool // its host is where a pass goes
@@ -810,11 +811,14 @@ func (c *collector) ref(e *entry) Ref {
 			r.upstreams = append(r.upstreams, sc.up)
 		}
 	case KindPass:
-		if e.info.up != nil {
+		if e.info.up != nil && !e.info.loose {
 			r.Upstream = e.info.up.name
 		}
 		if e.info.reason != "" {
 			r.uncertain(e.info.reason)
+		} else if r.target.open && r.target.end < len(r.Addr) && r.Addr[r.target.end] == '$' {
+			// Only the start of a host: what its variables make of it is known.
+			r.Host, r.Port = "", 0
 		}
 		if r.target.port == 0 && len(e.info.direct) > 0 {
 			r.setPorts(e.info.direct)
