@@ -83,10 +83,13 @@ func (r *Ref) direct() error {
 	if r.Kind == KindPass {
 		return ErrDirectPass
 	}
-	// In geo and map the default has this name; in split_clients it is "*".
-	if p, ok := r.d.Parent(); ok && r.word == 1 {
-		switch name := r.d.Name(); {
-		case name == "default" && (p.is("map") || p.is("geo")), name == "*" && p.is("split_clients"):
+	switch name := r.d.Name(); r.Directive {
+	case "map", "geo":
+		if name == "default" {
+			return ErrMapDefault
+		}
+	case "split_clients":
+		if name == "*" {
 			return ErrMapDefault
 		}
 	}

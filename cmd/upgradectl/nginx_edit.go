@@ -169,8 +169,8 @@ func (n *nginxFlags) edit(ctx context.Context, a *app, edit func(*nginx.Tree) (*
 	}
 	c, err := edit(t)
 	if refused := (*nginx.RefusedError)(nil); errors.As(err, &refused) {
-		for _, r := range refused.Refusals {
-			a.progress("%s", r)
+		if err := a.refusals(refused); err != nil {
+			return err
 		}
 		return &exitError{exitRefused, fmt.Errorf(a.t("cannot %s: refused, nothing was changed", "无法 %s：已拒绝，未作任何更改"), refused.Op)}
 	}
@@ -193,7 +193,9 @@ func (n *nginxFlags) edit(ctx context.Context, a *app, edit func(*nginx.Tree) (*
 		Files    []string `json:"files"`
 		Moves    []move   `json:"moves"`
 		Backups  []string `json:"backups"`
-		Diff     string   `json:"diff"`
+		// LogUnread says why nginx's error log could not be looked at.
+		LogUnread string `json:"log_unread,omitempty"`
+		Diff      string `json:"diff"`
 	}{Files: []string{}, Moves: []move{}, Backups: []string{}, Diff: c.Diff()}
 	for _, f := range c.Files() {
 		res.Files = append(res.Files, f.Name)
@@ -207,12 +209,17 @@ func (n *nginxFlags) edit(ctx context.Context, a *app, edit func(*nginx.Tree) (*
 			return applyError(a, err)
 		}
 		res.Executed = true
-		res.Backups = append(res.Backups, applied.Backups...)
+		res.Backups, res.LogUnread = append(res.Backups, applied.Backups...), applied.LogUnread
+		if res.LogUnread != "" {
+			a.progress(a.t("nginx's error log could not be read: %s", "无法读取 nginx 错误日志：%s"), res.LogUnread)
+		}
 	}
 	if !a.json {
 		switch {
+		case c.Empty() && len(c.Already) == 0:
+			a.progress("%s", a.t("nothing to do: nothing that it is for was found", "无需更改：未找到相应之处"))
 		case c.Empty():
-			a.progress("%s", a.t("nothing to do", "无需更改"))
+			a.progress("%s", a.t("nothing to do: it is done already", "无需更改：已是如此"))
 		case res.Executed && (o.NoReload || o.NoTest):
 			a.progress("%s", a.t("written; nginx was not reloaded", "已写入；未重载 nginx"))
 		case res.Executed:
@@ -223,6 +230,34 @@ func (n *nginxFlags) edit(ctx context.Context, a *app, edit func(*nginx.Tree) (*
 	}
 	// The diff alone stands on standard output: it can be piped to patch.
 	return a.result(res, func(w io.Writer) { fmt.Fprint(w, res.Diff) })
+}
+
+// refusals shows what stands against an edit: a line for each place, and for
+// machines the same as a list.
+func (a *app) refusals(refused *nginx.RefusedError) error {
+	type refusal struct {
+		File     string `json:"file"`
+		Line     int    `json:"line"`
+		Col      int    `json:"col"`
+		Upstream string `json:"upstream"`
+		Addr     string `json:"addr"`
+		Reason   string `json:"reason"`
+		Detail   string `json:"detail"`
+		Effect   string `json:"effect"`
+		Offer    string `json:"offer"`
+	}
+	list := []refusal{}
+	for _, r := range refused.Refusals {
+		a.progress("%s", r)
+		list = append(list, refusal{r.File, r.Line, r.Col, r.Upstream, r.Addr, r.Reason.Error(), r.Detail, r.Effect, r.Offer})
+	}
+	if !a.json {
+		return nil
+	}
+	return a.printJSON(struct {
+		Executed bool      `json:"executed"`
+		Refused  []refusal `json:"refused"`
+	}{false, list})
 }
 
 // applyError gives the errors of Apply their exit status.
