@@ -36,7 +36,7 @@
 //     declares for it (TestSimulatedAnswersAreStrict in internal/alicloud).
 //     The XML of an answer is the same tree (TestXML).
 //  4. A ClientToken creates once: the same parameters get the same answer,
-//     others an error, and a failed attempt leaves the token free (TestTokens,
+//     others an error, and a failed attempt leaves the token free (TestTokens, TestTokensMakeOneThingUnderEveryFault,
 //     TestTokenInProgress, TestCutAfterTheEffect).
 //  5. A write to a server group is done whole or not at all (TestWriteRefusals);
 //     so are changes of tags, and calls for many instances unless they ask for
