@@ -36,8 +36,9 @@
 //     declares for it (TestSimulatedAnswersAreStrict in internal/alicloud).
 //     The XML of an answer is the same tree (TestXML).
 //  4. A ClientToken creates once: the same parameters get the same answer,
-//     others an error, and a failed attempt leaves the token free (TestTokens, TestTokensMakeOneThingUnderEveryFault,
-//     TestTokenInProgress, TestCutAfterTheEffect).
+//     others an error, and a failed attempt leaves the token free (TestTokens,
+//     TestTokensMakeOneThingUnderEveryFault, TestTokenInProgress,
+//     TestCutAfterTheEffect).
 //  5. A write to a server group is done whole or not at all (TestWriteRefusals);
 //     so are changes of tags, and calls for many instances unless they ask for
 //     SuccessFirst (TestTagsInBothSpellings, TestBatches).
@@ -52,7 +53,21 @@
 //  10. Whatever is asked, in whatever order: every answer is a whole one, never
 //     a 5xx, and what the account holds fits together (TestRandomWalk).
 //
-// What the real cloud does and nobody expects has tests named TestBehaviour…
+//  11. The log service takes both forms of GetLogs and both of its signatures,
+//     runs exactly the queries it knows and refuses the others (TestLogQueries,
+//     TestLogRefusals, FuzzLogQuery). Rows show only after their delay, and a
+//     partial answer says so (TestLogProgress).
+//  12. What may lead to a host besides balancers can be told and is shown:
+//     elastic addresses, NAT entries, HaVips, routes, scaling groups, names,
+//     allow lists (TestElasticAddresses, TestPathLists, TestDatabaseAllowLists);
+//     forwarding rules can be made (TestForwardingRules).
+//
+// What the real cloud does and nobody expects has tests named TestBehaviour…;
+// of balancers: TestBusyAfterEachWrite, TestWriteRefusals (20 servers a call),
+// TestWrites (what is not named keeps its values, removing what is not there
+// is ignored), TestWeightTypes (a string here, a number there); of logs:
+// TestLogProgress; of traffic: TestRoundRobinIgnoresWeights and
+// TestStickySessionsIgnoreWeightZero in internal/sim/traffic.
 //
 // # Knobs
 //
