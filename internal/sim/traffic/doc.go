@@ -25,7 +25,9 @@
 //  2. Requests are shared out by weight; at weight 0 a member gets no new
 //     ones, nothing under way is cut, and connections kept to it are closed
 //     (TestPickFollowsWeights, TestWeightZeroMovesTrafficWithoutAFailure);
-//     the scheduler rr ignores weights (TestRoundRobinIgnoresWeights).
+//     the scheduler rr ignores weights (TestRoundRobinIgnoresWeights), wlc
+//     follows what is under way (TestLeastConnections). A client that shows its
+//     cookie stays, also at weight 0 (TestStickySessionsIgnoreWeightZero).
 //  3. A backend that ends under traffic shows as failed requests: no proxy
 //     hides it (TestKillWithoutDrainingFails). A cut stream is a failed
 //     request, also one cut in good order (TestShortStreamFails).
@@ -36,6 +38,11 @@
 //     (TestNginxWording); one with a directive that could route requests in a
 //     way that is not simulated fails too, and is remembered
 //     (TestUnfollowableIsRefused).
+//  6. Rules of a listener send requests by domain and path to groups of their
+//     own (TestRulesChooseTheGroup); each finished request is told to
+//     BalancerConfig.Log (TestAccessEntries).
+//  7. A scheduler or a stickiness that is not simulated is refused
+//     (TestUnknownSchedulersAreRefused).
 //
 // # Limits
 //
@@ -43,8 +50,10 @@
 // backup and down, one logical worker. A request is offered to another server
 // only when the first could not be reached. Ports cannot change by a reload.
 // An idle keep-alive connection of a client outlives a reload and is served
-// by the new worker. Balancers: http and tcp listeners with wrr or rr, no
-// rules, no sticky sessions.
+// by the new worker. Balancers (CLB, ALB and
+// NLB look alike): http and tcp listeners with wrr, wlc or rr; rules and
+// inserted cookies of http only; no time limits, no drain of removed members:
+// what they had under way ends by itself.
 //
 // # Errors
 //

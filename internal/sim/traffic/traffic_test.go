@@ -216,7 +216,9 @@ func TestPickFollowsWeights(t *testing.T) {
 	sv := b.services["172.31.0.200:80"]
 	got := map[string]int{}
 	for range 160 {
-		got[sv.pick().Addr]++
+		m := sv.own.pick()
+		got[m.Addr]++
+		sv.own.settle(m)
 	}
 	assert.Equal(t, map[string]int{"172.31.0.90:8080": 60, "172.31.0.88:8080": 100}, got)
 }
