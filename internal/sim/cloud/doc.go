@@ -26,30 +26,39 @@
 //     used before, has no effect (TestRequestsThatAreRefused, TestNonceOnce,
 //     TestVersion3; TestSignatureOfTheDocumentation and
 //     TestSignature3OfTheDocumentation hold the published examples).
+//
 //  2. An unknown action, an unknown, missing or malformed parameter, and a
 //     parameter of the real API that is not simulated, is refused and recorded
 //     (TestParameterTables, TestParameterValues). No action takes a parameter
 //     that the published contract does not have, and each requires what the
 //     contract requires, by name (TestContracts; testdata/contracts.txt says
 //     where it comes from, testdata/legacy.txt who sends what it lacks).
+//
 //  3. Every answer of ECS and CLB decodes strictly into the type that the SDK
 //     declares for it (TestSimulatedAnswersAreStrict in internal/alicloud).
 //     The XML of an answer is the same tree (TestXML).
+//
 //  4. A ClientToken creates once: the same parameters get the same answer,
 //     others an error, and a failed attempt leaves the token free (TestTokens,
 //     TestTokensMakeOneThingUnderEveryFault, TestTokenInProgress,
 //     TestCutAfterTheEffect).
+//
 //  5. A write to a server group is done whole or not at all (TestWriteRefusals);
 //     so are changes of tags, and calls for many instances unless they ask for
 //     SuccessFirst (TestTagsInBothSpellings, TestBatches).
+//
 //  6. Images go before their snapshots, instances before their images, unless
 //     forced as in the cloud (TestOrderOfDeletion).
+//
 //  7. An AutoReleaseTime fires; deletion protection does not stop it
 //     (TestAutoReleaseTime).
+//
 //  8. After Close nothing happens any more, and no goroutine is left
 //     (TestCloseEndsEverything; every test in a synctest bubble).
+//
 //  9. Time passes by time.Now and timers alone, so that all of it runs in a
 //     bubble of testing/synctest.
+//
 //  10. Whatever is asked, in whatever order: every answer is a whole one, never
 //     a 5xx, and what the account holds fits together (TestRandomWalk).
 //
@@ -57,6 +66,7 @@
 //     runs exactly the queries it knows and refuses the others (TestLogQueries,
 //     TestLogRefusals, FuzzLogQuery). Rows show only after their delay, and a
 //     partial answer says so (TestLogProgress).
+//
 //  12. What may lead to a host besides balancers can be told and is shown:
 //     elastic addresses, NAT entries, HaVips, routes, scaling groups, names,
 //     allow lists (TestElasticAddresses, TestPathLists, TestDatabaseAllowLists);
