@@ -121,7 +121,7 @@ func (s *Server) put(ctx context.Context, files []FileChange, testBefore bool, o
 			return nil, fmt.Errorf("nothing was changed: %w", err)
 		}
 	}
-	todo, err := s.stat(ctx, files, o.BackupDir)
+	all, todo, err := s.stat(ctx, files, o.BackupDir)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (s *Server) put(ctx context.Context, files []FileChange, testBefore bool, o
 	for _, f := range written {
 		out.Backups = append(out.Backups, f.backup)
 	}
-	if o.BackupDir == "" && s.remove(ctx, out.Backups) == nil {
+	if s.sweep(ctx, all) == nil && o.BackupDir == "" {
 		out.Backups = nil
 	}
 	return out, nil
@@ -206,12 +206,27 @@ func hidden(base, what string, data []byte) string {
 	return "." + base + ".upgradectl-" + what + "-" + sum(data)[:12]
 }
 
+// sweep takes away what lies beside the files: the backups and copies of this
+// attempt, and of an earlier one of the same change, or of its way back, that
+// was cut off. Their names have our pattern and the hashes of these very bytes.
+func (s *Server) sweep(ctx context.Context, files []onDisk) error {
+	cmd := []string{"rm", "-f"}
+	for _, f := range files {
+		dir, base := path.Split(f.real)
+		for _, what := range []string{"old", "new"} {
+			cmd = append(cmd, dir+hidden(base, what, f.Before), dir+hidden(base, what, f.After))
+		}
+	}
+	_, _, err := s.run(ctx, shellq.Join(cmd...))
+	return err
+}
+
 // stat finds the real file behind each name and says which are to be written.
-func (s *Server) stat(ctx context.Context, files []FileChange, backups string) ([]onDisk, error) {
+func (s *Server) stat(ctx context.Context, files []FileChange, backups string) (all, todo []onDisk, err error) {
 	var names []string
 	for _, f := range files {
 		if strings.ContainsAny(f.Name, "\n\x00") {
-			return nil, fmt.Errorf("cannot write %q: its name has a line end or a NUL", f.Name)
+			return nil, nil, fmt.Errorf("cannot write %q: its name has a line end or a NUL", f.Name)
 		}
 		names = append(names, shellq.Quote(f.Name))
 	}
@@ -223,16 +238,15 @@ func (s *Server) stat(ctx context.Context, files []FileChange, backups string) (
 done`
 	stdout, stderr, err := s.run(ctx, script)
 	if status, ok := exitStatus(err); ok {
-		return nil, fmt.Errorf("cannot read the files to change: exit status %d: %s", status, stderr)
+		return nil, nil, fmt.Errorf("cannot read the files to change: exit status %d: %s", status, stderr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the files to change: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the files to change: %w", err)
 	}
 	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
 	if len(lines) != 3*len(files) {
-		return nil, fmt.Errorf("internal error: %d lines about %d files", len(lines), len(files))
+		return nil, nil, fmt.Errorf("internal error: %d lines about %d files", len(lines), len(files))
 	}
-	var todo []onDisk
 	var drift []error
 	for i, f := range files {
 		d := onDisk{FileChange: f, real: lines[3*i], id: lines[3*i+1], hash: lines[3*i+2]}
@@ -241,6 +255,7 @@ done`
 			d.backup = strings.TrimRight(backups, "/") + "/"
 		}
 		d.backup += hidden(base, "old", f.Before)
+		all = append(all, d)
 		switch d.hash {
 		case sum(f.After):
 			continue
@@ -252,13 +267,13 @@ done`
 		// One file under two names, through a link, is written once.
 		if j := slices.IndexFunc(todo, func(o onDisk) bool { return o.id == d.id }); j >= 0 {
 			if !bytes.Equal(todo[j].After, f.After) {
-				return nil, fmt.Errorf("cannot write %s: it is the same file as %s, with another change", f.Name, todo[j].Name)
+				return nil, nil, fmt.Errorf("cannot write %s: it is the same file as %s, with another change", f.Name, todo[j].Name)
 			}
 			continue
 		}
 		todo = append(todo, d)
 	}
-	return todo, errors.Join(drift...)
+	return all, todo, errors.Join(drift...)
 }
 
 const (
@@ -338,14 +353,6 @@ func (s *Server) swap(ctx context.Context, f onDisk) error {
 	return fmt.Errorf("cannot put %s in place: exit status %d: %s", f.Name, status, stderr)
 }
 
-func (s *Server) remove(ctx context.Context, names []string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	_, _, err := s.run(ctx, shellq.Join(append([]string{"rm", "-f"}, names...)...))
-	return err
-}
-
 // putBack gives files their bytes from before, tests, and reloads if the failed
 // change had been reloaded. It runs on when the caller's context has ended.
 func (s *Server) putBack(ctx context.Context, files []onDisk, p *instance, running *live, signal string, reload bool, o ApplyOptions) error {
@@ -357,13 +364,12 @@ func (s *Server) putBack(ctx context.Context, files []onDisk, p *instance, runni
 		back[i] = FileChange{Name: f.Name, Before: f.After, After: f.Before}
 		backups = append(backups, f.backup)
 	}
-	todo, err := s.stat(ctx, back, o.BackupDir)
+	all, todo, err := s.stat(ctx, back, o.BackupDir)
 	var failed []error
 	if err != nil {
 		failed = append(failed, err)
 	}
 	for _, f := range todo {
-		backups = append(backups, f.backup) // of what is taken back
 		if err := s.swap(ctx, f); err != nil {
 			failed = append(failed, err)
 		}
@@ -380,10 +386,7 @@ func (s *Server) putBack(ctx context.Context, files []onDisk, p *instance, runni
 		}
 	}
 	if len(failed) > 0 {
-		return fmt.Errorf("%w (the old files are kept as %s)", errors.Join(failed...), strings.Join(backups[:len(files)], ", "))
+		return fmt.Errorf("%w (the old files are kept as %s)", errors.Join(failed...), strings.Join(backups, ", "))
 	}
-	if o.BackupDir == "" {
-		return s.remove(ctx, backups)
-	}
-	return nil
+	return s.sweep(ctx, all)
 }

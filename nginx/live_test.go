@@ -801,3 +801,66 @@ func TestTwoMasters(t *testing.T) {
 		write(t, pidFile, string(pid)) // for the cleanup
 	}
 }
+
+// dying is a host that is lost for good at the n-th thing that is asked of it:
+// the tool was killed there.
+type dying struct {
+	localHost
+	left *int
+}
+
+func (h dying) dead() bool { *h.left--; return *h.left < 0 }
+
+func (h dying) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if h.dead() {
+		return io.ErrUnexpectedEOF
+	}
+	return h.localHost.Run(ctx, cmd, stdin, stdout, stderr)
+}
+
+func (h dying) WriteFile(ctx context.Context, name string, data []byte, perm os.FileMode) error {
+	if h.dead() {
+		return io.ErrUnexpectedEOF
+	}
+	return h.localHost.WriteFile(ctx, name, data, perm)
+}
+
+// TestKilledTool: wherever the tool was killed, doing it again reaches the end
+// and leaves nothing behind, and so does taking it back.
+func TestKilledTool(t *testing.T) {
+	testenv.Need(t, "sha256sum")
+	t.Parallel()
+	ctx := t.Context()
+	for n := 0; ; n++ {
+		for _, back := range []bool{false, true} {
+			dir := t.TempDir()
+			var files, undo []nginx.FileChange
+			for _, name := range []string{"a", "b"} {
+				f := nginx.FileChange{Name: filepath.Join(dir, name), Before: []byte("old " + name), After: []byte("new " + name)}
+				write(t, f.Name, string(f.Before))
+				files = append(files, f)
+				undo = append(undo, nginx.FileChange{Name: f.Name, Before: f.After, After: f.Before})
+			}
+			left := n
+			err := (&nginx.Server{Host: dying{left: &left}}).Put(ctx, files, nginx.ApplyOptions{NoTest: true})
+			if left >= 0 {
+				require.NoError(t, err)
+				require.Greater(t, n, 4)
+				return
+			}
+			again := files
+			if back {
+				again = undo
+			}
+			require.NoError(t, (&nginx.Server{Host: localHost{}}).Put(ctx, again, nginx.ApplyOptions{NoTest: true}), "killed before command %d", n)
+			entries, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Len(t, entries, 2, "killed before command %d: %v", n, entries)
+			for _, f := range again {
+				now, err := os.ReadFile(f.Name)
+				require.NoError(t, err)
+				require.Equal(t, string(f.After), string(now))
+			}
+		}
+	}
+}

@@ -73,20 +73,23 @@ func ListMasters(ctx context.Context, h Host) ([]Master, error) {
 // processesScript prints what the process table says about nginx: its own
 // processes are named "nginx: " by ngx_setproctitle, whatever the program file
 // is called. It needs nothing but a POSIX shell, readlink and /proc: ps is not
-// everywhere, and its formats differ. The title comes last, because only it may
-// hold blanks.
+// everywhere, and its formats differ. grep goes through the titles, because a
+// shell reads byte by byte; not through all at once, because a command line has
+// its limit. The title comes last, because only it may hold blanks.
 const processesScript = `upg_bin=$(command -v nginx) || for upg_d in /usr/local/sbin /usr/sbin /sbin /usr/local/nginx/sbin /usr/local/openresty/nginx/sbin; do
 	[ -x "$upg_d/nginx" ] && { upg_bin=$upg_d/nginx; break; }
 done
 printf 'host %s %s %s\n' "$(id -u)" "$(readlink /proc/self/ns/pid 2>/dev/null)" "$upg_bin"
 [ -d /proc/1 ] || echo hidden
-for upg_d in /proc/[0-9]*; do
-	upg_t= upg_s=
+for upg_i in 1 2 3 4 5 6 7 8 9; do for upg_d in $(grep -c '^nginx: ' /proc/$upg_i*/cmdline /proc/self/cmdline 2>/dev/null); do
+	case $upg_d in *:0 | /proc/self/*) continue ;; esac
+	upg_d=${upg_d%/cmdline:*} upg_t= upg_s=
 	{ read -r upg_t <"$upg_d/cmdline"; } 2>/dev/null
 	case $upg_t in "nginx: "*) ;; *) continue ;; esac
 	{ read -r upg_s <"$upg_d/stat"; } 2>/dev/null
 	printf 'proc %s\nexe %s\nns %s\ntitle %s\n' "$upg_s" "$(readlink "$upg_d/exe" 2>/dev/null)" "$(readlink "$upg_d/ns/pid" 2>/dev/null)" "$upg_t"
-done
+done; done
+:
 `
 
 // process is a process of an nginx.
