@@ -43,3 +43,26 @@ func FuzzTrust(f *testing.F) {
 		assert.Equal(t, holds(before) && !holds(after), len(found) == 1, "%q %s %s: %v", entries, before, after, found)
 	})
 }
+
+func TestSecurityGroupTrust(t *testing.T) {
+	rule := func(group, source, protocol, ports string) alicloud.SecurityGroupRule {
+		return alicloud.SecurityGroupRule{GroupID: group, Source: source, Protocol: protocol, Ports: ports}
+	}
+	rules := []alicloud.SecurityGroupRule{
+		rule("sg-db", "172.31.0.90", "TCP", "3306/3306"), rule("sg-db", "10.0.0.0/8", "TCP", "3306/3306"),
+		rule("sg-web", "172.31.0.90/32", "TCP", "80/80"), rule("sg-web", "172.31.0.0/16", "TCP", "80/80"),
+		rule("sg-ssh", "172.31.0.90", "TCP", "22/22"), rule("sg-ssh", "172.31.0.0/16", "TCP", "80/80"),
+		rule("sg-all", "172.31.0.90", "UDP", "53/53"), rule("sg-all", "172.31.0.0/24", "ALL", "-1/-1"),
+		rule("sg-other", "172.31.0.9", "TCP", "1/1"),
+	}
+	older, err := prefixes([]string{"172.31.0.90"})
+	require.NoError(t, err)
+	newer, err := prefixes([]string{"172.31.0.101"})
+	require.NoError(t, err)
+	var got []string
+	for _, f := range missingRules(rules, older, newer) {
+		assert.Equal(t, SeverityBlock, f.Severity)
+		got = append(got, f.ID)
+	}
+	assert.Equal(t, []string{"sg-db", "sg-ssh"}, got)
+}

@@ -85,6 +85,32 @@ func TestTrafficAgainstBaseline(t *testing.T) {
 	})
 }
 
+// TestTrafficOfServerGroups: an ALB's log is found and read the same way, and an
+// NLB has none.
+func TestTrafficOfServerGroups(t *testing.T) {
+	groups(t, func(t *testing.T, sim *cloud.Cloud, c *slb.Client) {
+		sim.SetAccessLog("alb-1", "ops-log", "alb")
+		for range 7 {
+			sim.LogAccess(cloud.AccessLog{LoadBalancerID: "alb-1", ALB: true, Port: 80, Status: 200, UpstreamAddr: "172.31.0.90:8080", UpstreamStatus: "200"})
+		}
+		time.Sleep(time.Minute)
+		tr, err := c.GetTraffic(t.Context(), slb.TrafficQuery{LoadBalancerID: "alb-1"})
+		require.NoError(t, err)
+		require.Len(t, tr.Listeners, 1)
+		assert.Equal(t, 7, tr.Listeners[0].Now.Requests)
+		s, err := c.ProveSilence(t.Context(), slb.SilenceQuery{LoadBalancerID: "alb-1", IPs: []string{"172.31.0.90"}, Window: 2 * time.Minute, Probe: func(_ context.Context, tag string, l slb.Listener) error {
+			sim.LogAccess(cloud.AccessLog{LoadBalancerID: "alb-1", ALB: true, Port: l.Port, URI: "/?" + slb.ProbeParam + "=" + tag, Status: 200, UpstreamAddr: "172.31.0.51:8080"})
+			return nil
+		}})
+		require.NoError(t, err)
+		assert.Equal(t, 7, s.Requests())
+		tr, err = c.GetTraffic(t.Context(), slb.TrafficQuery{LoadBalancerID: "nlb-1"})
+		require.NoError(t, err)
+		require.Len(t, tr.Listeners, 1)
+		assert.Equal(t, slb.ByConnections, tr.Listeners[0].Evidence)
+	})
+}
+
 // TestTrafficSums: whatever rows come in, each listener's requests are those
 // that were sent, and no member has more than its listener.
 func TestTrafficSums(t *testing.T) {

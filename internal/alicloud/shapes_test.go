@@ -261,3 +261,31 @@ func TestShapes(t *testing.T) {
 		assert.Contains(t, seen.of, vpcVersion+" "+a)
 	}
 }
+
+// TestSecurityGroupRules: only rules that let IPv4 addresses in are listed, of
+// every group of the VPC.
+func TestSecurityGroupRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := cloud.New(cloud.Config{AccessKeyID: "LTAIshapes", AccessKeySecret: "secretOfTheShapes"})
+		defer sim.Close()
+		c, err := New(Config{Region: "cn-hangzhou", AccessKeyID: "LTAIshapes", AccessKeySecret: "secretOfTheShapes", Transport: sim.Transport()})
+		require.NoError(t, err)
+		sim.AddVPC(cloud.VPC{ID: "vpc-1"})
+		for n := range 60 { // more than a page
+			sim.AddSecurityGroup(cloud.SecurityGroup{ID: fmt.Sprintf("sg-%d", n), VPC: "vpc-1"})
+		}
+		allow := func(action string, params map[string]string) {
+			t.Helper()
+			params["SecurityGroupId"], params["IpProtocol"] = "sg-57", "tcp"
+			require.NoError(t, c.rpc(t.Context(), "ecs", "2014-05-26", once(action), params, nil))
+		}
+		allow("AuthorizeSecurityGroup", map[string]string{"PortRange": "3306/3306", "SourceCidrIp": "172.31.0.90"})
+		allow("AuthorizeSecurityGroup", map[string]string{"PortRange": "22/22", "SourceCidrIp": "172.31.0.91", "Policy": "drop"})
+		allow("AuthorizeSecurityGroup", map[string]string{"PortRange": "80/80", "SourceGroupId": "sg-1"})
+		allow("AuthorizeSecurityGroupEgress", map[string]string{"PortRange": "443/443", "DestCidrIp": "172.31.0.90"})
+		rules, err := c.SecurityGroupRules(t.Context(), "vpc-1")
+		require.NoError(t, err)
+		require.Len(t, rules, 1)
+		assert.Equal(t, "sg-57 172.31.0.90/32 TCP 3306/3306", strings.Replace(fmt.Sprint(rules[0].GroupID, " ", rules[0].Source, " ", strings.ToUpper(rules[0].Protocol), " ", rules[0].Ports), "90 ", "90/32 ", 1))
+	})
+}
