@@ -35,8 +35,9 @@
 //  1. What nginx's reader accepts is accepted, what it refuses is refused, with
 //     the same words and the same line: TestParseAsNginx, TestParseLuaAsNginx
 //     (with lua-nginx-module) and TestIncludesAsNginx show each row of their
-//     tables to nginx -t. Words have the value nginx gives them, tokens the line
-//     (TestValuesAsNginx, TestLinesAsNginx).
+//     tables to nginx -t, and TestReference and FuzzReference compare with a
+//     reader that goes through nginx's buffer byte by byte. Words have the value
+//     nginx gives them, tokens the line (TestValuesAsNginx, TestLinesAsNginx).
 //  2. File.Bytes is the input, whatever the input, and the words put together
 //     again read the same (FuzzParse, TestCorpus over the files of Debian's
 //     nginx packages).
