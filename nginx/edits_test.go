@@ -156,6 +156,11 @@ var editRows = []struct {
 		before: "upstream u {\n#upgradectl:off(T) server 172.31.0.90\nserver 10.0.0.1;\n}",
 		naive:  "upstream u {\nserver 172.31.0.90\nserver 10.0.0.1;\n}"},
 
+	{name: "restore a marker that moved in its comment", edit: restore, refused: nginx.ErrMarkerDamaged,
+		before: "upstream u {\n# #upgradectl:off(T) server 172.31.0.90;\nserver 10.0.0.1;\n}"},
+	{name: "disable again behind a marker that moved", edit: disable, refused: nginx.ErrMarkerDamaged,
+		before: "upstream u {\n# upgradectl:off(T) server 172.31.0.90;\nserver 10.0.0.1;\n}"},
+
 	// add, remove
 	{name: "add into a hash group", edit: addLike,
 		before: "upstream u {\nip_hash;\nserver 172.31.0.90 weight=2;\nserver 10.0.0.1;\n}",

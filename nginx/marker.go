@@ -103,6 +103,15 @@ func (f *File) markers() []*marker {
 		c := f.comments[i]
 		text := f.src[c.Start:c.End]
 		m, length, ok := readMarker(text)
+		if !ok {
+			// Somebody wrote between the # and the marker, or before it.
+			if m, _, ok := readMarker(append([]byte{'#'}, bytes.TrimLeft(text, "# \t")...)); ok && m.tag != "" && (m.kind == markOff || m.kind == markMore) {
+				m.span, m.parent, m.target = c.Span, c.parent, -1
+				m.damaged = "it does not stand at the start of the comment"
+				out = append(out, &m)
+				continue
+			}
+		}
 		if !ok || m.kind == markDown || m.kind == markAdd {
 			out = append(out, f.behind(c)...)
 			continue

@@ -94,7 +94,7 @@ func (v Version) lacks(parameter string) string {
 	switch {
 	case v.Plus:
 	case name == "slow_start":
-		return parameter + " is one of NGINX Plus"
+		return parameter + " is one of NGINX Plus, this is " + v.String()
 	case name == "drain" && v.before(1, 29, 6):
 		return parameter + " came with 1.29.6, this is " + v.String()
 	case (name == "resolve" || name == "service") && v.before(1, 27, 3):
