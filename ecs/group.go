@@ -211,7 +211,8 @@ func (c *Client) ListSnapshotGroups(ctx context.Context, f SnapshotGroupFilter) 
 }
 
 // DeleteSnapshotGroup deletes a group and the snapshots in it. One that is gone
-// is no error. The cloud refuses while an image is made of one of them.
+// is no error. The cloud keeps members that an image is made of, as snapshots by
+// themselves: delete the image first, as Release does.
 func (c *Client) DeleteSnapshotGroup(ctx context.Context, id string) error {
 	if id == "" {
 		return errors.New("cannot delete a snapshot group without an ID")

@@ -120,8 +120,24 @@ func (c *Client) Release(ctx context.Context, in ReleaseInput, did func(what str
 			return err
 		}
 		did("snapshot group " + s.ID)
+		// The cloud keeps members that something was made of when their group goes.
+		ids := make([]string, 0, len(s.Snapshots))
 		for _, m := range s.Snapshots {
+			ids = append(ids, m.ID)
 			members[m.ID] = true
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		kept, err := c.ListSnapshots(ctx, SnapshotFilter{IDs: ids})
+		if err != nil {
+			return err
+		}
+		for _, m := range kept {
+			if err := c.drop(ctx, "snapshot", m.ID, c.DeleteSnapshot); err != nil {
+				return err
+			}
+			did("snapshot " + m.ID)
 		}
 	}
 	slices.Reverse(snaps) // newest first, as they were built on each other

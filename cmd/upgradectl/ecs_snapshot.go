@@ -245,6 +245,7 @@ func newSnapshotDelete(a *app, c *cloudFlags) *cobra.Command {
 				}
 			}
 			what := make([]string, 0, len(args))
+			var members []string
 			missing := func(object, id string) error {
 				return fmt.Errorf("%s %s: %w in region %s", object, id, ecs.ErrNotFound, client.Region())
 			}
@@ -271,6 +272,7 @@ func newSnapshotDelete(a *app, c *cloudFlags) *cobra.Command {
 					if i < 0 {
 						return missing("snapshot group", id)
 					}
+					members = append(members, snapshotIDs(list[i].Snapshots)...)
 					what = append(what, fmt.Sprintf("delete snapshot group %s (%s) with its %d snapshots of instance %s, for good", id, dash(list[i].Name), len(list[i].Snapshots), list[i].InstanceID))
 				}
 			}
@@ -281,6 +283,13 @@ func newSnapshotDelete(a *app, c *cloudFlags) *cobra.Command {
 				}
 				for _, id := range groups {
 					errs = append(errs, client.DeleteSnapshotGroup(ctx, id))
+				}
+				if len(members) > 0 {
+					kept, err := client.ListSnapshots(ctx, ecs.SnapshotFilter{IDs: members})
+					errs = append(errs, err)
+					for _, s := range kept {
+						a.progress(a.t("snapshot %s stays: something is made of it; delete that first, then this", "快照 %s 被保留：仍有资源由其创建，请先删除该资源"), s.ID)
+					}
 				}
 				return errors.Join(errs...)
 			})
