@@ -384,8 +384,17 @@ type ShareQuery struct {
 // answer and decide nothing; when no listener can decide, that is an error at
 // once.
 func (c *Client) WaitShare(ctx context.Context, q ShareQuery) (Traffic, error) {
-	if len(q.IPs) == 0 || q.AtMost < q.AtLeast || q.AtMost < 0 {
-		return Traffic{}, errors.New("cannot wait for a share without addresses, or with bounds that exclude each other")
+	if q.AtMost < q.AtLeast || q.AtMost < 0 {
+		return Traffic{}, errors.New("cannot wait for a share within bounds that exclude each other")
+	}
+	return c.waitShare(ctx, q, time.Time{}, func(_ ListenerTraffic, share float64) bool { return share <= q.AtMost && share >= q.AtLeast })
+}
+
+// waitShare blocks until ok says so of every listener that can tell, in a window
+// that does not begin before since.
+func (c *Client) waitShare(ctx context.Context, q ShareQuery, since time.Time, ok func(l ListenerTraffic, share float64) bool) (Traffic, error) {
+	if len(q.IPs) == 0 {
+		return Traffic{}, errors.New("cannot wait for the share of no addresses")
 	}
 	ips := q.IPs
 	q.TrafficQuery.IPs = nil
@@ -409,7 +418,7 @@ func (c *Client) WaitShare(ctx context.Context, q ShareQuery) (Traffic, error) {
 		}
 		last = t
 		var state []string
-		counted, ok := 0, true
+		counted, all := 0, !t.From.Before(since)
 		for _, l := range t.Listeners {
 			expected := float64(l.Baseline.Requests) * float64(t.To.Sub(t.From)) / float64(t.From.Sub(t.BaselineFrom))
 			if l.Evidence != ByAccessLog || l.Now.Requests < least && expected < float64(least) {
@@ -417,14 +426,13 @@ func (c *Client) WaitShare(ctx context.Context, q ShareQuery) (Traffic, error) {
 			}
 			counted++
 			now, _ := l.Of(ips)
-			in := l.Now.Requests >= least && now.Share <= q.AtMost && now.Share >= q.AtLeast
-			ok = ok && in
+			all = all && l.Now.Requests >= least && ok(l, now.Share)
 			state = append(state, fmt.Sprintf("listener %d: %.1f %% of %d requests", l.Port, 100*now.Share, l.Now.Requests))
 		}
 		if counted == 0 {
 			return "", false, poll.Stop(fmt.Errorf("no listener of %s has an access log with enough requests to tell a share from; look at the connections on the host", q.LoadBalancerID))
 		}
-		return strings.Join(state, ", "), ok, nil
+		return strings.Join(state, ", "), all, nil
 	})
 	return last, err
 }

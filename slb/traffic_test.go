@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,13 +158,15 @@ func TestWaitShare(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
+		var sender sync.WaitGroup
+		defer func() { cancel(); sender.Wait() }()
+		sender.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				send(sim, max(50-10*n, 1), "172.31.0.90:8080", "200")
 				send(sim, 99, "172.31.0.50:8080", "200")
 				time.Sleep(time.Minute)
 			}
-		}()
+		})
 		q := slb.ShareQuery{TrafficQuery: slb.TrafficQuery{LoadBalancerID: "lb-1", IPs: []string{"172.31.0.90"}, Window: time.Minute}, AtMost: 0.02, Timeout: time.Hour}
 		start := time.Now()
 		tr, err := c.WaitShare(t.Context(), q)
@@ -180,6 +184,62 @@ func TestWaitShare(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		_, err = c.WaitShare(t.Context(), q)
 		require.ErrorContains(t, err, "no listener of lb-1 has an access log with enough requests")
+	})
+}
+
+// TestFallingShare: each step has to be seen in requests that came after it, and
+// a weight that the balancer does not follow is noticed.
+func TestFallingShare(t *testing.T) {
+	world(t, func(t *testing.T, sim *cloud.Cloud, c *slb.Client) {
+		logging(sim)
+		var weight atomic.Int64
+		weight.Store(100)
+		ctx, cancel := context.WithCancel(t.Context())
+		var sender sync.WaitGroup
+		defer func() { cancel(); sender.Wait() }()
+		sender.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				up := "172.31.0.50:8080"
+				if w := int(weight.Load()); n*37%(100+w) < w {
+					up = "172.31.0.90:8080"
+				}
+				send(sim, 1, up, "200")
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+		time.Sleep(30 * time.Minute)
+		check := c.FallingShare(slb.ShareQuery{TrafficQuery: slb.TrafficQuery{LoadBalancerID: "lb-1", IPs: []string{"172.31.0.90"}, Baseline: 10 * time.Minute}, Timeout: 10 * time.Minute})
+		for _, w := range []int{50, 10, 1} {
+			weight.Store(int64(w))
+			start := time.Now()
+			require.NoErrorf(t, check(ctx, w), "weight %d", w)
+			assert.GreaterOrEqual(t, time.Since(start), 70*time.Second, "a window after the step, and the log's delay")
+		}
+		err := check(ctx, 1)
+		require.ErrorContains(t, err, "the share does not fall at weight 1")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+func TestLogProof(t *testing.T) {
+	world(t, func(t *testing.T, sim *cloud.Cloud, c *slb.Client) {
+		q := slb.SilenceQuery{LoadBalancerID: "lb-1", IPs: []string{"172.31.0.90"}, Probe: prober(sim, true)}
+		_, err := c.LogProof(q)(t.Context())
+		require.ErrorContains(t, err, "access logging is off")
+		all, err := c.ListEvidence(t.Context(), "lb-1")
+		require.NoError(t, err)
+		assert.Equal(t, []string{slb.ByConnections, slb.ByConnections}, []string{all[0].Evidence, all[1].Evidence})
+		logging(sim)
+		send(sim, 3, "172.31.0.90:8080", "200")
+		e, err := c.LogProof(q)(t.Context())
+		require.NoError(t, err)
+		assert.False(t, e.Silent)
+		time.Sleep(5 * time.Minute)
+		e, err = c.LogProof(q)(t.Context())
+		require.NoError(t, err)
+		assert.True(t, e.Silent)
+		assert.Equal(t, "access log of lb-1", e.Source)
+		assert.Contains(t, e.Detail, "tcp:9000 connections only")
 	})
 }
 

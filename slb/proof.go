@@ -1,0 +1,66 @@
+package slb
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// ListEvidence lists the listeners of a balancer with what a statement about
+// their traffic can rest on (Evidence and Reason; the counts are empty). Those
+// that are ByConnections need a Proof from the hosts.
+func (c *Client) ListEvidence(ctx context.Context, loadBalancerID string) ([]ListenerTraffic, error) {
+	all, _, err := c.logged(ctx, loadBalancerID, 0)
+	return all, err
+}
+
+// LogProof is a Proof for Drain by a balancer's access log. It is for listeners
+// that have one: with none it is an error, so that nothing is proved by a log
+// that does not exist. Its Detail names the listeners it says nothing about.
+func (c *Client) LogProof(q SilenceQuery) Proof {
+	return func(ctx context.Context) (Evidence, error) {
+		s, err := c.ProveSilence(ctx, q)
+		if err != nil {
+			return Evidence{}, err
+		}
+		if len(s.Unlogged()) == len(s.Listeners) {
+			return Evidence{}, fmt.Errorf("cannot prove silence on %s by its access log: %s", q.LoadBalancerID, s)
+		}
+		return Evidence{Silent: s.Silent(), Source: ByAccessLog + " of " + q.LoadBalancerID, Detail: s.String()}, nil
+	}
+}
+
+// falls is the part of its earlier share that a host may have after a step down.
+const falls = 0.9
+
+// FallingShare is a StepCheck for Drain: after each step it waits until the
+// host's share of every logged listener has fallen by a tenth at least, compared
+// with the step before (at first: with the baseline). The windows it looks at
+// (Window; 0 means 1 min here) begin after the step. AtMost and AtLeast are not
+// used. What it returns is for one Drain.
+func (c *Client) FallingShare(q ShareQuery) func(ctx context.Context, weight int) error {
+	if q.Window <= 0 {
+		q.Window = time.Minute
+	}
+	before := map[int]float64{} // by port
+	ips := q.IPs
+	return func(ctx context.Context, weight int) error {
+		t, err := c.waitShare(ctx, q, time.Now(), func(l ListenerTraffic, share float64) bool {
+			was, known := before[l.Port]
+			if !known {
+				_, b := l.Of(ips)
+				was = b.Share
+			}
+			return share == 0 || share <= falls*was
+		})
+		if err != nil {
+			return fmt.Errorf("the share does not fall at weight %d: %w", weight, err)
+		}
+		for _, l := range t.Listeners {
+			if now, _ := l.Of(ips); l.Now.Requests > 0 {
+				before[l.Port] = now.Share
+			}
+		}
+		return nil
+	}
+}
