@@ -4,9 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/nginx"
 )
 
@@ -201,6 +208,49 @@ func TestReference(t *testing.T) {
 		}
 		compareWithReference(t, b.Bytes())
 	}
+}
+
+// TestRandomAsNginx shows nginx -t random text, much of it around the edges of
+// its buffer.
+func TestRandomAsNginx(t *testing.T) {
+	testenv.Slow(t)
+	binary := testenv.Need(t, "nginx")
+	syntax := regexp.MustCompile(`(?s)\[emerg\] (?:\d+#\d+: )?((?:unexpected|too long).*) in \S*row\.conf:(\d+)`)
+	r := rand.New(rand.NewPCG(5, 6))
+	// No block: inside types every { is an error of another kind.
+	pieces := []string{"a", " ", "\n", ";", "# ", "\"", "'", "\\", "$", "${", "b c", ")", "\r\n", "a b;\n", "\"c d\" ", "# e\n", "}"}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "nginx.conf"), mainConf(dir, "types {\ninclude row.conf;\n}"))
+	refused := 0
+	for range 300 {
+		var b strings.Builder
+		for range r.IntN(10) {
+			b.WriteString(pieces[r.IntN(len(pieces))])
+		}
+		if r.IntN(2) == 0 {
+			run := []string{"x", " ", "\n", "#", `\;`, "a "}[r.IntN(6)]
+			b.WriteString([]string{"", "a ", "a \"", "a '", "#", "a b;\n#"}[r.IntN(6)])
+			b.WriteString(strings.Repeat(run, max(0, (4096-b.Len()+r.IntN(9)-4)/len(run))))
+			for range r.IntN(10) {
+				b.WriteString(pieces[r.IntN(len(pieces))])
+			}
+		}
+		write(t, filepath.Join(dir, "row.conf"), b.String())
+		out, _ := exec.Command(binary, "-t", "-c", filepath.Join(dir, "nginx.conf")).CombinedOutput()
+		want := ""
+		if m := syntax.FindSubmatch(out); m != nil {
+			want = string(m[1]) + " line " + string(m[2])
+			refused++
+		}
+		got := ""
+		if _, err := nginx.Parse("row.conf", []byte(b.String())); err != nil {
+			se := err.(*nginx.SyntaxError)
+			got = fmt.Sprintf("%s line %d", se.Msg, se.Line)
+		}
+		require.Equal(t, want, got, "%q", b.String())
+	}
+	t.Logf("%d of 300 refused", refused)
+	assert.Greater(t, refused, 50)
 }
 
 // FuzzReference compares Parse with the reference reader.
