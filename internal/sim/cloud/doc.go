@@ -23,7 +23,7 @@
 // # Guarantees
 //
 //  1. A request that is wrongly signed, too old or too new, or whose nonce was
-//     used before, has no effect (TestRequestsThatAreRefused, TestNonceOnce,
+//     used before, has no effect (FuzzUnsigned, TestRequestsThatAreRefused, TestNonceOnce,
 //     TestVersion3; TestSignatureOfTheDocumentation and
 //     TestSignature3OfTheDocumentation hold the published examples).
 //

@@ -40,7 +40,7 @@ func ecsActions() []action {
 				ClientToken Description DiskId! ResourceGroupId RetentionDays:int SnapshotName Tag.#.Key Tag.#.Value
 				Tag.#.key Tag.#.value`,
 			other: `
-				Category InstantAccess InstantAccessRetentionDays StorageLocationArn`,
+				Category InstantAccess:bool InstantAccessRetentionDays StorageLocationArn`,
 		},
 		{name: "DescribeSnapshots", do: (*Cloud).describeSnapshots,
 			served: `
@@ -205,7 +205,7 @@ func ecsActions() []action {
 				ClientToken Description DiskId.# ExcludeDiskId.# InstanceId Name RegionId! ResourceGroupId Tag.#.Key
 				Tag.#.Value`,
 			other: `
-				InstantAccess InstantAccessRetentionDays StorageLocationArn`,
+				InstantAccess:bool InstantAccessRetentionDays StorageLocationArn`,
 		},
 		{name: "DescribeSnapshotGroups", do: (*Cloud).describeSnapshotGroups,
 			served: `
