@@ -477,6 +477,13 @@ func TestPowerParameters(t *testing.T) {
 	assert.Equal(t, "StopInstance", last.Get("Action"))
 	assert.Equal(t, "KeepCharging", last.Get("StoppedMode"))
 	assert.Equal(t, "false", last.Get("ForceStop"))
+
+	// A power cut is asked for by name, and keeps the place as well.
+	sim.AddInstance(cloud.Instance{ID: "i-2", PrivateIP: "172.31.0.2"})
+	require.NoError(t, c.ForceStopInstance(t.Context(), "i-2"))
+	last = rec.sent[len(rec.sent)-1]
+	assert.Equal(t, "KeepCharging", last.Get("StoppedMode"))
+	assert.Equal(t, "true", last.Get("ForceStop"))
 }
 
 func TestConcurrent(t *testing.T) {

@@ -180,6 +180,23 @@ func TestFaultSweep(t *testing.T) {
 	}
 }
 
+// TestSlowCloud goes through a clone's life on a cloud whose lists lag behind,
+// which takes its time for each answer, and which throttles.
+func TestSlowCloud(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &machines{out: map[string]string{}, boots: map[string]int{}, disks: map[string]string{}}
+		sim := cloud.New(cloud.Config{
+			AccessKeyID: keyID, AccessKeySecret: secret, Machines: m, FreeIPs: []string{"172.31.0.91"},
+			VisibleAfter: 20 * time.Second, Latency: 300 * time.Millisecond, Throttle: cloud.Throttle{Calls: 5, Per: 10 * time.Second},
+		})
+		defer sim.Close()
+		addDB(sim)
+		c, err := ecs.New(ecs.Config{Region: "cn-hangzhou", AccessKeyID: keyID, AccessKeySecret: secret}, ecs.WithTransport(sim.Transport()))
+		require.NoError(t, err)
+		require.NoError(t, lifeOfClone(t.Context(), sim, c))
+	})
+}
+
 // sweptActions are the writes of this package.
 var sweptActions = []string{
 	"CreateSnapshot", "CreateSnapshotGroup", "TagResources", "ModifySnapshotAttribute", "CreateImage", "RunInstances", "JoinSecurityGroup", "LeaveSecurityGroup",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,8 +123,8 @@ func newInstanceShow(a *app, c *cloudFlags) *cobra.Command {
 				if i.UserDataBytes > 0 {
 					rows = append(rows, []string{"user data", strconv.Itoa(i.UserDataBytes) + " bytes"})
 				}
-				for k, t := range i.Tags {
-					rows = append(rows, []string{"tag", k + "=" + t})
+				for _, k := range slices.Sorted(maps.Keys(i.Tags)) {
+					rows = append(rows, []string{"tag", k + "=" + i.Tags[k]})
 				}
 				table(w, []string{"ATTRIBUTE", "VALUE"}, rows)
 				fmt.Fprintln(w)
