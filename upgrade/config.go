@@ -30,6 +30,10 @@ const (
 	BalancersAuto = "auto"
 	BalancersNone = "none"
 
+	// PathsAuto asks the cloud for other ways to the host; PathsNone does not.
+	PathsAuto = "auto"
+	PathsNone = "none"
+
 	// The kinds of a Service: a process started by a command, a Compose
 	// project, a single container, a systemd unit.
 	KindJava      = "java"
@@ -84,6 +88,8 @@ type Config struct {
 	Transition TransitionConfig `json:"transition"`
 	OS         OSConfig         `json:"os"`
 	Snapshots  SnapshotConfig   `json:"snapshots"`
+	Paths      PathsConfig      `json:"paths"`
+	Weights    WeightsConfig    `json:"weights"`
 	Gates      []string         `json:"gates"` // sections before which a person is asked; empty: none
 	Pace       Pace             `json:"pace"`
 }
@@ -149,6 +155,20 @@ type OSConfig struct {
 // them itself.
 type SnapshotConfig struct {
 	RetentionDays int `json:"retention_days"` // days, at least 1
+}
+
+// PathsConfig says where other ways to the host than balancers and nginx are
+// looked for, and which allow lists know its address.
+type PathsConfig struct {
+	Check   string   `json:"check"`             // PathsAuto or PathsNone
+	Domains []string `json:"domains,omitempty"` // names looked up besides those of the account's DNS
+	Accept  []string `json:"accept,omitempty"`  // IDs of findings that a person has judged harmless
+}
+
+// WeightsConfig says by which weights a host enters and leaves a group.
+type WeightsConfig struct {
+	Up   []int `json:"up"`   // before the recorded one, rising
+	Down []int `json:"down"` // before 0, falling; those that are not below the recorded one are left out
 }
 
 // Pace says how often is looked and how long is waited.
@@ -599,7 +619,7 @@ func (d *configDecoder) integer(n *yaml.Node, path string, low, high int) (int, 
 // config fills c from the root mapping.
 func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	m := d.mapping(n, "", "version", "procedure", "host", "instance", "address", "cloud", "ssh",
-		"nginx", "balancers", "services", "transition", "os", "snapshots", "gates", "pace")
+		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "weights", "gates", "pace")
 	m.need("; this is version 1", "version")
 	m.need("; the only one so far is "+ProcedureTransition, "procedure")
 	m.need(": the SSH target of the production host", "host")
@@ -672,6 +692,15 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 
 	s = d.mapping(m.values["snapshots"], "snapshots", "retention_days")
 	c.Snapshots.RetentionDays = s.integer("retention_days", 7, 1, 65536)
+
+	s = d.mapping(m.values["paths"], "paths", "check", "domains", "accept")
+	c.Paths.Check = s.enum("check", PathsAuto, PathsAuto, PathsNone)
+	d.words(s, "domains", matches(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)+$`, "is not a domain name"), &c.Paths.Domains)
+	d.words(s, "accept", func(w string) string { return pick(w == "", "is empty") }, &c.Paths.Accept)
+
+	s = d.mapping(m.values["weights"], "weights", "up", "down")
+	c.Weights.Up = d.weights(s, "up", []int{1, 10}, func(a, b int) bool { return a < b })
+	c.Weights.Down = d.weights(s, "down", []int{50, 10, 1}, func(a, b int) bool { return a > b })
 
 	c.Gates = []string{}
 	if !m.has("gates") {
@@ -804,18 +833,7 @@ func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 		s.problem("release_adopted", "needs transition.instance: a host made by the run is always released")
 	}
 	words := func(key string, check func(string) string, to *[]string) {
-		s.list(key, func(n *yaml.Node, path string) {
-			w, ok := d.str(n, path)
-			switch {
-			case !ok:
-			case check(w) != "":
-				d.at(n, path, "%s %s", quote(w), check(w))
-			case slices.Contains(*to, w):
-				d.at(n, path, "%s is listed twice", quote(w))
-			default:
-				*to = append(*to, w)
-			}
-		})
+		d.words(s, key, check, to)
 		if len(*to) > 0 && t.Instance != "" && !s.failed("instance") {
 			s.problem(key, "is for a host that the run makes, not for transition.instance")
 		}
@@ -829,6 +847,42 @@ func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 		}
 	}
 	words("first_boot_groups", matches(`^sg-[A-Za-z0-9-]+$`, "is not the ID of a security group, sg-…"), &t.FirstBootGroups)
+}
+
+// words reads a list of different words that pass check.
+func (d *configDecoder) words(m mapping, key string, check func(string) string, to *[]string) {
+	m.list(key, func(n *yaml.Node, path string) {
+		w, ok := d.str(n, path)
+		switch {
+		case !ok:
+		case check(w) != "":
+			d.at(n, path, "%s %s", quote(w), check(w))
+		case slices.Contains(*to, w):
+			d.at(n, path, "%s is listed twice", quote(w))
+		default:
+			*to = append(*to, w)
+		}
+	})
+}
+
+// weights reads a list of weights from 1 to 100, each in order after the one
+// before it. An empty list is one step at once.
+func (d *configDecoder) weights(m mapping, key string, def []int, order func(a, b int) bool) []int {
+	if !m.has(key) {
+		return def
+	}
+	out := []int{}
+	m.list(key, func(n *yaml.Node, path string) {
+		w, ok := d.integer(n, path, 1, 100)
+		switch {
+		case !ok:
+		case len(out) > 0 && !order(out[len(out)-1], w):
+			d.at(n, path, "%d does not follow %d: %s weights %s", w, out[len(out)-1], key, map[bool]string{true: "rise", false: "fall"}[order(1, 2)])
+		default:
+			out = append(out, w)
+		}
+	})
+	return out
 }
 
 // nameCheck holds the cloud's rule for names of instances.

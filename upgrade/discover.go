@@ -68,6 +68,9 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Direct, err = discoverDirect(ctx, cfg, e, f); err != nil {
 		return nil, err
 	}
+	if err := discoverPaths(ctx, cfg, e, f); err != nil {
+		return nil, err
+	}
 	if err := probeAll(ctx, cfg, e, prod, cfg.Address); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -258,6 +261,44 @@ func discoverDirect(ctx context.Context, cfg *Config, e *Env, f *Facts) ([]strin
 		out = append(out, fmt.Sprintf("public address %s: a domain that points to it does not pass the balancers", ip))
 	}
 	return out, nil
+}
+
+// discoverPaths lists the ways that lead to the host past the balancers, and
+// the domains that can be moved behind one.
+func discoverPaths(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
+	if cfg.Paths.Check == PathsNone {
+		return nil
+	}
+	in := f.Instance
+	host := slb.PathHost{
+		Server: slb.Server{InstanceID: in.ID, ENIs: in.ENIs, IPs: in.PrivateIPs},
+		VPC:    in.VPC, PublicIPs: in.PublicIPs, Tags: in.Tags, Domains: cfg.Paths.Domains,
+	}
+	var err error
+	if f.Paths, err = e.SLB.ListPaths(ctx, host); err != nil {
+		return &AccessError{err}
+	}
+	if !slices.ContainsFunc(f.Paths, func(p slb.PathFinding) bool { return p.Kind == slb.PathDomain }) {
+		return nil
+	}
+	i := slices.IndexFunc(f.Memberships, func(m slb.Membership) bool {
+		return m.Group() != (slb.Group{}) && slices.ContainsFunc(m.Listeners, func(l slb.Listener) bool { return l.Protocol == "http" || l.Protocol == "https" })
+	})
+	if i < 0 {
+		return nil // no balancer to move them behind: they stay what they are, findings
+	}
+	m := f.Memberships[i]
+	ips := slices.Concat(in.PublicIPs, in.PrivateIPs)
+	records, err := e.SLB.ListDomainRecords(ctx, ips)
+	if err != nil {
+		return &AccessError{err}
+	}
+	resolved, err := slb.ResolveDomains(ctx, nil, cfg.Paths.Domains, ips)
+	if err != nil {
+		return &AccessError{err}
+	}
+	f.Forwarding = slb.PlanForwarding(records, resolved, slb.ForwardTarget{LoadBalancerID: m.LoadBalancerID, Address: m.Address, Port: m.Listeners[0].Port, VServerGroupID: m.VServerGroupID})
+	return nil
 }
 
 // nginxAddrs gives the addresses the nginx hosts are known by, each with the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/slb"
@@ -26,12 +27,23 @@ type weightParams struct {
 	Changes []weightChange `json:"changes"`
 }
 
+// arrows shows the way of a weight to 0.
+func arrows(from int, steps []int) string {
+	s := strconv.Itoa(from)
+	for _, w := range append(slices.Clone(steps), 0) {
+		if w < from {
+			s += " → " + strconv.Itoa(w)
+		}
+	}
+	return s
+}
+
 func groupName(m slb.Membership) string {
 	g := "default group"
 	if m.VServerGroupID != "" {
 		g = m.VServerGroupID
 	}
-	s := m.LoadBalancerID + " " + g
+	s := strings.TrimSpace(m.LoadBalancerID + " " + g)
 	if m.Backend.Port != 0 {
 		s += fmt.Sprintf(" port %d", m.Backend.Port)
 	}
@@ -52,8 +64,22 @@ func (t *transition) getBackend(ctx context.Context, g slb.Group, b slb.Backend)
 	return b, false, nil
 }
 
-// setWeight sets a weight from whatever it is among allowed.
-func (t *transition) setWeight(ctx context.Context, c weightChange, to int, allowed ...int) error {
+// ours lists the weights that a change passes through, up or down: any of them
+// may be there after an interruption.
+func (t *transition) ours(c weightChange) []int {
+	top := max(c.From, c.To)
+	all := []int{c.From, c.To, 0}
+	for _, w := range slices.Concat(t.cfg.Weights.Up, t.cfg.Weights.Down) {
+		if w < top {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+// setWeight sets a weight unless somebody else has set one that is not ours.
+func (t *transition) setWeight(ctx context.Context, c weightChange, to int) error {
+	allowed := t.ours(c)
 	b, ok, err := t.getBackend(ctx, c.Group, c.Backend)
 	if err != nil {
 		return err
@@ -70,39 +96,52 @@ func (t *transition) setWeight(ctx context.Context, c weightChange, to int, allo
 	return t.e.SLB.SetWeight(ctx, c.Group, b, to)
 }
 
-// ramp brings backends into service: weight 1, healthy on every listener,
-// then the full weight. Weight 0 would not do for the first look: layer-4
-// health is not measured there.
+// ramp brings backends into service by small weights, each after they were
+// seen healthy on every listener at the one before. Weight 0 would not do for
+// the first look: layer-4 health is not measured there.
 func (t *transition) ramp(ctx context.Context, a *engine.Act, r role, changes []weightChange) error {
-	for _, c := range changes {
-		if c.To == 0 {
-			continue // serves nothing, before and after
-		}
-		b, _, err := t.getBackend(ctx, c.Group, c.Backend)
-		if err != nil {
-			return err
-		}
-		if b.Weight != c.To {
-			if err := t.setWeight(ctx, c, 1, 0); err != nil {
+	for _, step := range append(slices.Clone(t.cfg.Weights.Up), 100) {
+		moved := false
+		for _, c := range changes {
+			to := min(step, c.To) // 0 stays 0: it serves nothing, before and after
+			b, _, err := t.getBackend(ctx, c.Group, c.Backend)
+			if err != nil {
 				return err
 			}
+			if b.Weight >= to {
+				continue
+			}
+			if err := t.setWeight(ctx, c, to); err != nil {
+				return err
+			}
+			a.Progress("%s: weight %d", c.Name, to)
+			moved = true
 		}
-	}
-	if err := t.waitServing(ctx, a, r); err != nil {
-		return err
-	}
-	for _, c := range changes {
-		if err := t.setWeight(ctx, c, c.To, 0, 1); err != nil {
+		if !moved && step < 100 {
+			continue
+		}
+		if err := t.waitServing(ctx, a, r); err != nil {
 			return err
 		}
-		a.Progress("%s: weight %d", c.Name, c.To)
 	}
 	return nil
 }
 
-// serving checks that a host takes requests in every group of the plan:
-// weight above 0, and healthy on every listener that checks it. It is asked
-// immediately before the other host's share is taken away.
+// member is how the transition host is a member of a group in the place of
+// production: by its instance, or by its address where groups take addresses
+// only.
+func (c cloneFacts) member(m slb.Membership) slb.Backend {
+	b := slb.Backend{ServerID: c.InstanceID, Type: "ecs", Port: m.Backend.Port, Description: m.Backend.Description}
+	if m.Backend.Type == "ip" {
+		b.ServerID, b.Type = c.PrivateIP, "ip"
+	}
+	return b
+}
+
+// serving checks that a host takes requests in every group of the plan that
+// sends production some: weight above 0, and healthy on every listener that
+// checks it. It is asked immediately before the other host's share is taken
+// away.
 func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
 	for _, m := range t.p.Facts.Memberships {
 		want := m.Backend // production may be a member by a network interface
@@ -111,34 +150,18 @@ func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
 			if err != nil {
 				return err
 			}
-			want = slb.Backend{ServerID: c.InstanceID, Port: m.Backend.Port}
+			want = c.member(m)
 		}
-		b, ok, err := t.getBackend(ctx, m.Group(), want)
-		switch {
-		case err != nil:
-			return err
-		case !ok:
-			return fmt.Errorf("%s is no backend of %s", t.name(r), groupName(m))
-		case b.Weight == 0 && m.Backend.Weight > 0:
-			return fmt.Errorf("%s has weight 0 in %s", t.name(r), groupName(m))
+		if m.Backend.Weight == 0 {
+			if _, ok, err := t.getBackend(ctx, m.Group(), want); err != nil {
+				return err
+			} else if !ok {
+				return fmt.Errorf("%s is no backend of %s", t.name(r), groupName(m))
+			}
+			continue
 		}
-		health, err := t.e.SLB.ListHealth(ctx, m.LoadBalancerID)
-		if err != nil {
-			return err
-		}
-		for _, l := range m.Listeners {
-			if !l.HealthCheck || l.Status != "running" || m.Backend.Weight == 0 {
-				continue
-			}
-			port := m.Backend.Port
-			if port == 0 {
-				port = l.BackendPort
-			}
-			if !slices.ContainsFunc(health, func(h slb.Health) bool {
-				return h.ServerID == want.ServerID && h.ListenerPort == l.Port && (h.Port == 0 || h.Port == port) && h.Status == "normal"
-			}) {
-				return fmt.Errorf("%s is not healthy behind %s listener %d", t.name(r), m.LoadBalancerID, l.Port)
-			}
+		if err := t.e.SLB.CheckServing(ctx, m, want); err != nil {
+			return fmt.Errorf("%s: %w", t.name(r), err)
 		}
 	}
 	return nil
@@ -152,7 +175,7 @@ func (t *transition) waitServing(ctx context.Context, a *engine.Act, r role) err
 func (t *transition) addToBalancers() engine.Step {
 	var lines []string
 	for _, m := range t.p.Facts.Memberships {
-		lines = append(lines, fmt.Sprintf("slb add (transition host) to %s: weight 1, healthy on every listener, then weight %d", groupName(m), m.Backend.Weight))
+		lines = append(lines, fmt.Sprintf("slb add (transition host) to %s: by the weights %v, healthy on every listener at each, to %d", groupName(m), t.cfg.Weights.Up, m.Backend.Weight))
 	}
 	return engine.Step{
 		ID: "3.10-slb", Section: "3.10", Title: "add the transition host to the balancers", Effect: engine.SetState, Lines: lines,
@@ -169,7 +192,7 @@ func (t *transition) addToBalancers() engine.Step {
 			}
 			var p weightParams
 			for _, m := range t.p.Facts.Memberships {
-				b := slb.Backend{ServerID: c.InstanceID, Type: "ecs", Port: m.Backend.Port, Description: m.Backend.Description}
+				b := c.member(m)
 				if had, ok, err := t.getBackend(ctx, m.Group(), b); err != nil {
 					return engine.Proposal{}, err
 				} else if ok {
@@ -190,7 +213,7 @@ func (t *transition) addToBalancers() engine.Step {
 				switch {
 				case err != nil:
 					return engine.Sight{}, err
-				case ok && !slices.Contains([]int{0, 1, c.To}, b.Weight):
+				case ok && !slices.Contains(t.ours(c), b.Weight):
 					return engine.Sight{State: engine.Foreign, Detail: fmt.Sprintf("%s: weight %d is not ours", c.Name, b.Weight)}, nil
 				case ok:
 					state = engine.InProgress
@@ -245,7 +268,7 @@ func (t *transition) leave(ctx context.Context, a *engine.Act, changes []weightC
 		if _, ok, err := t.getBackend(ctx, c.Group, c.Backend); err != nil {
 			return err
 		} else if ok {
-			if err := t.setWeight(ctx, c, 0, 1, c.To); err != nil {
+			if err := t.setWeight(ctx, c, 0); err != nil {
 				return err
 			}
 		}
@@ -403,7 +426,7 @@ func (t *transition) observeWeights(ctx context.Context, p weightParams) (engine
 		case b.Weight == c.To:
 			done++
 		case b.Weight == c.From:
-		case b.Weight == 1 && c.From == 0: // half-way up
+		case slices.Contains(t.ours(c), b.Weight): // half-way
 			begun++
 		default:
 			return engine.Sight{State: engine.Foreign, Detail: fmt.Sprintf("%s: weight was %d, is to be %d, and somebody set %d", c.Name, c.From, c.To, b.Weight)}, nil
@@ -421,19 +444,35 @@ func (t *transition) observeWeights(ctx context.Context, p weightParams) (engine
 	return s, nil
 }
 
-// down sets weights to 0, once the other host is seen to serve.
-func (t *transition) down(ctx context.Context, a *engine.Act, other role, changes []weightChange, zero func(weightChange) []int) error {
-	for _, c := range changes {
-		if err := t.waitAllHealthy(ctx, a, other); err != nil {
-			return err
+// down takes production's weights to 0 step by step. Before each change the
+// transition host is seen to serve, and before the last one production's share
+// is seen to have fallen, where an access log can tell.
+func (t *transition) down(ctx context.Context, a *engine.Act, changes []weightChange) error {
+	for _, step := range append(slices.Clone(t.cfg.Weights.Down), 0) {
+		if step == 0 {
+			if err := t.waitFallen(ctx, a, changes); err != nil {
+				return err
+			}
 		}
-		if err := t.waitServing(ctx, a, other); err != nil {
-			return err
+		for _, c := range changes {
+			b, ok, err := t.getBackend(ctx, c.Group, c.Backend)
+			if err != nil {
+				return err
+			}
+			if ok && b.Weight <= step {
+				continue
+			}
+			if err := t.waitAllHealthy(ctx, a, old); err != nil {
+				return err
+			}
+			if err := t.waitServing(ctx, a, old); err != nil {
+				return err
+			}
+			if err := t.setWeight(ctx, c, step); err != nil {
+				return err
+			}
+			a.Progress("%s: weight %d", c.Name, step)
 		}
-		if err := t.setWeight(ctx, c, 0, zero(c)...); err != nil {
-			return err
-		}
-		a.Progress("%s: weight 0", c.Name)
 	}
 	return nil
 }
@@ -441,7 +480,7 @@ func (t *transition) down(ctx context.Context, a *engine.Act, other role, change
 func (t *transition) drainBalancers() engine.Step {
 	var lines []string
 	for _, m := range t.p.Facts.Memberships {
-		lines = append(lines, fmt.Sprintf("slb weight %s %s: %d → 0", groupName(m), m.Backend.ServerID, m.Backend.Weight))
+		lines = append(lines, fmt.Sprintf("slb weight %s %s: %s", groupName(m), m.Backend.ServerID, arrows(m.Backend.Weight, t.cfg.Weights.Down)))
 	}
 	return t.weightStep("4.1-slb", "4.1", "take "+t.p.Host+" out of the balancers by weight 0", lines,
 		func(ctx context.Context, _ *engine.Act) (weightParams, error) {
@@ -462,7 +501,7 @@ func (t *transition) drainBalancers() engine.Step {
 			return p, nil
 		},
 		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
-			return t.down(ctx, a, old, cs, func(c weightChange) []int { return []int{c.From} })
+			return t.down(ctx, a, cs)
 		},
 		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
 			if err := t.waitAllHealthy(ctx, a, prod); err != nil {
@@ -482,7 +521,7 @@ func (t *transition) up(ctx context.Context, a *engine.Act, changes []weightChan
 }
 
 func (t *transition) restoreBalancers() engine.Step {
-	return t.weightStep("4.7-slb", "4.7", "give "+t.p.Host+" its weights back", []string{"weight 1, healthy on every listener, then the weight recorded in 4.1"},
+	return t.weightStep("4.7-slb", "4.7", "give "+t.p.Host+" its weights back", []string{fmt.Sprintf("by the weights %v, healthy on every listener at each, to those recorded in 4.1", t.cfg.Weights.Up)},
 		func(ctx context.Context, a *engine.Act) (weightParams, error) {
 			var p weightParams
 			if ok, err := a.ParamsOf("4.1-slb", &p); err != nil || !ok {
@@ -500,6 +539,6 @@ func (t *transition) restoreBalancers() engine.Step {
 			return t.up(ctx, a, cs, func(c weightChange) int { return c.To })
 		},
 		func(ctx context.Context, a *engine.Act, cs []weightChange) error {
-			return t.down(ctx, a, old, cs, func(c weightChange) []int { return []int{1, c.To} })
+			return t.down(ctx, a, cs)
 		})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
@@ -269,6 +270,8 @@ type Silence struct {
 	Host    string `json:"host"`
 	Samples int    `json:"samples"`
 	Quiet   int    `json:"quiet"` // samples in a row without traffic
+	// What the access logs of the balancers say, of those that have one.
+	Logs []slb.Silence `json:"logs,omitempty"`
 }
 
 // Arrival is the evidence that traffic reaches a host.
@@ -276,6 +279,8 @@ type Arrival struct {
 	Host    string         `json:"host"`
 	Samples int            `json:"samples"`
 	Seen    map[string]int `json:"seen"` // peer: connections seen; a balancer that is missing was believed for its weight and health
+	// What the access logs of the balancers say; listeners without one are named.
+	Logs []slb.Traffic `json:"logs,omitempty"`
 }
 
 func describe(flows map[string]flow) string {

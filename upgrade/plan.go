@@ -41,6 +41,9 @@ type Facts struct {
 	NoClone  string        `json:"no_clone,omitempty"` // why the cloud would refuse to make it
 	Unasked  []string      `json:"unasked,omitempty"`  // what could not be asked about it, and why
 
+	Paths      []slb.PathFinding    `json:"paths,omitempty"`      // ways to the host past the balancers
+	Forwarding []slb.ForwardingItem `json:"forwarding,omitempty"` // domains that have to be moved behind one
+
 	AdoptedServes []string `json:"adopted_serves,omitempty"` // what leads to it already
 	Unhealthy     string   `json:"unhealthy,omitempty"`      // which service does not answer, and to whom
 	Elsewhere     string   `json:"elsewhere,omitempty"`      // why the SSH target is not the instance
@@ -246,6 +249,15 @@ func refusals(cfg *Config, f *Facts) []string {
 			}
 		}
 	}
+	for _, p := range f.Paths {
+		switch {
+		case p.Severity != slb.SeverityBlock || slices.Contains(cfg.Paths.Accept, p.ID):
+		case p.Kind == slb.PathDomain && len(f.Forwarding) > 0:
+			// 2.7-domains waits for it to be moved.
+		default:
+			say("%s %s: %s; %s (or, when it does not matter, list it in paths.accept)", p.Kind, p.ID, p.Evidence, p.Remedy)
+		}
+	}
 	if a := f.Adopted; a != nil {
 		switch {
 		case a.ID == f.Instance.ID:
@@ -261,22 +273,17 @@ func refusals(cfg *Config, f *Facts) []string {
 		}
 	}
 	for _, m := range f.Memberships {
-		switch {
-		case m.Managed:
-			say("%s is managed by another service (such as ACK); it would undo our weights", groupName(m))
-			continue
-		case m.MasterSlaveGroupID != "":
-			say("%s: the host is in the primary/secondary group %s, which has no weights; move its listener to a VServer group first", m.LoadBalancerID, m.MasterSlaveGroupID)
+		for _, f := range m.Findings() {
+			if f.Blocking {
+				say("%s: %s; %s", f.Where, f.Detail, f.Remedy)
+			}
+		}
+		if m.Managed || m.MasterSlaveGroupID != "" {
 			continue
 		}
 		for _, l := range m.Listeners {
 			if port := cmp.Or(m.Backend.Port, l.BackendPort); !servesPort(cfg, port) {
 				say("%s listener %d leads to port %d of the host, which no service names; its health and silence could not be proved", m.LoadBalancerID, l.Port, port)
-			}
-			// With plain round robin CLB ignores weights: weight 0 would go on
-			// receiving requests (CLB documentation, "schedulers and weights").
-			if l.Scheduler != "wrr" && l.Scheduler != "wlc" {
-				say("%s listener %d uses scheduler %q, which does not follow weights; set it to wrr first", m.LoadBalancerID, l.Port, l.Scheduler)
 			}
 		}
 	}

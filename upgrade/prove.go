@@ -3,8 +3,10 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/slb"
@@ -69,7 +71,12 @@ func (t *transition) arrivalStep(r role, id, section string) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			return w.waitArrival(ctx, a, t.ways())
+			arrival, err := w.waitArrival(ctx, a, t.ways())
+			if err != nil {
+				return nil, err
+			}
+			arrival.Logs, err = t.waitShares(ctx, a, w.ip, func(slb.Membership, slb.Listener) (least, most float64) { return 0.001, 1 })
+			return arrival, err
 		},
 	}
 }
@@ -88,9 +95,138 @@ func (t *transition) silenceStep(r role, id, section string) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			return w.waitSilence(ctx, a, nil)
+			silence, err := w.waitSilence(ctx, a, nil)
+			if err != nil {
+				return nil, err
+			}
+			silence.Logs, err = t.waitLogSilence(ctx, a, w.ip)
+			return silence, err
 		},
 	}
+}
+
+// logWindow is what is read of an access log: long enough for requests of a
+// quiet site.
+const logWindow = time.Minute
+
+// A logged is a listener that leads to production and can have an access log.
+type logged struct {
+	m slb.Membership
+	l slb.Listener
+}
+
+// logged lists the listeners whose requests an access log can show, one entry
+// for each port of a balancer.
+func (t *transition) logged() (out []logged) {
+	for _, m := range t.p.Facts.Memberships {
+		for _, l := range m.Listeners {
+			if m.Backend.Weight == 0 || l.Protocol != "http" && l.Protocol != "https" && l.Protocol != "quic" {
+				continue
+			}
+			if !slices.ContainsFunc(out, func(o logged) bool { return o.m.LoadBalancerID == l.LoadBalancerID && o.l.Port == l.Port }) {
+				m.LoadBalancerID = l.LoadBalancerID
+				out = append(out, logged{m, l})
+			}
+		}
+	}
+	return out
+}
+
+// waitShares blocks until the access logs show a host's share of every listener
+// within bounds. Listeners without a log, or with too few requests, are proved
+// by connections alone; the result names them.
+func (t *transition) waitShares(ctx context.Context, a *engine.Act, ip string, bounds func(slb.Membership, slb.Listener) (least, most float64)) ([]slb.Traffic, error) {
+	var out []slb.Traffic
+	for _, x := range t.logged() {
+		q := slb.TrafficQuery{LoadBalancerID: x.m.LoadBalancerID, Port: x.l.Port, IPs: []string{ip}, Window: logWindow}
+		now, err := t.e.SLB.GetTraffic(ctx, q)
+		if err != nil {
+			return out, err
+		}
+		least, most := bounds(x.m, x.l)
+		i := slices.IndexFunc(now.Listeners, func(l slb.ListenerTraffic) bool {
+			return l.Evidence == slb.ByAccessLog && l.Now.Requests >= minRequests
+		})
+		if i < 0 || least == most {
+			out = append(out, now)
+			continue
+		}
+		seen, err := t.e.SLB.WaitShare(ctx, slb.ShareQuery{TrafficQuery: q, AtLeast: least, AtMost: most, MinRequests: minRequests, Timeout: t.cfg.Pace.Timeout})
+		if err != nil {
+			return out, err
+		}
+		share, _ := seen.Listeners[0].Of([]string{ip})
+		a.Progress("%s:%d: %s has %.1f %% of %d requests by the access log", x.m.LoadBalancerID, x.l.Port, ip, 100*share.Share, seen.Listeners[0].Now.Requests)
+		out = append(out, seen)
+	}
+	return out, nil
+}
+
+// minRequests is how many requests in logWindow make a share worth a look.
+const minRequests = 20
+
+// waitFallen blocks until production's share of the requests is no more than
+// its weights of now let expect, or nearly.
+func (t *transition) waitFallen(ctx context.Context, a *engine.Act, changes []weightChange) error {
+	const near = 0.05
+	most := map[slb.Group]float64{}
+	for _, c := range changes {
+		all, err := t.e.SLB.ListBackends(ctx, c.Group)
+		if err != nil {
+			return err
+		}
+		own, sum := 0, 0
+		for _, b := range all {
+			sum += b.Weight
+			if b.ServerID == c.Backend.ServerID && b.Port == c.Backend.Port {
+				own = b.Weight
+			}
+		}
+		if sum > 0 {
+			most[c.Group] = min(1, 2*float64(own)/float64(sum)+near)
+		}
+	}
+	_, err := t.waitShares(ctx, a, t.cfg.Address, func(m slb.Membership, _ slb.Listener) (float64, float64) { return 0, most[m.Group()] })
+	return err
+}
+
+// waitLogSilence blocks until the access logs show no request to a host. A
+// probe through each listener shows that they are written and read.
+func (t *transition) waitLogSilence(ctx context.Context, a *engine.Act, ip string) ([]slb.Silence, error) {
+	var out []slb.Silence
+	from := t.e.host(t.cfg.Host)
+	if len(t.cfg.Nginx) > 0 {
+		from = t.e.host(t.cfg.Nginx[0].Host)
+	}
+	for _, x := range t.logged() {
+		if slices.ContainsFunc(out, func(s slb.Silence) bool { return s.LoadBalancerID == x.m.LoadBalancerID }) {
+			continue
+		}
+		var listeners []slb.Listener
+		for _, y := range t.logged() {
+			if y.m.LoadBalancerID == x.m.LoadBalancerID {
+				listeners = append(listeners, y.l)
+			}
+		}
+		q := slb.SilenceQuery{
+			LoadBalancerID: x.m.LoadBalancerID, IPs: []string{ip}, Listeners: listeners, Window: logWindow, Timeout: t.cfg.Pace.Timeout,
+			Probe: slb.HTTPProbe(x.m.Address, &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}),
+		}
+		logs, err := t.e.SLB.ListAccessLogs(ctx, x.m.LoadBalancerID)
+		if err != nil {
+			return out, err
+		}
+		if len(logs) == 0 {
+			continue // connections alone; 2.6 has said so
+		}
+		s, err := t.e.SLB.WaitSilence(ctx, q)
+		if err != nil {
+			return out, err
+		}
+		a.Progress("%s: %s", x.m.LoadBalancerID, s)
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 func (t *transition) proveSilence() engine.Step { return t.silenceStep(prod, "4.3-silence", "4.3") }

@@ -28,11 +28,13 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.recordNginx(),         // 2.5
 		t.recordBalancers(),     // 2.6
 		t.recordDirect(),        // 2.7
+		t.moveDomains(),         // 2.7
 		t.createSnapshots(),     // 3.1
 		t.createImage(),         // 3.2
 		t.createClone(),         // 3.3
 		t.recordAddresses(),     // 3.4
 		t.checkQuarantine(),     // 3.4
+		t.checkTrust(),          // 3.4
 		t.upgradeDocker(old),    // 3.5
 		t.upgradeOS(old),        // 3.6
 		t.reboot(old),           // 3.6
@@ -68,7 +70,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 	}
 	for _, section := range p.Config.Gates {
 		i := slices.IndexFunc(steps, func(s engine.Step) bool { return s.Section == section })
-		if i >= 0 {
+		if i >= 0 && steps[i].Gate == "" {
 			steps[i].Gate = gateText(section, p)
 		}
 	}
@@ -323,6 +325,11 @@ func (t *transition) recordBalancers() engine.Step {
 	}
 	for _, m := range t.p.Facts.Memberships {
 		s.Lines = append(s.Lines, fmt.Sprintf("%s: weight %d, %d listeners, %d backends", groupName(m), m.Backend.Weight, len(m.Listeners), len(m.Backends)))
+		for _, f := range m.Findings() {
+			if !f.Blocking {
+				s.Lines = append(s.Lines, "to be known: "+f.String())
+			}
+		}
 	}
 	return s
 }
@@ -345,7 +352,98 @@ func (t *transition) recordDirect() engine.Step {
 		},
 	}
 	s.Lines = append(s.Lines, t.p.Facts.Direct...)
+	for _, f := range t.p.Facts.Paths {
+		line := f.String()
+		if slices.Contains(t.cfg.Paths.Accept, f.ID) {
+			line += " (accepted)"
+		}
+		s.Lines = append(s.Lines, line)
+	}
 	return s
+}
+
+// moveDomains waits until a person has moved the domains that lead straight to
+// the host, and looks whether that is so.
+func (t *transition) moveDomains() engine.Step {
+	items := t.p.Facts.Forwarding
+	s := engine.Step{
+		ID: "2.7-domains", Section: "2.7", Effect: engine.ReadOnly,
+		Title: "no domain leads to " + t.p.Host + " past the balancers",
+		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
+			if len(items) == 0 {
+				return engine.Proposal{NotApplicable: "no domain does"}, nil
+			}
+			return engine.Proposal{}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			var left []string
+			for _, i := range items {
+				if slices.Contains(t.cfg.Paths.Accept, i.RecordID) || slices.Contains(t.cfg.Paths.Accept, i.Domain) {
+					continue
+				}
+				still, err := t.e.SLB.CheckForwarding(ctx, nil, i)
+				if err != nil {
+					return nil, err
+				}
+				for _, l := range still {
+					left = append(left, i.Domain+": "+l)
+				}
+			}
+			if len(left) > 0 {
+				return nil, fmt.Errorf("domains still lead to %s past the balancers: %s", t.p.Host, strings.Join(left, "; "))
+			}
+			return items, nil
+		},
+	}
+	for _, i := range items {
+		s.Lines = append(s.Lines, i.String())
+	}
+	if len(items) > 0 {
+		s.Gate = fmt.Sprintf("%d domains lead straight to %s; approve when they are moved as listed (it is looked at once more)", len(items), t.p.Host)
+	}
+	return s
+}
+
+// checkTrust looks for databases that let production in by its address and
+// would not let the transition host in.
+func (t *transition) checkTrust() engine.Step {
+	return engine.Step{
+		ID: "3.4-trust", Section: "3.4", Effect: engine.ReadOnly,
+		Title: "whoever lets production in by its address lets the transition host in",
+		Lines: []string{"allow lists of RDS, Redis, MongoDB and PolarDB; rules of security groups"},
+		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
+			if t.cfg.Paths.Check == PathsNone {
+				return engine.Proposal{NotApplicable: "paths.check is none"}, nil
+			}
+			return engine.Proposal{}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			c, _, err := t.clone(a)
+			if err != nil {
+				return nil, err
+			}
+			in := t.p.Facts.Instance
+			found, err := t.e.ECS.ListTrust(ctx, ecs.TrustQuery{Old: in.PrivateIPs, New: []string{c.PrivateIP}, VPC: in.VPC, Groups: in.SecurityGroups})
+			if err != nil {
+				return nil, err
+			}
+			var bad []string
+			for _, f := range found {
+				switch {
+				case slices.Contains(t.cfg.Paths.Accept, f.ID):
+					a.Progress("accepted: %s", f)
+				case f.Severity == slb.SeverityBlock:
+					bad = append(bad, f.String())
+				default:
+					a.Progress("%s", f)
+				}
+			}
+			if len(bad) > 0 {
+				return nil, fmt.Errorf("the transition host %s would be refused where production is not: %s; put that right and resume", c.PrivateIP, strings.Join(bad, "; "))
+			}
+			return found, nil
+		},
+	}
 }
 
 // ---- 3.1 to 3.4: the transition host comes into being ----
