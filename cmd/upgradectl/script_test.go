@@ -70,6 +70,8 @@ func newSimCloud() *cloud.Cloud {
 	for _, i := range []struct{ id, name, ip string }{
 		{"i-web90", "web-90", "172.31.0.90"},
 		{"i-web92", "web-92", "172.31.0.92"},
+		{"i-web95", "web-95", "172.31.0.95"},
+		{"i-web96", "web-96", "172.31.0.96"},
 	} {
 		c.AddInstance(cloud.Instance{ID: i.id, Name: i.name, HostName: i.name, PrivateIP: i.ip})
 	}
@@ -86,6 +88,12 @@ func newSimCloud() *cloud.Cloud {
 			{Port: 8081, Protocol: "tcp", VServerGroup: "rsp-alone", HealthCheck: true},
 		},
 	})
+	c.AddServerGroup(cloud.ALB, cloud.ServerGroup{ID: "sgp-web", Name: "web", HealthCheck: true, Sticky: true,
+		Servers: []cloud.Backend{{ServerID: "i-web95", Port: 61095, Weight: 70}, {ServerID: "i-web96", Port: 61095, Weight: 70}}})
+	c.AddGroupBalancer(cloud.GroupBalancer{Product: cloud.ALB, ID: "alb-1", Name: "shop", Listeners: []cloud.GroupListener{{Port: 80, Group: "sgp-web"}}})
+	c.AddServerGroup(cloud.NLB, cloud.ServerGroup{ID: "sgp-tcp", Name: "tcp", Scheduler: "Sch",
+		Servers: []cloud.Backend{{ServerID: "i-web96", Port: 61096, Weight: 5}}})
+	c.AddGroupBalancer(cloud.GroupBalancer{Product: cloud.NLB, ID: "nlb-1", Name: "edge", Listeners: []cloud.GroupListener{{Port: 61096, Group: "sgp-tcp"}}})
 	return c
 }
 
@@ -138,8 +146,18 @@ func cmdSimCloud(ts *testscript.TestScript, neg bool, args []string) {
 // weight returns the weight of a server in a group ("default" or its ID), or
 // "none".
 func weight(c *cloud.Cloud, group, server string) string {
+	for _, g := range append(c.ServerGroups(cloud.ALB), c.ServerGroups(cloud.NLB)...) {
+		for _, b := range g.Servers {
+			if g.ID == group && b.ServerID == server {
+				return fmt.Sprint(b.Weight)
+			}
+		}
+	}
 	for _, lb := range c.LoadBalancers() {
-		members := lb.Default
+		var members []cloud.Backend
+		if group == "default" {
+			members = lb.Default
+		}
 		for _, g := range lb.Groups {
 			if g.ID == group {
 				members = g.Backends

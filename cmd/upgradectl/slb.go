@@ -15,9 +15,9 @@ import (
 
 func newSLB(a *app) *cobra.Command {
 	c := &cloudFlags{}
-	cmd := &cobra.Command{Use: "slb", Short: a.t("classic load balancers (CLB) and their members", "传统型负载均衡（CLB）及其后端")}
+	cmd := &cobra.Command{Use: "slb", Short: a.t("load balancers (CLB, ALB, NLB) and their members", "负载均衡（CLB、ALB、NLB）及其后端")}
 	c.flags(a, cmd)
-	cmd.AddCommand(newSLBShow(a, c), newSLBWeight(a, c), newSLBAdd(a, c), newSLBRemove(a, c), newSLBHealth(a, c), newSLBTraffic(a, c), newSLBRule(a, c), newSLBPaths(a, c))
+	cmd.AddCommand(newSLBShow(a, c), newSLBWeight(a, c), newSLBAdd(a, c), newSLBRemove(a, c), newSLBDrain(a, c), newSLBHealth(a, c), newSLBTraffic(a, c), newSLBRule(a, c), newSLBPaths(a, c))
 	return cmd
 }
 
@@ -52,8 +52,8 @@ type selection struct {
 
 func (s *selection) flags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&s.lb, "lb", "", a.t("only this balancer (lb-…)", "仅此负载均衡（lb-…）"))
-	f.StringVar(&s.group, "group", "", a.t("only this VServer group (rsp-…), or \"default\"", "仅此虚拟服务器组（rsp-…），或 default"))
+	f.StringVar(&s.lb, "lb", "", a.t("only this balancer (lb-…, alb-…, nlb-…)", "仅此负载均衡（lb-…、alb-…、nlb-…）"))
+	f.StringVar(&s.group, "group", "", a.t("only this group (rsp-…, sgp-…), or \"default\"", "仅此服务器组（rsp-…、sgp-…），或 default"))
 	f.IntVar(&s.port, "port", 0, a.t("only members with this port", "仅此端口的后端"))
 }
 
@@ -81,9 +81,19 @@ func newSLBShow(a *app, c *cloudFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.result(nonNil(list), func(w io.Writer) {
+			views := make([]membershipView, 0, len(list))
+			for _, m := range list {
+				views = append(views, viewOf(m))
+			}
+			return a.result(views, func(w io.Writer) {
 				rows := make([][]string, 0, len(list))
+				var notes []string
 				for _, m := range list {
+					for _, f := range m.Findings() {
+						if line := f.String(); !slices.Contains(notes, line) {
+							notes = append(notes, line)
+						}
+					}
 					var ls []string
 					for _, l := range m.Listeners {
 						ls = append(ls, fmt.Sprintf("%s:%d", l.Protocol, l.Port))
@@ -91,6 +101,9 @@ func newSLBShow(a *app, c *cloudFlags) *cobra.Command {
 					rows = append(rows, []string{m.LoadBalancerID, dash(m.LoadBalancerName), groupName(m), m.Backend.String(), strconv.Itoa(m.Backend.Weight), serving(m), dash(strings.Join(ls, ","))})
 				}
 				table(w, []string{"BALANCER", "NAME", "GROUP", "MEMBER", "WEIGHT", "SERVING", "LISTENERS"}, rows)
+				for _, line := range notes {
+					fmt.Fprintln(w, line)
+				}
 			})
 		},
 	}
@@ -132,12 +145,22 @@ func others(m slb.Membership) (n int) {
 func newSLBWeight(a *app, c *cloudFlags) *cobra.Command {
 	x, s := &execution{}, &selection{}
 	var empty bool
+	var restore string
 	cmd := &cobra.Command{
-		Use:   "weight SERVER WEIGHT",
+		Use:   "weight SERVER WEIGHT | --restore FILE",
 		Short: a.t("set a server's weight (0 to 100) in every group, or in those the flags name", "设置服务器权重（0–100）：所有组，或参数所选的组"),
-		Args:  cobra.ExactArgs(2),
+		Args:  cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if restore != "" {
+				if len(args) > 0 {
+					return usagef("--restore takes the servers and weights from its file")
+				}
+				return restoreWeights(ctx, a, c, x, restore)
+			}
+			if len(args) != 2 {
+				return usagef("weight needs SERVER and WEIGHT, or --restore FILE")
+			}
 			weight, err := strconv.Atoi(args[1])
 			if err != nil || weight < 0 || weight > 100 {
 				return usagef("a weight is a number from 0 to 100, not %q", args[1])
@@ -158,6 +181,11 @@ func newSLBWeight(a *app, c *cloudFlags) *cobra.Command {
 				if weight == 0 && others(m) == 0 && !empty {
 					return &exitError{exitRefused, fmt.Errorf("refusing weight 0 for %s in %s: no other member there has a weight above 0, so nothing would serve; give one a weight first, or --allow-empty", m.Backend, m.Group())}
 				}
+				for _, f := range m.Findings() {
+					if f.Kind == slb.KindManaged || f.Kind == slb.KindProtected || f.Kind == slb.KindPrimarySecondary || weight == 0 && f.Kind == slb.KindScheduler {
+						return &exitError{exitRefused, fmt.Errorf("refusing weight %d: %s", weight, f)}
+					}
+				}
 				what = append(what, fmt.Sprintf("weight of %s in %s: %d -> %d", m.Backend, m.Group(), m.Backend.Weight, weight))
 				todo = append(todo, m)
 			}
@@ -173,6 +201,7 @@ func newSLBWeight(a *app, c *cloudFlags) *cobra.Command {
 	}
 	s.flags(a, cmd)
 	cmd.Flags().BoolVar(&empty, "allow-empty", false, a.t("allow that a group is left without a serving member", "允许组内不再有可用后端"))
+	cmd.Flags().StringVar(&restore, "restore", "", a.t("give back the weights in this file, written by slb drain --save", "恢复此文件（slb drain --save 写入）中的权重"))
 	x.flag(a, cmd)
 	return cmd
 }
@@ -185,6 +214,11 @@ func (s *selection) target() (slb.Group, error) {
 	g := slb.Group{LoadBalancerID: s.lb, VServerGroupID: s.group}
 	if s.group == "default" {
 		g.VServerGroupID = ""
+	}
+	for _, p := range []slb.Product{slb.ALB, slb.NLB} {
+		if strings.HasPrefix(s.lb, string(p)+"-") {
+			g.Product = p
+		}
 	}
 	if (s.port == 0) != (g.VServerGroupID == "") {
 		return slb.Group{}, usagef("--port is needed for a VServer group, and has no meaning in the default group")
@@ -286,7 +320,7 @@ func newSLBRemove(a *app, c *cloudFlags) *cobra.Command {
 func newSLBHealth(a *app, c *cloudFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "health BALANCER",
-		Short: a.t("what a balancer (lb-…) thinks of its members", "负载均衡（lb-…）对各后端的健康判断"),
+		Short: a.t("what a balancer (lb-…, alb-…, nlb-…) thinks of its members", "负载均衡（lb-…、alb-…、nlb-…）对各后端的健康判断"),
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.slb()
@@ -297,7 +331,11 @@ func newSLBHealth(a *app, c *cloudFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.result(nonNil(list), func(w io.Writer) {
+			views := make([]healthView, 0, len(list))
+			for _, h := range list {
+				views = append(views, healthView(h))
+			}
+			return a.result(views, func(w io.Writer) {
 				rows := make([][]string, 0, len(list))
 				for _, h := range list {
 					rows = append(rows, []string{fmt.Sprintf("%s:%d", dash(h.Protocol), h.ListenerPort), h.ServerID, dash(h.ServerIP), strconv.Itoa(h.Port), h.Status})
