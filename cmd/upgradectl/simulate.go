@@ -54,6 +54,8 @@ It exits 0 only if no request failed and nothing was lost or left behind.`,
 				return s.finishWorld(ctx, a)
 			case s.served.addr != "":
 				return s.served.run(ctx, a, s.speed)
+			case s.served.unused() != "":
+				return usagef(a.t("--%s needs --serve", "--%s 需要与 --serve 一起使用"), s.served.unused())
 			case s.keep != "":
 				return s.kept(ctx, a)
 			case s.killAt != "":

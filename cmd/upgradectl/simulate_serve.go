@@ -59,6 +59,16 @@ func (s *service) flags(a *app, fl *pflag.FlagSet) {
 	fl.StringSliceVar(&s.deny, "deny", nil, a.t("with --serve: actions that the key has no permission for", "与 --serve 一起使用：该密钥无权调用的接口"))
 }
 
+// unused names a flag that was given without --serve and means nothing then.
+func (s *service) unused() string {
+	for _, name := range append([]string{"addr-file", "with-hosts", "fault", "deny"}, ownCloud...) {
+		if s.fl.Changed(name) {
+			return name
+		}
+	}
+	return ""
+}
+
 // A stock is what a client needs to make a first instance.
 type stock struct {
 	ImageID         string   `json:"image_id"`
@@ -106,6 +116,18 @@ func (s *service) run(ctx context.Context, a *app, speed float64) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, name := range s.deny {
+		if !knownAction(name) {
+			return usagef("--deny %s: the simulator has no action %s", name, name)
+		}
+	}
+	if s.withHosts {
+		for _, name := range ownCloud {
+			if s.fl.Changed(name) {
+				return usagef("--with-hosts and --%s cannot be given together", name)
+			}
+		}
+	}
 	ln, err := listenLoopback(s.addr)
 	if err != nil {
 		return err
@@ -114,11 +136,6 @@ func (s *service) run(ctx context.Context, a *app, speed float64) (err error) {
 	out := served{Endpoint: "http://" + ln.Addr().String(), Region: s.region, AccessKeyID: s.keyID, AccessKeySecret: s.secret}
 	var c *cloud.Cloud
 	if s.withHosts {
-		for _, name := range ownCloud {
-			if s.fl.Changed(name) {
-				return usagef("--with-hosts and --%s cannot be given together", name)
-			}
-		}
 		w, err := sim.New(ctx, sim.Config{Speed: speed, Rate: -1, Streams: -1})
 		if err != nil {
 			return err
@@ -185,7 +202,7 @@ func noTunnels(c http.Handler) http.Handler {
 func listenLoopback(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, usagef("--serve: %w", err)
+		return nil, usagef("--serve: %v", err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, &exitError{code: exitRefused, err: fmt.Errorf("cannot serve the simulated cloud on %s: it is not a loopback address", addr)}
@@ -300,7 +317,7 @@ func (s *service) parseFaults() ([]cloud.Fault, error) {
 				return nil, usagef("--fault %s: %q is not code, message, status, times, skip, delay, applied or writes", spec, key)
 			}
 			if err != nil {
-				return nil, usagef("--fault %s: %w", spec, err)
+				return nil, usagef("--fault %s: %v", spec, err)
 			}
 		}
 		all = append(all, f)
