@@ -123,13 +123,14 @@ func lifeOfClone(ctx context.Context, sim *cloud.Cloud, c *ecs.Client) error {
 	return nil
 }
 
-// TestFaultSweep lets each write of a clone's whole life fail once, in each way
-// in which a call can: nothing is made twice and nothing is left behind.
-func TestFaultSweep(t *testing.T) {
-	kinds := []struct {
-		name string
-		cloud.Fault
-	}{
+// A wayToFail is one in which a call can.
+type wayToFail struct {
+	name string
+	cloud.Fault
+}
+
+func waysToFail() []wayToFail {
+	return []wayToFail{
 		{"throttled", cloud.Fault{Code: "Throttling.User"}},
 		{"time-out after the effect", cloud.Fault{Kind: cloud.FaultCut, Applied: true, Delay: 3 * time.Minute}},
 		{"500", cloud.Fault{Status: 500}},
@@ -139,6 +140,12 @@ func TestFaultSweep(t *testing.T) {
 		{"empty 200", cloud.Fault{Kind: cloud.FaultEmpty}},
 		{"empty 200 after the effect", cloud.Fault{Kind: cloud.FaultEmpty, Applied: true}},
 	}
+}
+
+// TestFaultSweep lets each write of a clone's whole life fail once, in each way
+// in which a call can: nothing is made twice and nothing is left behind.
+func TestFaultSweep(t *testing.T) {
+	kinds := waysToFail()
 	run := func(t *testing.T, f *cloud.Fault) (writes int, err error) {
 		synctest.Test(t, func(t *testing.T) {
 			m := &machines{out: map[string]string{}, boots: map[string]int{}, disks: map[string]string{}}
@@ -176,6 +183,46 @@ func TestFaultSweep(t *testing.T) {
 					t.Errorf("write %d: %v", n+1, err)
 				}
 			}
+		})
+	}
+}
+
+// TestReplaceFails lets the replacement of a system disk fail once in each way:
+// there is one new disk, and it stays.
+func TestReplaceFails(t *testing.T) {
+	for _, kind := range waysToFail() {
+		world(t, func(t *testing.T, sim *cloud.Cloud, c *ecs.Client, _ *machines) {
+			ctx := t.Context()
+			snaps, err := c.CreateSnapshots(ctx, ecs.SnapshotInput{InstanceID: "i-other", Token: "s"})
+			require.NoError(t, err)
+			snaps, err = c.WaitSnapshots(ctx, ids(snaps), nil)
+			require.NoError(t, err)
+			image, err := c.CreateImage(ctx, ecs.ImageInput{Name: "im", Token: "i", Snapshots: snaps})
+			require.NoError(t, err)
+			_, err = c.WaitImage(ctx, image, nil)
+			require.NoError(t, err)
+			require.NoError(t, c.StopInstance(ctx, "i-other"))
+			_, err = c.WaitInstance(ctx, "i-other", ecs.StatusStopped, nil)
+			require.NoError(t, err)
+			old, err := c.ListDisks(ctx, "i-other")
+			require.NoError(t, err)
+			f := kind.Fault
+			f.Action = "ReplaceSystemDisk"
+			sim.InjectFault(f)
+			id := ""
+			require.NoError(t, twice(func() (err error) {
+				id, err = c.ReplaceSystemDisk(ctx, ecs.ReplaceInput{InstanceID: "i-other", OldDiskID: old[0].ID, ImageID: image, Token: "r"}, nil)
+				return err
+			}), kind.name)
+			disks, err := c.ListDisks(ctx, "i-other")
+			require.NoError(t, err)
+			require.Len(t, disks, 1, kind.name)
+			require.Equal(t, id, disks[0].ID, kind.name)
+			require.NotEqual(t, old[0].ID, id, kind.name)
+			again, err := c.ReplaceSystemDisk(ctx, ecs.ReplaceInput{InstanceID: "i-other", OldDiskID: old[0].ID, ImageID: image, Token: "r"}, nil)
+			require.NoError(t, err)
+			require.Equal(t, id, again, kind.name)
+			require.NoError(t, c.StartInstance(ctx, "i-other"))
 		})
 	}
 }
