@@ -243,7 +243,8 @@ func (c *Cloud) Counts() map[string]int {
 
 // Refused returns what clients asked for that no cloud (or not this simulator)
 // knows, one line each: unknown products, actions and parameters, missing
-// required parameters, malformed values, bad signatures.
+// required parameters, malformed values, bad signatures. The first thousand are
+// kept.
 func (c *Cloud) Refused() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -188,11 +188,16 @@ func (c *Cloud) once(call *call, f func() (obj, *apiError)) (obj, *apiError) {
 	return reply, nil
 }
 
+// maxRefused is how many refusals are remembered.
+const maxRefused = 1000
+
 // record remembers something that was refused.
 func (c *Cloud) record(line string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.refused = append(c.refused, line)
+	if len(c.refused) < maxRefused {
+		c.refused = append(c.refused, line)
+	}
 }
 
 func writeJSON(w http.ResponseWriter, requestID string, status int, v any) {
