@@ -35,13 +35,13 @@ func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return m.next.RoundTrip(r)
 }
 
-// waits lets n goroutines wait for n instances that start within three minutes,
-// on a simulated cloud in virtual time, and returns the calls they made and the
+// waits lets n goroutines wait for n instances that take some time to start, on
+// a simulated cloud in virtual time, and returns the calls they made and the
 // largest heap, simulator included. alone makes every goroutine look for itself,
 // at the same intervals.
-func waits(t *testing.T, n int, alone bool) (calls int64, heap uint64) {
+func waits(t *testing.T, n int, takes time.Duration, alone bool) (calls int64, heap uint64) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := cloud.New(cloud.Config{AccessKeyID: keyID, AccessKeySecret: secret, StartTakes: 3 * time.Minute})
+		sim := cloud.New(cloud.Config{AccessKeyID: keyID, AccessKeySecret: secret, StartTakes: takes})
 		defer sim.Close()
 		var ids []string
 		for k := range n {
@@ -89,8 +89,8 @@ func waits(t *testing.T, n int, alone bool) (calls int64, heap uint64) {
 
 // However many wait, an interval costs one call for a hundred of them.
 func TestWaitsShareLooks(t *testing.T) {
-	alone, _ := waits(t, 70, true)
-	together, _ := waits(t, 70, false)
+	alone, _ := waits(t, 70, time.Minute, true)
+	together, _ := waits(t, 70, time.Minute, false)
 	t.Logf("70 waits: %d calls one by one, %d together", alone, together)
 	if together*50 > alone {
 		t.Errorf("%d calls together, %d one by one", together, alone)
@@ -106,8 +106,8 @@ func BenchmarkWaits(b *testing.B) {
 	for range b.N {
 		// Virtual time is to be had in tests only.
 		ok := testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "waits", F: func(t *testing.T) {
-			together, heap = waits(t, 1000, false)
-			alone, _ = waits(t, 1000, true)
+			together, heap = waits(t, 1000, 3*time.Minute, false)
+			alone, _ = waits(t, 1000, 3*time.Minute, true)
 		}}})
 		if !ok {
 			b.Fatal("a wait failed")
