@@ -193,7 +193,7 @@ func TestReference(t *testing.T) {
 	compareWithReference(t, generated(300))
 	r := rand.New(rand.NewPCG(3, 4))
 	pieces := []string{"a", " ", "\n", ";", "{", "}", "# ", "\"", "'", "\\", "$", "${", "b c", ")", "\r\n", "a b;\n", "x {", "\"c d\" ", "# e\n"}
-	for range 3000 {
+	for range 600 {
 		var b bytes.Buffer
 		for range r.IntN(12) {
 			b.WriteString(pieces[r.IntN(len(pieces))])
