@@ -1,4 +1,4 @@
-// Command slb shows where a server gets traffic from classic load balancers,
+// Command slb shows where a server gets traffic from load balancers (CLB, ALB, NLB),
 // and takes it out of all of them, or puts it back, by weight.
 //
 //	slb -server i-bp1…                    show every group it is a member of
