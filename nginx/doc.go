@@ -84,11 +84,14 @@
 // Writing and reloading:
 //
 //  13. A file that changed since it was read is not written (TestApplyDrift).
-//  14. A file that nginx -t refuses, or that nginx does not take at the reload,
-//     does not stay in place: all files of the change get their bytes back
-//     (TestApplyRefused, TestReloadProof).
-//  15. Apply and Reload return without error only when every worker from before
-//     the reload is gone or shutting down and a new one serves (TestApply).
+//  14. A file that nginx -t refuses, that kills nginx -t, or that nginx does not
+//     take at the reload does not stay in place: all files of the change get
+//     their bytes back (TestApplyRefused, TestKilled, TestReloadProof).
+//  15. Apply and Reload return without error only when a new worker serves and
+//     the master wrote no [emerg] since the signal; where its error log cannot
+//     be read, only when every worker of before is gone or shutting down as
+//     well, and Reloaded.LogUnread says so (TestReloadWaits, TestReloadFails,
+//     TestReloadStuck, TestErrorLogs, TestErrorLogRotation).
 //  16. Applying and taking back changes under load fails no request and cuts no
 //     open session (TestNobodyNotices).
 //  17. Symbolic and hard links, owner, mode and line ends of a file stay
@@ -100,6 +103,8 @@
 //     (TestWaitDrained, TestStuckWorker).
 //  20. With several nginx on a host only the one that is meant is asked and
 //     signalled (TestTwoMasters, TestWhichNginx).
+//  21. Wherever a change was cut off, doing it again or taking it back reaches
+//     the end and leaves nothing beside the files (TestKilledTool).
 //
 // # Limits
 //
