@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -249,10 +250,10 @@ func discoverDirect(ctx context.Context, cfg *Config, e *Env, f *Facts) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	l4 := layer4Ports(f.Memberships)
+	behind := behindBalancers(f.Memberships)
 	peers := map[string]bool{}
 	for _, c := range conns {
-		if c.State == "ESTABLISHED" && !l4[c.LocalPort] && known[c.RemoteIP] == "" && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
+		if c.State == "ESTABLISHED" && behind[c.LocalPort] == (passing{}) && known[c.RemoteIP] == "" && !isBalancer(c.RemoteIP) && !isLocal(c.RemoteIP, cfg.Address) {
 			peers[fmt.Sprintf("%s uses port %d", c.RemoteIP, c.LocalPort)] = true
 		}
 	}
@@ -323,20 +324,29 @@ func nginxAddrs(ctx context.Context, cfg *Config, e *Env) (map[string]string, er
 	return out, nil
 }
 
-// layer4Ports lists the ports of the host that lie behind listeners which
-// pass on connections, not requests.
-func layer4Ports(ms []slb.Membership) map[int]bool {
-	out := map[int]bool{}
+// passing tells how connections come through a balancer to a port of the host.
+type passing struct {
+	clients bool // a layer-4 listener passes them on with their clients' addresses
+	vpc     bool // an ALB makes them itself, from addresses of the vSwitch
+}
+
+// behindBalancers lists the ports of the host whose connections do not come
+// from the addresses that a CLB makes requests from.
+func behindBalancers(ms []slb.Membership) map[int]passing {
+	out := map[int]passing{}
 	for _, m := range ms {
 		for _, l := range m.Listeners {
-			if l.Protocol != "tcp" && l.Protocol != "udp" {
+			port := cmp.Or(m.Backend.Port, l.BackendPort)
+			p := out[port]
+			switch {
+			case m.Product == slb.ALB:
+				p.vpc = true
+			case l.Protocol == "tcp" || l.Protocol == "udp" || l.Protocol == "tcpssl":
+				p.clients = true
+			default:
 				continue
 			}
-			if m.Backend.Port != 0 {
-				out[m.Backend.Port] = true
-			} else {
-				out[l.BackendPort] = true
-			}
+			out[port] = p
 		}
 	}
 	return out

@@ -44,12 +44,12 @@ type flow struct {
 
 // A watch observes the traffic of one host.
 type watch struct {
-	env   *Env
-	cfg   *Config
-	host  *link             // the observed host
-	ip    string            // its address
-	known map[string]string // address of an nginx host: its SSH target
-	l4    map[int]bool      // ports behind layer-4 listeners
+	env    *Env
+	cfg    *Config
+	host   *link             // the observed host
+	ip     string            // its address
+	known  map[string]string // address of an nginx host: its SSH target
+	behind map[int]passing   // ports that balancers reach from other addresses than a CLB's
 
 	published map[int]map[int][]int // process of a container: its port: the host's
 }
@@ -85,8 +85,10 @@ func (w *watch) sample(ctx context.Context) (map[string]flow, error) {
 			add(w.known[c.RemoteIP], false, c)
 		case isBalancer(c.RemoteIP):
 			add(balancerPeer, true, c)
-		case w.l4[c.LocalPort]:
-			add(balancerPeer, false, c)
+		case w.behind[c.LocalPort] != (passing{}):
+			// Where a listener passes its clients on, whoever comes is one of them.
+			// What an ALB makes may be a health check.
+			add(balancerPeer, !w.behind[c.LocalPort].clients, c)
 		default:
 			add(c.RemoteIP, false, c)
 		}

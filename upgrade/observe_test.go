@@ -68,8 +68,9 @@ func TestTraffic(t *testing.T) {
 	assert.Equal(t, "not quiet for long enough", describe(nil))
 }
 
-func TestLayer4Ports(t *testing.T) {
-	assert.Equal(t, map[int]bool{8080: true, 9000: true}, layer4Ports([]slb.Membership{
+func TestWhoIsWho(t *testing.T) {
+	assert.Equal(t, map[int]passing{8080: {clients: true}, 9000: {clients: true}, 7000: {vpc: true}}, behindBalancers([]slb.Membership{
+		{Product: slb.ALB, Backend: slb.Backend{Port: 7000}, Listeners: []slb.Listener{{Port: 80, Protocol: "http"}}},
 		{Backend: slb.Backend{Port: 8080}, Listeners: []slb.Listener{{Port: 80, Protocol: "http"}, {Port: 81, Protocol: "tcp"}}},
 		{Backend: slb.Backend{}, Listeners: []slb.Listener{{Port: 90, Protocol: "udp", BackendPort: 9000}, {Port: 443, Protocol: "https", BackendPort: 8443}}},
 	}))
@@ -165,7 +166,7 @@ func TestWhoSends(t *testing.T) {
 	}
 	known, err := nginxAddrs(t.Context(), cfg, e)
 	require.NoError(t, err)
-	w := &watch{env: e, cfg: cfg, host: e.host("172.31.0.90"), ip: "172.31.0.90", known: known, l4: map[int]bool{8083: true}}
+	w := &watch{env: e, cfg: cfg, host: e.host("172.31.0.90"), ip: "172.31.0.90", known: known, behind: map[int]passing{8083: {clients: true}}}
 	peers := func(before, now map[string]flow) map[string]int {
 		out := map[string]int{}
 		for _, f := range traffic(before, now) {

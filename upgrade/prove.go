@@ -28,7 +28,7 @@ func (t *transition) watchOn(ctx context.Context, a *engine.Act, r role) (*watch
 	if err := l.alive(ctx); err != nil {
 		return nil, err
 	}
-	w := &watch{env: t.e, cfg: t.cfg, host: l, ip: ip, known: known, l4: layer4Ports(t.p.Facts.Memberships)}
+	w := &watch{env: t.e, cfg: t.cfg, host: l, ip: ip, known: known, behind: behindBalancers(t.p.Facts.Memberships)}
 	if t.p.Facts.HasDocker {
 		inv, err := hostinv.Collect(ctx, l, hostinv.Options{})
 		if err != nil {
@@ -186,7 +186,12 @@ func (t *transition) waitFallen(ctx context.Context, a *engine.Act, changes []we
 			most[c.Group] = min(1, 2*float64(own)/float64(sum)+near)
 		}
 	}
-	_, err := t.waitShares(ctx, a, t.cfg.Address, func(m slb.Membership, _ slb.Listener) (float64, float64) { return 0, most[m.Group()] })
+	_, err := t.waitShares(ctx, a, t.cfg.Address, func(m slb.Membership, l slb.Listener) (float64, float64) {
+		if w, ok := most[m.Group()]; ok && l.Scheduler != "wlc" {
+			return 0, w
+		}
+		return 0, 1 // with few connections at a time, wlc does not follow the weights
+	})
 	return err
 }
 

@@ -330,3 +330,20 @@ func TestQuarantine(t *testing.T) {
 		s.end("succeeded")
 	})
 }
+
+// A grown site: five disks, two CLBs with a default group, VServer groups on
+// three ports and a rule, an ALB and an NLB, access logs of some of them.
+func TestWideTransition(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStageIn(t, sim.Config{Wide: true, Rate: 60}, nil, nil)
+		p, err := upgrade.ParsePlan(s.plan)
+		require.NoError(t, err)
+		assert.Len(t, p.Facts.Disks, 5)
+		assert.Len(t, p.Facts.Memberships, 8)
+		r := s.apply(unattended)
+		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+		f := s.end("succeeded")
+		assert.Equal(t, 12, f.Created, "five snapshots twice, an image, an instance")
+	})
+}

@@ -12,13 +12,12 @@ import (
 
 // The addresses and names of runbook A's world.
 const (
-	region       = "cn-hangzhou"
-	production   = "172.31.0.90"
-	instanceID   = "i-web90"
-	balancerAddr = "172.31.0.200"
-	bastionAddr  = "172.31.0.2"
-	proxyA       = "172.31.0.5"
-	proxyB       = "172.31.0.6"
+	region      = "cn-hangzhou"
+	production  = "172.31.0.90"
+	instanceID  = "i-web90"
+	bastionAddr = "172.31.0.2"
+	proxyA      = "172.31.0.5"
+	proxyB      = "172.31.0.6"
 
 	baseImage = "centos_7_05_64_20G_alibase_20180801.vhd" // a public one that web-90 was made from
 
@@ -40,7 +39,7 @@ func (w *World) inventory() []machine {
 		instance: cloud.Instance{
 			ID: instanceID, Name: "web-90", HostName: "web-90", PrivateIP: production,
 			SecurityGroups: []string{"sg-web"}, KeyPair: "ops", ImageID: baseImage,
-			Disks: []cloud.Disk{{ID: "d-web90-system", Size: 40}, {ID: "d-web90-data", Size: 100}},
+			Disks: w.disksOf90(),
 		},
 		spec: host.Spec{
 			Name: "web-90", Addr: production, Hostname: "web-90",
@@ -101,6 +100,14 @@ func (w *World) inventory() []machine {
 	return list
 }
 
+func (w *World) disksOf90() []cloud.Disk {
+	disks := []cloud.Disk{{ID: "d-web90-system", Size: 40}, {ID: "d-web90-data", Size: 100}}
+	if w.cfg.Wide {
+		disks = append(disks, cloud.Disk{ID: "d-web90-data2", Size: 200}, cloud.Disk{ID: "d-web90-data3", Size: 200}, cloud.Disk{ID: "d-web90-log", Size: 500})
+	}
+	return disks
+}
+
 func app(name string) host.File {
 	return host.File{Data: []byte("the program " + name + "\n"), UID: 1001, GID: 1001}
 }
@@ -154,9 +161,10 @@ func balancers() cloud.LoadBalancer {
 	}
 }
 
-// targets is what the clients ask: every listener and every nginx site.
-func targets() []traffic.Target {
-	return []traffic.Target{
+// targets is what the clients ask: every listener, every rule and every nginx
+// site.
+func targets(wide bool) []traffic.Target {
+	all := []traffic.Target{
 		{Name: "CLB order", URL: "http://" + balancerAddr + ":80"},
 		{Name: "CLB shop", URL: "http://" + balancerAddr + ":81"},
 		{Name: "CLB pay", URL: "http://" + balancerAddr + ":82"},
@@ -165,6 +173,16 @@ func targets() []traffic.Target {
 		{Name: "nginx legacy order", URL: "http://" + proxyB + ":80"},
 		{Name: "nginx pay", URL: "http://" + proxyB + ":8000"},
 	}
+	if wide {
+		all = append(all,
+			traffic.Target{Name: "CLB shop by wlc", URL: "http://" + balancerAddr + ":83"},
+			traffic.Target{Name: "CLB pay by rule", URL: "http://pay.shop.example:80"},
+			traffic.Target{Name: "second CLB", URL: "http://" + secondAddr + ":80"},
+			traffic.Target{Name: "ALB order", URL: "http://alb-site.cn-hangzhou.alb.aliyuncs.com:80"},
+			traffic.Target{Name: "NLB pay", URL: "http://nlb-site.cn-hangzhou.nlb.aliyuncs.com:82"},
+		)
+	}
+	return all
 }
 
 const nginxMain = `user  nginx;

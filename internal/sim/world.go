@@ -36,6 +36,11 @@ type Config struct {
 	StreamMax time.Duration // longest stream; 0 = 5s
 	FreeIPs   []string      // addresses for new instances; nil = 172.31.0.101 to .120
 
+	// Wide adds to the runbook's world what a grown site has: four data disks, a
+	// second CLB, an ALB and an NLB, one more VServer group, a forwarding rule,
+	// and access logs of the CLB and the ALB.
+	Wide bool
+
 	// Memory makes a world without sockets, for testing/synctest: there it runs
 	// in virtual time. Operators reach it with DialOperator.
 	Memory bool
@@ -134,9 +139,9 @@ func (w *World) build(ctx context.Context) error {
 		}
 	}
 	w.balancer = traffic.NewBalancer(traffic.BalancerConfig{
-		Dial: w.Dial, Listen: w.listen, Interval: max(w.scaled(2*time.Second), 100*time.Millisecond),
+		Dial: w.Dial, Listen: w.listen, Log: w.logAccess, Interval: max(w.scaled(2*time.Second), 100*time.Millisecond),
 	})
-	w.cloud.AddLoadBalancer(balancers())
+	w.addBalancers()
 	w.cloud.OnChange(w.rebalance)
 	w.rebalance()
 	if w.apiLn, err = w.listen(); err != nil {
@@ -156,7 +161,7 @@ func (w *World) build(ctx context.Context) error {
 	w.kernel = w.Host(production).Kernel()
 	w.wg.Go(w.watchResources)
 	w.clients = traffic.StartClients(traffic.Load{
-		Dial: w.Dial, Targets: targets(), Rate: w.cfg.Rate, Streams: max(w.cfg.Streams, 0), StreamMax: w.cfg.StreamMax,
+		Dial: w.Dial, Targets: targets(w.cfg.Wide), Rate: w.cfg.Rate, Streams: max(w.cfg.Streams, 0), StreamMax: w.cfg.StreamMax,
 		BootOf: func(addr string) string {
 			if h := w.Host(addr); h != nil {
 				return h.BootID()
@@ -354,6 +359,9 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot dial %s: %w", to, err)
 	}
+	if addr := names[ip]; addr != "" {
+		ip, to = addr, net.JoinHostPort(addr, p)
+	}
 	port, err := strconv.Atoi(p)
 	if err != nil {
 		return nil, fmt.Errorf("cannot dial %s: bad port", to)
@@ -364,7 +372,7 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	h := w.Host(ip)
 	var c net.Conn
 	switch {
-	case h == nil && ip == balancerAddr:
+	case h == nil && slices.Contains(balancerAddrs, ip):
 		real, ok := w.balancer.Endpoint(to)
 		if !ok {
 			return nil, dialError(to, syscall.ECONNREFUSED)
@@ -450,72 +458,6 @@ func (c *conn) CloseWrite() error {
 	return c.Close()
 }
 
-// services is the data plane that the cloud's settings ask for.
-func (w *World) services() []traffic.Service {
-	var out []traffic.Service
-	for _, lb := range w.cloud.LoadBalancers() {
-		groups := map[string]cloud.VServerGroup{}
-		for _, g := range lb.Groups {
-			groups[g.ID] = g
-		}
-		for _, l := range lb.Listeners {
-			if l.Status == "stopped" {
-				continue
-			}
-			s := traffic.Service{
-				Addr:     net.JoinHostPort(lb.Address, strconv.Itoa(l.Port)),
-				Protocol: l.Protocol, Scheduler: l.Scheduler, HealthCheck: l.HealthCheck,
-				Group: lb.ID + "/default",
-			}
-			members := lb.Default
-			if l.VServerGroup != "" {
-				g := groups[l.VServerGroup]
-				members, s.Group = g.Backends, lb.ID+"/"+g.Name
-			}
-			for _, b := range members {
-				s.Members = append(s.Members, traffic.Member{Addr: w.backendAddr(b.ServerID, b.ServerIP, b.Port, l.BackendPort), Weight: b.Weight})
-			}
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-func (w *World) backendAddr(id, ip string, port, listenerPort int) string {
-	if ip == "" {
-		ip = w.cloud.InstanceIP(id)
-	}
-	if port == 0 {
-		port = listenerPort
-	}
-	return net.JoinHostPort(ip, strconv.Itoa(port))
-}
-
-// rebalance makes the data plane follow the cloud's settings.
-func (w *World) rebalance() {
-	w.setting.Lock()
-	defer w.setting.Unlock()
-	if err := w.balancer.Set(w.services()); err != nil && w.ctx.Err() == nil {
-		w.mu.Lock()
-		w.problem = append(w.problem, "balancer: "+err.Error())
-		w.mu.Unlock()
-	}
-}
-
-// health answers the cloud's question after a member from what the data
-// plane's own checks have found.
-func (w *World) health(q cloud.HealthQuery) string {
-	for _, lb := range w.cloud.LoadBalancers() {
-		if lb.ID == q.LoadBalancerID {
-			at := net.JoinHostPort(lb.Address, strconv.Itoa(q.ListenerPort))
-			if h := w.balancer.Health(at, w.backendAddr(q.ServerID, q.ServerIP, q.Port, q.Port)); h != "" {
-				return h
-			}
-		}
-	}
-	return traffic.Unavailable
-}
-
 // watchResources remembers what the API ever made: at the end most of it is
 // gone again.
 func (w *World) watchResources() {
@@ -541,22 +483,6 @@ func (w *World) noteResources() []cloud.Resource {
 		}
 	}
 	return all
-}
-
-func (w *World) weightsNow() map[string]int {
-	m := map[string]int{}
-	for _, lb := range w.cloud.LoadBalancers() {
-		put := func(group string, bs []cloud.Backend) {
-			for _, b := range bs {
-				m[fmt.Sprintf("%s/%s/%s:%d", lb.ID, group, b.ServerID, b.Port)] = b.Weight
-			}
-		}
-		put("default", lb.Default)
-		for _, g := range lb.Groups {
-			put(g.Name, g.Backends)
-		}
-	}
-	return m
 }
 
 // nginxFiles is every file below /etc/nginx, by address and name.
