@@ -18,7 +18,7 @@ func TestLibcloud(t *testing.T) {
 	if err != nil {
 		err = fmt.Errorf("%w: %s", err, out)
 	}
-	need(t, "libcloud", err)
+	need(t, "python3-libcloud", err)
 	t.Parallel()
 	// The drivers read an image back at once, and know no more of one that is
 	// still being made.
