@@ -227,3 +227,23 @@ func TestProfiles(t *testing.T) {
 		assert.ErrorContains(t, err, want)
 	}
 }
+
+// The log service is signed by hand: a role's keys have to reach it too.
+func TestLogsWithRole(t *testing.T) {
+	noEnv(t, "")
+	t.Setenv("ALIBABA_CLOUD_ECS_METADATA", "web")
+	srv := httptest.NewServer(&imds{role: "web", expires: time.Hour})
+	defer srv.Close()
+	var auth, token string
+	c, err := alicloud.New(alicloud.OnMachine(alicloud.Config{Region: "cn-hangzhou", FirstPause: time.Millisecond, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		auth, token = r.Header.Get("Authorization"), r.Header.Get("X-Acs-Security-Token")
+		return &http.Response{StatusCode: 200, Header: http.Header{"X-Log-Progress": {"Complete"}}, Body: io.NopCloser(strings.NewReader(`[{"n":"1"}]`))}, nil
+	})}, srv.URL, ""))
+	require.NoError(t, err)
+	q := alicloud.LogQuery{Project: "p", Store: "s", Query: "* | select count(1) as n limit 10", From: time.Unix(1e9, 0), To: time.Unix(1e9+60, 0)}
+	rows, err := c.GetLogs(t.Context(), q)
+	require.NoError(t, err)
+	assert.Equal(t, []map[string]string{{"n": "1"}}, rows)
+	assert.True(t, strings.HasPrefix(auth, "LOG STS.imds1:"), auth)
+	assert.Equal(t, "imds-token-1", token)
+}

@@ -60,6 +60,9 @@ func (c *Client) GetLogs(ctx context.Context, q LogQuery) ([]map[string]string, 
 	}
 	var rows []map[string]string
 	err = c.retry(ctx, o, func() *Error {
+		if e := c.ready(ctx, o); e != nil {
+			return e
+		}
 		w := &wire{ctx: ctx, next: c.transport, plain: c.scheme == "HTTP"}
 		var progress string
 		rows, progress = c.logAttempt(ctx, o, w, q.Project, "/logstores/"+q.Store, params)
@@ -105,17 +108,18 @@ func (c *Client) logAttempt(ctx context.Context, o op, w *wire, project, path st
 		w.err = errors.New("the request cannot be built")
 		return nil, ""
 	}
-	r.Host = host
+	r.Host, w.host = host, u.Host
 	h := r.Header
 	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	h.Set("X-Log-Apiversion", "0.6.0")
 	h.Set("X-Log-Signaturemethod", "hmac-sha1")
 	h.Set("X-Log-Bodyrawsize", "0")
 	h.Set("User-Agent", "upgradectl")
-	if c.cred.SecurityToken != "" {
-		h.Set("X-Acs-Security-Token", c.cred.SecurityToken)
+	cr := c.current() // of a role they change
+	if cr.SecurityToken != "" {
+		h.Set("X-Acs-Security-Token", cr.SecurityToken)
 	}
-	h.Set("Authorization", "LOG "+c.cred.AccessKeyID+":"+signLog(r.Method, h, path, params, c.cred.AccessKeySecret))
+	h.Set("Authorization", "LOG "+cr.AccessKeyID+":"+signLog(r.Method, h, path, params, cr.AccessKeySecret))
 
 	resp, err := w.next.RoundTrip(r)
 	if err != nil {
