@@ -110,7 +110,7 @@ func (s *Server) put(ctx context.Context, files []FileChange, testBefore bool, o
 	var running *live
 	signal := ""
 	if !o.NoTest && !o.NoReload {
-		t, err := Load(ctx, s.Host, p.conf)
+		t, err := Load(ctx, hostFS{s.Host}, p.conf)
 		if err != nil {
 			// Put may be here to mend it.
 			if t, err = s.loadAfter(ctx, p.conf, files, err); err != nil {

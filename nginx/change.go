@@ -248,7 +248,7 @@ func (t *Tree) With(c *Change) (*Tree, error) {
 
 // with returns the tree with other texts in the place of some files.
 func (t *Tree) with(parsed map[*File]*File) (*Tree, error) {
-	next := &Tree{includes: map[Directive][]*File{}, version: t.version}
+	next := &Tree{includes: map[Directive][]*File{}, version: t.version, aliases: t.aliases}
 	now := func(f *File) *File {
 		if n := parsed[f]; n != nil {
 			return n

@@ -44,7 +44,8 @@
 //  3. Includes are found as nginx finds them (TestLoadAsNginx,
 //     TestIncludesAsNginx); a circle is an error with its chain (TestLoadErrors),
 //     a directory that cannot be listed is an error, not an empty one
-//     (TestLoadLostConnection).
+//     (TestLoadLostConnection). A file that is read by several names, through
+//     links or detours, is one File (TestOneFileOfSeveralNames).
 //  4. Input of no sense, of any size, and includes without end stop with an
 //     error that says so, in bounded time and memory (TestBadInput,
 //     TestManyDirectives, TestIncludeBombs).
@@ -114,7 +115,8 @@
 // 256 MiB or, with every include counted in each of its contexts, 4,194,304
 // directives. Lua blocks longer than lua-nginx-module's own buffer of 4,096
 // bytes can take are accepted. Two names for one file (a.conf and ./a.conf, or a
-// link) are two files. A geo include is never a pattern.
+// link) are two files where the FS is not an IdentityFS. A geo include is never
+// a pattern.
 //
 // Host names are not resolved: a name that may stand for the address is a Ref
 // that is not Certain, and so are variables of the request, Lua code that

@@ -172,7 +172,7 @@ func (s *Server) WaitDrained(ctx context.Context, o DrainOptions) (*Drained, err
 		}
 	} else if p, err := s.find(ctx); err == nil {
 		// Only for the report: the nginx may be gone meanwhile.
-		if t, err := Load(ctx, s.Host, p.conf); err == nil {
+		if t, err := Load(ctx, hostFS{s.Host}, p.conf); err == nil {
 			d.ShutdownTimeout = p.shutdownTimeout(t)
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,10 +25,21 @@ type FS interface {
 	ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error)
 }
 
+// An IdentityFS also knows which names mean one file. Load asks it about files
+// of the same bytes, so that a file with two names is one File.
+type IdentityFS interface {
+	FS
+	// Identity returns a text that two names have in common exactly when they
+	// are one file: by a symbolic or hard link, or by a detour (./a.conf). ""
+	// says that it is not known.
+	Identity(ctx context.Context, name string) (string, error)
+}
+
 // DirFS returns the local file system as FS: names are looked up inside the
 // directory root, absolute ones as well. DirFS("/") is this machine as it is;
 // DirFS("copy") finds /etc/nginx/nginx.conf in copy/etc/nginx/nginx.conf.
-// Symbolic links are followed by the operating system, also out of root.
+// Symbolic links are followed by the operating system, also out of root. It is
+// an IdentityFS.
 func DirFS(root string) FS { return dirFS(root) }
 
 type dirFS string
@@ -63,17 +76,33 @@ func (d dirFS) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) 
 	return os.ReadDir(filepath.Join(string(d), filepath.FromSlash(name)))
 }
 
+// Identity returns the device and inode numbers, or on systems without them the
+// path behind all links.
+func (d dirFS) Identity(ctx context.Context, name string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	return identity(filepath.Join(string(d), filepath.FromSlash(name)))
+}
+
 // MapFS holds whole files by name, as tests and simulators want it. It must not
-// change while it is read.
+// change while it is read. It is an IdentityFS.
 type MapFS map[string][]byte
 
-// ReadFile returns the file of exactly this name.
+// ReadFile returns the file of this name, or of this name without detours (./a,
+// b/../a).
 func (m MapFS) ReadFile(_ context.Context, name string) ([]byte, error) {
 	if data, ok := m[name]; ok {
 		return data, nil
 	}
+	if data, ok := m[path.Clean(name)]; ok {
+		return data, nil
+	}
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
+
+// Identity returns the name without detours.
+func (m MapFS) Identity(_ context.Context, name string) (string, error) { return path.Clean(name), nil }
 
 // ReadDir lists the files and directories directly below name.
 func (m MapFS) ReadDir(_ context.Context, name string) ([]fs.DirEntry, error) {
@@ -139,7 +168,8 @@ type Tree struct {
 	main     *File
 	files    []*File // in the order nginx first reads them
 	includes map[Directive][]*File
-	version  Version // of the nginx that is to read it; zero when not known
+	version  Version           // of the nginx that is to read it; zero when not known
+	aliases  map[string]string // further names of files
 }
 
 // Load reads the configuration whose main file is called main, with every
@@ -148,12 +178,14 @@ type Tree struct {
 // glob(3) pattern, for which nothing may match; any other must exist.
 //
 // Errors are *SyntaxError, *IncludeError and *CycleError. A file included at
-// several places is read once.
+// several places is one File, also under several names where fsys is an
+// IdentityFS: it has the name by which nginx reads it first then.
 func Load(ctx context.Context, fsys FS, main string) (*Tree, error) {
 	l := loader{
 		ctx: ctx, fsys: fsys, prefix: main[:strings.LastIndexByte(main, '/')+1],
 		known: map[string]*File{}, expanded: map[*File]int{},
-		tree: &Tree{includes: map[Directive][]*File{}},
+		byText: map[uint64][]*File{}, seed: maphash.MakeSeed(), ids: map[string]string{},
+		tree: &Tree{includes: map[Directive][]*File{}, aliases: map[string]string{}},
 	}
 	file, err := l.file(main)
 	if err != nil {
@@ -178,6 +210,9 @@ type loader struct {
 	chain    []string      // the files that are being read
 	expanded map[*File]int // the directives of a file and of all it includes
 	total    int           // bytes
+	seed     maphash.Seed
+	byText   map[uint64][]*File // by the hash of their bytes
+	ids      map[string]string  // what fsys called the identity of a name
 	tree     *Tree
 }
 
@@ -200,11 +235,25 @@ func (l *loader) file(name string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	hash := maphash.Bytes(l.seed, data)
+	same, err := l.same(name, data, l.byText[hash])
+	switch {
+	case err != nil:
+		return nil, err
+	case same == nil:
+	case slices.Contains(l.chain, same.name):
+		return nil, &CycleError{Chain: append(slices.Clone(l.chain[slices.Index(l.chain, same.name):]), name)}
+	default:
+		l.known[name] = same
+		l.tree.aliases[name] = same.name
+		return same, nil
+	}
 	if l.total += len(data); l.total > maxTotal {
 		return nil, fmt.Errorf("the files of the configuration have more than %d bytes", maxTotal)
 	}
 	f, syntax := Parse(name, data)
 	l.known[name] = f
+	l.byText[hash] = append(l.byText[hash], f)
 	l.tree.files = append(l.tree.files, f)
 	l.expanded[f] = 1 + len(f.nodes)
 	l.chain = append(l.chain, name)
@@ -219,6 +268,41 @@ func (l *loader) file(name string) (*File, error) {
 		}
 	}
 	return f, syntax
+}
+
+// same returns the file that name is another name of, or nil.
+func (l *loader) same(name string, data []byte, like []*File) (*File, error) {
+	fsys, ok := l.fsys.(IdentityFS)
+	if !ok || len(data) == 0 {
+		return nil, nil
+	}
+	id := func(name string) (string, error) {
+		if id, ok := l.ids[name]; ok {
+			return id, nil
+		}
+		id, err := fsys.Identity(l.ctx, name)
+		if err == nil {
+			l.ids[name] = id
+		}
+		return id, err
+	}
+	for _, f := range like {
+		if !bytes.Equal(f.src, data) {
+			continue
+		}
+		mine, err := id(name)
+		if err != nil || mine == "" {
+			return nil, err
+		}
+		other, err := id(f.name)
+		if err != nil {
+			return nil, err
+		}
+		if other == mine {
+			return f, nil
+		}
+	}
+	return nil, nil
 }
 
 func (l *loader) include(d Directive) error {
@@ -270,8 +354,12 @@ func (t *Tree) Main() *File { return t.main }
 // Files returns every file once, in the order nginx first reads them.
 func (t *Tree) Files() []*File { return slices.Clone(t.files) }
 
-// File returns the file of this name as nginx calls it, or nil.
+// File returns the file of this name as nginx calls it, or nil. A file that
+// nginx reads by several names is found by each of them.
 func (t *Tree) File(name string) *File {
+	if first, ok := t.aliases[name]; ok {
+		name = first
+	}
 	for _, f := range t.files {
 		if f.name == name {
 			return f

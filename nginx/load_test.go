@@ -198,3 +198,72 @@ stream {
 		}
 	}
 }
+
+// TestOneFileOfSeveralNames holds that a file that is read by two names is
+// found, edited and written once, and given back byte for byte.
+func TestOneFileOfSeveralNames(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		name = filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o644))
+	}
+	servers := "server 172.31.0.90:8080;\nserver 172.31.0.91:8080;\n"
+	write("nginx.conf", "events{}\nhttp {\ninclude sites-enabled/*;\nupstream a { include servers; }\nupstream b { include ./servers; }\n"+
+		"upstream c { ip_hash; include links/s; }\nupstream d { include links/h; }\nupstream e { include copy; }\n}\n")
+	write("sites-available/s", "upstream s { "+servers+"}\n")
+	write("servers", servers)
+	write("copy", servers)
+	for _, d := range []string{"sites-enabled", "links"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+	require.NoError(t, os.Symlink("../sites-available/s", filepath.Join(dir, "sites-enabled/s")))
+	require.NoError(t, os.Symlink("../servers", filepath.Join(dir, "links/s")))
+	require.NoError(t, os.Link(filepath.Join(dir, "servers"), filepath.Join(dir, "links/h")))
+
+	main := filepath.Join(dir, "nginx.conf")
+	s := &nginx.Server{Host: localHost{}, Conf: main}
+	local, err := nginx.Load(t.Context(), nginx.DirFS("/"), main)
+	require.NoError(t, err)
+	remote, err := s.Load(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, names(local), names(remote))
+	for _, tree := range []*nginx.Tree{local, remote} {
+		want := []string{"nginx.conf", "sites-enabled/s", "servers", "copy"}
+		for i, name := range want {
+			want[i] = filepath.Join(dir, name)
+		}
+		assert.Equal(t, want, names(tree))
+		for _, name := range []string{"servers", "./servers", "links/s", "links/h"} {
+			assert.Same(t, tree.Files()[2], tree.File(dir+"/"+name), name)
+		}
+		assert.Len(t, tree.Refs(nginx.Query{Host: "172.31.0.90"}), 3)
+	}
+	c, err := local.AddServer(nginx.Query{Host: "172.31.0.90"}, "172.31.0.101", "T")
+	require.NoError(t, err)
+	_, err = s.Apply(t.Context(), c, nginx.ApplyOptions{NoTest: true})
+	require.NoError(t, err)
+	now, err := s.Load(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, names(local), names(now))
+	assert.Len(t, now.Refs(nginx.Query{Host: "172.31.0.101"}), 3)
+	back, err := now.RemoveAdded("T")
+	require.NoError(t, err)
+	_, err = s.Apply(t.Context(), back, nginx.ApplyOptions{NoTest: true})
+	require.NoError(t, err)
+	data, err := os.ReadFile(filepath.Join(dir, "links/h"))
+	require.NoError(t, err)
+	assert.Equal(t, servers, string(data))
+
+	// A circle through a link is one, too.
+	write("circle", "include links/circle;\n")
+	require.NoError(t, os.Symlink("../circle", filepath.Join(dir, "links/circle")))
+	write("nginx.conf", "include circle;")
+	_, err = nginx.Load(t.Context(), nginx.DirFS("/"), main)
+	cycle, ok := errors.AsType[*nginx.CycleError](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, []string{dir + "/circle", dir + "/links/circle"}, cycle.Chain)
+
+	tree := load(t, nginx.MapFS{"nginx.conf": []byte("include a;include ./a;include b/../a;"), "a": []byte("x y;")})
+	assert.Equal(t, []string{"nginx.conf", "a"}, names(tree))
+}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/upgradectl/upgradectl/internal/shellq"
 )
 
 // Host is what Server needs of the machine nginx runs on. *hostinv.Conn is one.
@@ -84,13 +86,26 @@ func (w Worker) is(o Worker) bool { return w.PID == o.PID && w.Start == o.Start 
 // Load reads the configuration of the host.
 func (s *Server) Load(ctx context.Context) (*Tree, error) {
 	if s.Conf != "" {
-		return Load(ctx, s.Host, s.Conf)
+		return Load(ctx, hostFS{s.Host}, s.Conf)
 	}
 	p, err := s.find(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return Load(ctx, s.Host, p.conf)
+	return Load(ctx, hostFS{s.Host}, p.conf)
+}
+
+// hostFS is a Host whose files can be told apart.
+type hostFS struct{ Host }
+
+// Identity asks the host's shell, in the same way as stat does it for Apply.
+func (h hostFS) Identity(ctx context.Context, name string) (string, error) {
+	out, _, err := (&Server{Host: h.Host}).run(ctx, `r=$(readlink -f `+shellq.Quote(name)+`) && n=$(stat -c %h "$r") || exit 74
+if [ "$n" = 1 ]; then printf '%s\n' "$r"; else stat -c %d:%i "$r"; fi`)
+	if _, ok := exitStatus(err); ok {
+		return "", nil
+	}
+	return strings.TrimSpace(out), err
 }
 
 // Test runs nginx -t on the host, as root unless the host's user is another: nginx
@@ -149,7 +164,7 @@ func (s *Server) look(ctx context.Context) (*live, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	t, err := Load(ctx, s.Host, p.conf)
+	t, err := Load(ctx, hostFS{s.Host}, p.conf)
 	if err != nil {
 		return nil, "", err
 	}
