@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"runtime"
 	"testing"
 
@@ -121,5 +122,16 @@ func BenchmarkEdit(b *testing.B) {
 			require.NoError(b, err)
 			require.Len(b, c.Edits(), 1)
 		})
-	})
+	}) // A host that is in one of the 10,000 upstreams, and one that is in all.
+	shift := func(b *testing.B, edits int) {
+		run(b, func(t *nginx.Tree) {
+			c, err := t.Shift(nginx.Query{Host: "10.7.7.2"}, "10.99.99.99", "bench")
+			require.NoError(b, err)
+			require.Len(b, c.Edits(), edits)
+			require.NotEmpty(b, c.Diff())
+		})
+	}
+	b.Run("load+shift", func(b *testing.B) { shift(b, 2) })
+	files["nginx.conf"] = regexp.MustCompile(`10\.\d+\.\d+\.2:`).ReplaceAll(files["nginx.conf"], []byte("10.7.7.2:"))
+	b.Run("load+shift of all", func(b *testing.B) { shift(b, 20_000) })
 }

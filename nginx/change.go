@@ -58,9 +58,12 @@ func (c *Change) Files() []FileChange {
 func (c *Change) Edits() []Edit {
 	var out []Edit
 	for _, f := range c.files {
+		line, at := 1, 0
 		for _, e := range f.edits {
+			line += bytes.Count(f.before[at:e.Offset], []byte{'\n'})
+			at = e.Offset
 			out = append(out, Edit{
-				File: f.name, Line: 1 + bytes.Count(f.before[:e.Offset], []byte{'\n'}),
+				File: f.name, Line: line,
 				Offset: e.Offset, Old: slices.Clone(e.Old), New: slices.Clone(e.New),
 			})
 		}

@@ -159,22 +159,26 @@ func Compose(src []byte, first, second []Edit) []Edit {
 		middle = append(middle, piece{start: last, end: len(src)})
 	}
 
-	// second cuts these pieces and puts its own between them.
+	// second cuts these pieces and puts its own between them. It goes from left
+	// to right, so what lies before from is never looked at again.
 	var result []piece
+	next, pos := 0, 0 // the first piece that is not behind, and where it begins
 	keep := func(from, to int) {
-		pos := 0
-		for _, p := range middle {
+		for ; next < len(middle); next++ {
+			p := middle[next]
 			n := size(p)
 			a, b := max(from-pos, 0), min(to-pos, n)
+			if a < b {
+				if p.text != nil {
+					result = append(result, piece{text: p.text[a:b]})
+				} else {
+					result = append(result, piece{start: p.start + a, end: p.start + b})
+				}
+			}
+			if pos+n > to {
+				return // the rest of it may be kept by a later call
+			}
 			pos += n
-			if a >= b {
-				continue
-			}
-			if p.text != nil {
-				result = append(result, piece{text: p.text[a:b]})
-			} else {
-				result = append(result, piece{start: p.start + a, end: p.start + b})
-			}
 		}
 	}
 	last = 0
@@ -193,7 +197,7 @@ func Compose(src []byte, first, second []Edit) []Edit {
 
 	var edits []Edit
 	var pending []byte
-	pos := 0
+	pos = 0
 	flush := func(next int) {
 		if old := src[pos:next:next]; !bytes.Equal(old, pending) {
 			edits = append(edits, Edit{Offset: pos, Old: old, New: pending})
