@@ -171,6 +171,20 @@ func TestServerGroupHealth(t *testing.T) {
 		hs, err = c.ListHealth(t.Context(), "alb-1")
 		require.NoError(t, err)
 		assert.Contains(t, hs, slb.Health{ListenerPort: 80, Port: 8080, Protocol: "http", ServerID: "i-90", ServerIP: "172.31.0.90", Status: "abnormal"})
+
+		// The API's lists show nothing of a balancer that does not exist, and of one
+		// without listeners.
+		sim.AddGroupBalancer(cloud.GroupBalancer{Product: cloud.NLB, ID: "nlb-idle"})
+		hs, err = c.ListHealth(t.Context(), "nlb-idle")
+		require.NoError(t, err)
+		assert.Empty(t, hs)
+		for _, id := range []string{"alb-none", "nlb-none"} {
+			_, err = c.ListHealth(t.Context(), id)
+			require.ErrorIs(t, err, slb.ErrNotFound)
+			assert.ErrorContains(t, err, "balancer "+id+": not found in region cn-hangzhou")
+			_, err = c.GetTraffic(t.Context(), slb.TrafficQuery{LoadBalancerID: id})
+			require.ErrorIs(t, err, slb.ErrNotFound)
+		}
 	})
 }
 

@@ -13,12 +13,14 @@ import (
 
 // A DNSRecord is one record of Alibaba Cloud DNS.
 type DNSRecord struct {
-	ID, Domain  string // Domain is "example.com"
-	RR          string // "www"; "@" is the domain itself
-	Type, Value string // "A", "AAAA", "CNAME" …
-	TTL         int    // seconds
-	Line        string // "default", or the part of the world that gets this answer
-	Enabled     bool
+	ID      string `json:"id"`
+	Domain  string `json:"domain"` // "example.com"
+	RR      string `json:"rr"`     // "www"; "@" is the domain itself
+	Type    string `json:"type"`   // "A", "AAAA", "CNAME" …
+	Value   string `json:"value"`
+	TTL     int    `json:"ttl"`  // seconds
+	Line    string `json:"line"` // "default", or the part of the world that gets this answer
+	Enabled bool   `json:"enabled"`
 }
 
 // Name is the record's full name.
@@ -69,7 +71,10 @@ type Resolver interface {
 }
 
 // A ResolvedDomain is a name that leads to one of the addresses asked for.
-type ResolvedDomain struct{ Name, Address string }
+type ResolvedDomain struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
 
 // ResolveDomains looks names up from here and returns those that lead to one of
 // the addresses: it finds records that are kept with other providers. A name
@@ -114,7 +119,7 @@ type ForwardingItem struct {
 	WantType string        `json:"want_type"`           // "A", "AAAA" or "CNAME"
 	TTL      int           `json:"ttl"`                 // seconds; 0 = not known
 	Line     string        `json:"line,omitempty"`
-	Wait     time.Duration `json:"wait"` // after the change, until nobody has the old value any more
+	Wait     time.Duration `json:"wait_ns"` // after the change, until nobody has the old value any more
 	// The forwarding rule that the listener needs.
 	LoadBalancerID string `json:"load_balancer_id"`
 	Port           int    `json:"port"`

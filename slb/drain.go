@@ -23,9 +23,9 @@ const (
 
 // Evidence is what one proof saw.
 type Evidence struct {
-	Silent bool
-	Source string // where it looked, as "connections on 172.31.0.90"
-	Detail string // what it saw, in words
+	Silent bool   `json:"silent"`
+	Source string `json:"source"` // where it looked, as "connections on 172.31.0.90"
+	Detail string `json:"detail"` // what it saw, in words
 }
 
 // A Proof looks once whether traffic still reaches the targets. An error means
@@ -59,10 +59,10 @@ type DrainOptions struct {
 
 // A DrainReport says how a drain ended.
 type DrainReport struct {
-	Findings []Finding  // what did not block
-	Evidence []Evidence // the last of each proof
-	Forced   bool       // silence was not reached, and the policy went on
-	Took     time.Duration
+	Findings []Finding     `json:"findings"` // what did not block
+	Evidence []Evidence    `json:"evidence"` // the last of each proof
+	Forced   bool          `json:"forced"`   // silence was not reached, and the policy went on
+	Took     time.Duration `json:"took_ns"`
 }
 
 // A NotSilentError reports that traffic still came when the deadline passed. The

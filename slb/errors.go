@@ -15,6 +15,14 @@ var (
 	// ErrCredentials: there are no usable credentials, or the cloud refused the
 	// ones it was given. Trying again does not help; the message says what does.
 	ErrCredentials = errors.New("credentials")
+	// ErrPermission: the account may not do this; the message names the policy
+	// statement that is missing. Such errors match ErrCredentials as well.
+	ErrPermission = errors.New("permission")
+	// ErrClock: the clock of this machine is more than 15 minutes off; the
+	// message says by how much.
+	ErrClock = errors.New("clock")
+	// ErrRegion: there is no such region, or nothing at its endpoint.
+	ErrRegion = errors.New("region")
 	// ErrConflict: somebody else changed the member; see ConflictError.
 	ErrConflict = errors.New("conflict")
 	// ErrManaged: the balancer or group belongs to another service (as ACK),
@@ -49,8 +57,10 @@ func (e *Error) Error() string { return e.text }
 // the network error.
 func (e *Error) Unwrap() error { return e.err }
 
-// Is reports whether target is the sentinel that fits e.
-func (e *Error) Is(target error) bool { return e.kind != nil && target == e.kind }
+// Is reports whether target is a sentinel that fits e.
+func (e *Error) Is(target error) bool {
+	return e.kind != nil && (target == e.kind || target == ErrCredentials && e.kind == ErrPermission)
+}
 
 // A ConflictError reports that a member is not as it was read: a person or
 // another program changed it. Nothing was written. It matches ErrConflict.
@@ -94,6 +104,11 @@ func (e *JobError) Error() string {
 	return s + "; nothing was changed by it"
 }
 
+// notFound is ErrNotFound with the object's name.
+func (c *Client) notFound(object, id string) error {
+	return fmt.Errorf("%s %s: %w in region %s", object, id, ErrNotFound, c.Region())
+}
+
 // wrap turns an error of the layer below into one of this package.
 func wrap(err error) error {
 	if err == nil {
@@ -117,6 +132,12 @@ func wrap(err error) error {
 		e.kind = ErrManaged
 	case ae.NotFound(), strings.HasPrefix(ae.Code, "ResourceNotFound."):
 		e.kind = ErrNotFound
+	case errors.Is(ae, alicloud.ErrPermission):
+		e.kind = ErrPermission
+	case errors.Is(ae, alicloud.ErrClock):
+		e.kind = ErrClock
+	case errors.Is(ae, alicloud.ErrRegion):
+		e.kind = ErrRegion
 	case errors.Is(ae, alicloud.ErrCredentials):
 		e.kind = ErrCredentials
 	}

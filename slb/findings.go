@@ -205,7 +205,7 @@ func ill(health map[string][]Health, m Membership, l Listener, b Backend) string
 	}
 	status := "not known to the balancer"
 	for _, h := range health[id] {
-		if h.ServerID != b.ServerID || h.ListenerPort != l.Port || h.Port != 0 && port != 0 && h.Port != port ||
+		if h.ServerID != b.ServerID || h.ServerIP != "" && b.ServerIP != "" && h.ServerIP != b.ServerIP || h.ListenerPort != l.Port || h.Port != 0 && port != 0 && h.Port != port ||
 			h.Protocol != "" && l.Protocol != "" && !strings.EqualFold(h.Protocol, l.Protocol) {
 			continue
 		}

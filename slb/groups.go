@@ -104,6 +104,11 @@ func (c *Client) groupHealth(ctx context.Context, p Product, loadBalancerID stri
 	if err != nil {
 		return nil, err
 	}
+	if len(forwards) == 0 {
+		if err := c.known(ctx, loadBalancerID); err != nil {
+			return nil, err
+		}
+	}
 	members := map[string][]alicloud.GroupMember{}
 	seen := map[string]bool{}
 	var all []Health
@@ -142,6 +147,20 @@ func (c *Client) groupHealth(ctx context.Context, p Product, loadBalancerID stri
 		}
 	}
 	return all, nil
+}
+
+// known asks whether there is a balancer of ALB or NLB at all: their lists take
+// an ID that does not exist for one that has nothing.
+func (c *Client) known(ctx context.Context, loadBalancerID string) error {
+	p := productOf(loadBalancerID)
+	if p == CLB {
+		return nil // its calls say so themselves
+	}
+	list, err := c.api.ServerGroupBalancers(ctx, string(p), []string{loadBalancerID})
+	if err == nil && len(list) == 0 {
+		return c.notFound("balancer", loadBalancerID)
+	}
+	return wrap(err)
 }
 
 // productOf tells the product from the form of a balancer's ID.

@@ -19,14 +19,15 @@ func (c *Client) ListEvidence(ctx context.Context, loadBalancerID string) ([]Lis
 // that does not exist. Its Detail names the listeners it says nothing about.
 func (c *Client) LogProof(q SilenceQuery) Proof {
 	return func(ctx context.Context) (Evidence, error) {
+		source := ByAccessLog + " of " + q.LoadBalancerID
 		s, err := c.ProveSilence(ctx, q)
 		if err != nil {
-			return Evidence{}, err
+			return Evidence{Source: source}, err
 		}
 		if len(s.Unlogged()) == len(s.Listeners) {
-			return Evidence{}, fmt.Errorf("cannot prove silence on %s by its access log: %s", q.LoadBalancerID, s)
+			return Evidence{Source: source}, fmt.Errorf("cannot prove silence on %s by its access log: %s", q.LoadBalancerID, s)
 		}
-		return Evidence{Silent: s.Silent(), Source: ByAccessLog + " of " + q.LoadBalancerID, Detail: s.String()}, nil
+		return Evidence{Silent: s.Silent(), Source: source, Detail: s.String()}, nil
 	}
 }
 

@@ -14,9 +14,11 @@ import (
 // A Rule is a forwarding rule of an HTTP or HTTPS listener of a CLB: requests
 // for a domain, or for addresses below a URL, or both, go to a VServer group.
 type Rule struct {
-	ID, Name       string
-	Domain, URL    string // "www.example.com" or "*.example.com"; "/path"
-	VServerGroupID string
+	ID             string `json:"id"`
+	Name           string `json:"name"`
+	Domain         string `json:"domain"` // "www.example.com" or "*.example.com"
+	URL            string `json:"url"`    // "/path"
+	VServerGroupID string `json:"vserver_group_id"`
 }
 
 // String is what the rule matches.

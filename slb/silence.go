@@ -59,7 +59,7 @@ type ListenerSilence struct {
 	Requests int    `json:"requests"`         // to the host, in the window
 	Probe    string `json:"probe,omitempty"`  // its tag
 	// ProbeAfter is how long the probe took to show up in the log.
-	ProbeAfter time.Duration `json:"probe_after,omitempty"`
+	ProbeAfter time.Duration `json:"probe_after_ns,omitempty"`
 }
 
 // Silent reports whether the access log of at least one listener was read, and

@@ -301,6 +301,33 @@ func TestManaged(t *testing.T) {
 	})
 }
 
+// TestWrongAsker: what is wrong with the one who asks is one message each, and a
+// sentinel for those who decide by it.
+func TestWrongAsker(t *testing.T) {
+	world(t, func(t *testing.T, sim *cloud.Cloud, c *slb.Client) {
+		for _, tt := range []struct {
+			code string
+			is   error
+			says string
+		}{
+			{"Forbidden.RAM", slb.ErrPermission, `add a statement with Action "slb:DescribeHealthStatus" on Resource "acs:slb:*:*:*"`},
+			{"Forbidden.RAM", slb.ErrCredentials, "credentials came from the configuration"},
+			{"InvalidAccessKeyId.NotFound", slb.ErrCredentials, "check the access key"},
+			{"InvalidSecurityToken.Expired", slb.ErrCredentials, "get fresh temporary credentials"},
+			{"InvalidTimeStamp.Expired", slb.ErrClock, "the clock of this machine"},
+			{"InvalidRegionId.NotFound", slb.ErrRegion, "region cn-hangzhou, endpoint slb.aliyuncs.com"},
+		} {
+			sim.InjectFault(cloud.Fault{Action: "DescribeHealthStatus", Code: tt.code, Status: 400, Times: 1})
+			_, err := c.ListHealth(t.Context(), "lb-1")
+			require.ErrorIs(t, err, tt.is, tt.code)
+			assert.ErrorContains(t, err, tt.says)
+			assert.NotContains(t, err.Error(), keyID)
+			assert.NotContains(t, err.Error(), secret)
+		}
+		assert.Equal(t, 6, sim.Counts()["DescribeHealthStatus"]+6, "none was tried again")
+	})
+}
+
 func TestHealth(t *testing.T) {
 	world(t, func(t *testing.T, sim *cloud.Cloud, c *slb.Client) {
 		hs, err := c.ListHealth(t.Context(), "lb-1")

@@ -312,6 +312,9 @@ func (c *Client) logged(ctx context.Context, loadBalancerID string, port int) ([
 		out = append(out, t)
 	}
 	if len(out) == 0 {
+		if err := c.known(ctx, loadBalancerID); err != nil {
+			return nil, nil, err
+		}
 		if port != 0 {
 			return nil, nil, fmt.Errorf("%s has no listener %d", loadBalancerID, port)
 		}

@@ -21,9 +21,9 @@ const (
 
 // A Change is a weight to set.
 type Change struct {
-	Group   Group
-	Backend Backend // as it was read, with the weight it had
-	Weight  int     // 0..100
+	Group   Group   `json:"group"`
+	Backend Backend `json:"backend"` // as it was read, with the weight it had
+	Weight  int     `json:"weight"`  // 0..100
 }
 
 // SetWeight sets the weight of one member, given as it was read, if it still has

@@ -58,7 +58,8 @@ func (s *selection) flags(a *app, cmd *cobra.Command) {
 }
 
 func (s *selection) matches(m slb.Membership) bool {
-	return (s.lb == "" || s.lb == m.LoadBalancerID) &&
+	// A group of ALB or NLB can be behind several balancers.
+	return (s.lb == "" || s.lb == m.LoadBalancerID || slices.ContainsFunc(m.Listeners, func(l slb.Listener) bool { return l.LoadBalancerID == s.lb })) &&
 		(s.group == "" || s.group == m.VServerGroupID || s.group == "default" && m.VServerGroupID == "" && m.MasterSlaveGroupID == "") &&
 		(s.port == 0 || s.port == m.Backend.Port)
 }
@@ -132,16 +133,6 @@ func serving(m slb.Membership) string {
 	return fmt.Sprintf("%d/%d", n, len(m.Backends))
 }
 
-// others counts the members besides the server that get new connections.
-func others(m slb.Membership) (n int) {
-	for _, b := range m.Backends {
-		if b.Weight > 0 && b != m.Backend {
-			n++
-		}
-	}
-	return n
-}
-
 func newSLBWeight(a *app, c *cloudFlags) *cobra.Command {
 	x, s := &execution{}, &selection{}
 	var empty bool
@@ -173,25 +164,20 @@ func newSLBWeight(a *app, c *cloudFlags) *cobra.Command {
 				return s.none(args[0])
 			}
 			var what []string
-			var todo []slb.Membership
+			var todo []slb.Target
 			for _, m := range list {
 				if m.Backend.Weight == weight {
 					continue
 				}
-				if weight == 0 && others(m) == 0 && !empty {
-					return &exitError{exitRefused, fmt.Errorf("refusing weight 0 for %s in %s: no other member there has a weight above 0, so nothing would serve; give one a weight first, or --allow-empty", m.Backend, m.Group())}
-				}
-				for _, f := range m.Findings() {
-					if f.Kind == slb.KindManaged || f.Kind == slb.KindProtected || f.Kind == slb.KindPrimarySecondary || weight == 0 && f.Kind == slb.KindScheduler {
-						return &exitError{exitRefused, fmt.Errorf("refusing weight %d: %s", weight, f)}
-					}
-				}
 				what = append(what, fmt.Sprintf("weight of %s in %s: %d -> %d", m.Backend, m.Group(), m.Backend.Weight, weight))
-				todo = append(todo, m)
+				todo = append(todo, slb.Target{Membership: m, Backend: m.Backend, Weight: weight})
+			}
+			if err := refuseWeight(ctx, a, client, todo, weight, empty); err != nil {
+				return err
 			}
 			return x.change(a, what, func() error {
-				for i, m := range todo {
-					if err := client.SetWeight(ctx, m.Group(), m.Backend, weight); err != nil {
+				for i, t := range todo {
+					if err := client.SetWeight(ctx, t.Membership.Group(), t.Backend, weight); err != nil {
 						return fmt.Errorf("%w (%d of %d weights were set before)", err, i, len(todo))
 					}
 				}
@@ -206,7 +192,35 @@ func newSLBWeight(a *app, c *cloudFlags) *cobra.Command {
 	return cmd
 }
 
-// group is the group that --lb and --group name.
+// refuseWeight says what speaks against a weight: what the balancer would
+// refuse or somebody else undo, and for 0 also what would not be drained by it
+// or serve nobody any more. The rest is told.
+func refuseWeight(ctx context.Context, a *app, client *slb.Client, targets []slb.Target, weight int, empty bool) error {
+	var findings []slb.Finding
+	for _, t := range targets {
+		findings = append(findings, t.Membership.Findings()...)
+	}
+	if weight == 0 {
+		var err error
+		if findings, err = client.CheckDrain(ctx, targets); err != nil {
+			return err
+		}
+	}
+	for _, f := range findings {
+		switch {
+		case f.Kind == slb.KindLast && empty, f.Kind == slb.KindScheduler && weight > 0:
+		case f.Kind == slb.KindLast:
+			return &exitError{exitRefused, fmt.Errorf("refusing weight 0: %s, or --allow-empty", f)}
+		case f.Blocking:
+			return &exitError{exitRefused, fmt.Errorf("refusing weight %d: %s", weight, f)}
+		case weight == 0:
+			a.progress("%s", f)
+		}
+	}
+	return nil
+}
+
+// target is the group that --lb and --group name.
 func (s *selection) target() (slb.Group, error) {
 	if s.lb == "" || s.group == "" {
 		return slb.Group{}, usagef("name the group: --lb lb-… and --group rsp-… or --group default")

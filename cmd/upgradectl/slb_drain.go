@@ -2,12 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -98,7 +100,8 @@ type savedWeight struct {
 	Set     int         `json:"set"`     // what it was set to
 }
 
-// saveWeights writes a new file and has it on disk before it returns.
+// saveWeights writes a new file and has it on disk before it returns. A file that
+// an earlier attempt at the same drain wrote stays: what it holds is from before.
 func saveWeights(name string, targets []slb.Target) error {
 	var all []savedWeight
 	for _, t := range targets {
@@ -109,11 +112,63 @@ func saveWeights(name string, targets []slb.Target) error {
 		return err
 	}
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("cannot keep the weights: %w", err)
+		}
+		if before, err := parseWeights(data); err != nil || !sameMembers(before, all) {
+			return fmt.Errorf("cannot keep the weights: %s exists and is not of an earlier attempt at this drain; name another file", name)
+		}
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("cannot keep the weights: %w", err)
 	}
 	_, err = f.Write(append(data, '\n'))
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// sameMembers reports whether before is of an earlier attempt: the same members,
+// none of which had less weight then than now.
+func sameMembers(before, now []savedWeight) bool {
+	return len(before) == len(now) && !slices.ContainsFunc(now, func(n savedWeight) bool {
+		return !slices.ContainsFunc(before, func(b savedWeight) bool {
+			was, is := b.Backend, n.Backend
+			return b.Group == n.Group && was.ServerID == is.ServerID && was.ServerIP == is.ServerIP && was.Port == is.Port && was.Weight >= is.Weight
+		})
+	})
+}
+
+// parseWeights reads what saveWeights wrote. It is strict: a weight that a typing
+// error hides would be given back as 0.
+func parseWeights(data []byte) ([]savedWeight, error) {
+	var all []struct {
+		Group   *slb.Group `json:"group"`
+		Backend *struct {
+			slb.Backend
+			Weight *int `json:"weight"`
+		} `json:"backend"`
+		Set int `json:"set"`
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&all); err != nil {
+		return nil, err
+	}
+	var out []savedWeight
+	for n, x := range all {
+		switch {
+		case x.Group == nil || x.Backend == nil || x.Backend.ServerID == "":
+			return nil, fmt.Errorf("element %d names no group or no server", n+1)
+		case x.Backend.Weight == nil || *x.Backend.Weight < 0 || *x.Backend.Weight > 100:
+			return nil, fmt.Errorf("element %d (%s) has no weight of 0 to 100", n+1, x.Backend.Backend)
+		}
+		b := x.Backend.Backend
+		b.Weight = *x.Backend.Weight
+		out = append(out, savedWeight{Group: *x.Group, Backend: b, Set: x.Set})
+	}
+	return out, nil
 }
 
 // restoreWeights is weight --restore FILE. A weight that is neither what drain
@@ -123,8 +178,8 @@ func restoreWeights(ctx context.Context, a *app, c *cloudFlags, x *execution, na
 	if err != nil {
 		return err
 	}
-	var all []savedWeight
-	if err := json.Unmarshal(data, &all); err != nil {
+	all, err := parseWeights(data)
+	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", name, err)
 	}
 	client, err := c.slb()
@@ -249,6 +304,8 @@ publishes by address translation alone do not show on the host: check those ther
 					what = append(what, fmt.Sprintf("weight of %s in %s: %d -> 0", m.Backend, m.Group(), m.Backend.Weight))
 				}
 			}
+			// Also where every weight is 0 already: that alone is not silence.
+			what = append(what, fmt.Sprintf("wait until %s is silent, for %s at most", args[0], deadline))
 			findings, err := client.CheckDrain(ctx, targets)
 			if err != nil {
 				return err
@@ -299,8 +356,15 @@ publishes by address translation alone do not show on the host: check those ther
 						return strings.EqualFold(strings.TrimSpace(line), "y"), nil
 					},
 				})
+				if as[*slb.RefusedError](err) { // the world changed since it was looked at
+					return &exitError{exitRefused, err}
+				}
 				if err != nil {
-					return fmt.Errorf("%w (the weights of before are in %s: upgradectl slb weight --restore %s)", err, save, save)
+					err = fmt.Errorf("%w (the weights of before are in %s: upgradectl slb weight --restore %s)", err, save, save)
+					if as[*slb.NotSilentError](err) {
+						return &exitError{exitFailed, err} // the same again goes on
+					}
+					return err
 				}
 				if report.Forced {
 					a.progress("%s", a.t("forced: connections were left", "已强制继续：仍有连接"))
