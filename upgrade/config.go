@@ -841,13 +841,20 @@ func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 	words("quarantine", matches(`^[A-Za-z0-9][A-Za-z0-9:_.@-]*$`, "is not the name of a systemd unit such as crond"), &t.Quarantine)
 	for _, sv := range c.Services {
 		for _, u := range t.Quarantine {
-			if sv.Kind == KindUnit && strings.TrimSuffix(u, ".service") == strings.TrimSuffix(sv.Unit, ".service") {
+			base := strings.TrimSuffix(u, ".service")
+			switch {
+			case sv.Kind == KindUnit && base == strings.TrimSuffix(sv.Unit, ".service"):
 				s.problem("quarantine", "holds back %s, which is the service %s", quote(u), sv.Name)
+			case (sv.Kind == KindCompose || sv.Kind == KindContainer) && slices.Contains(dockerUnits[:], base):
+				s.problem("quarantine", "holds back %s, which the service %s needs; first_boot_groups keeps a first boot from reaching anybody", quote(u), sv.Name)
 			}
 		}
 	}
 	words("first_boot_groups", matches(`^sg-[A-Za-z0-9-]+$`, "is not the ID of a security group, sg-…"), &t.FirstBootGroups)
 }
+
+// dockerUnits are what containers cannot be without.
+var dockerUnits = [...]string{"docker", "docker.socket", "containerd"}
 
 // words reads a list of different words that pass check.
 func (d *configDecoder) words(m mapping, key string, check func(string) string, to *[]string) {

@@ -45,6 +45,8 @@ func TestLoadConfig(t *testing.T) {
 		Transition: TransitionConfig{Name: "web-90-transition", AutoRelease: 24 * time.Hour, SSH: "{address}"},
 		OS:         OSConfig{Strategy: StrategyYumUpdate, Docker: DockerUpgrade, Reboot: true},
 		Snapshots:  SnapshotConfig{RetentionDays: 7},
+		Paths:      PathsConfig{Check: PathsAuto},
+		Weights:    WeightsConfig{Up: []int{1, 10}, Down: []int{50, 10, 1}},
 		Gates:      []string{"4.1", "4.4", "5.3"},
 		Pace: Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10,
 			Timeout: 30 * time.Minute, JobTimeout: 3 * time.Hour, CloudTimeout: 2 * time.Hour},
@@ -65,6 +67,8 @@ func TestConfigDefaults(t *testing.T) {
 	assert.Equal(t, full.Transition, got.Transition)
 	assert.Equal(t, full.OS, got.OS)
 	assert.Equal(t, full.Snapshots, got.Snapshots)
+	assert.Equal(t, full.Paths, got.Paths)
+	assert.Equal(t, full.Weights, got.Weights)
 	assert.Equal(t, full.Gates, got.Gates)
 	assert.Equal(t, full.Pace, got.Pace)
 	assert.Equal(t, full.Balancers, got.Balancers)
@@ -130,8 +134,32 @@ func TestConfigProblem(t *testing.T) {
 		"one line":          {"os: {script: \"a\\nb\"}", `f:4:14: os.script: must be one line of text without control characters`},
 		"no mapping":        {"services: [x]", "f:4:12: services[0]: must be a mapping of keys to values, not the text \"x\""},
 		"health no port":    {"services: [{name: a, kind: unit, unit: a, health: /}]", `f:4:51: services[0].health: needs ports to ask on`},
-		"second document":   {"---\nversion: 1", "f:4:1: a second document starts here; a file holds one procedure"},
-		"not YAML":          {"os: {", "f:5:1: not valid YAML: while parsing a flow node: did not find expected node content"},
+		"quarantine":        {"transition: {quarantine: [crond, 'rpc.statd.service', 'getty@tty1']}", ""},
+		"quarantine option": {"transition: {quarantine: ['-f']}", `f:4:27: transition.quarantine[0]: "-f" is not the name of a systemd unit such as crond`},
+		"quarantine shell":  {"transition: {quarantine: ['a;b']}", `f:4:27: transition.quarantine[0]: "a;b" is not the name of a systemd unit such as crond`},
+		"quarantine twice":  {"transition: {quarantine: [crond, crond]}", `f:4:34: transition.quarantine[1]: "crond" is listed twice`},
+		"quarantine list":   {"transition: {quarantine: crond}", `f:4:26: transition.quarantine: must be a list, not the text "crond"`},
+		"docker held back":  {"services: [{name: a, kind: container, container: a}]\ntransition: {quarantine: [docker.socket]}", `f:5:26: transition.quarantine: holds back "docker.socket", which the service a needs; first_boot_groups keeps a first boot from reaching anybody`},
+		"own service":       {"services: [{name: a, kind: unit, unit: a.service}]\ntransition: {quarantine: [a]}", `f:5:26: transition.quarantine: holds back "a", which is the service a`},
+		"held back, adopted": {"transition: {instance: i-2, quarantine: [crond]}",
+			`f:4:41: transition.quarantine: is for a host that the run makes, not for transition.instance`},
+		"no group":        {"transition: {first_boot_groups: [web]}", `f:4:34: transition.first_boot_groups[0]: "web" is not the ID of a security group, sg-…`},
+		"group, adopted":  {"transition: {instance: i-2, first_boot_groups: [sg-1]}", `f:4:48: transition.first_boot_groups: is for a host that the run makes, not for transition.instance`},
+		"paths":           {"paths: {check: none, domains: [www.shop.example, _x.shop.example], accept: [fwd-1]}", ""},
+		"paths check":     {"paths: {check: never}", `f:4:16: paths.check: "never" is not one of auto, none`},
+		"paths key":       {"paths: {accepted: [a]}", `f:4:9: paths.accepted: unknown key; did you mean "accept"?`},
+		"no domain":       {"paths: {domains: [localhost]}", `f:4:19: paths.domains[0]: "localhost" is not a domain name`},
+		"domain URL":      {"paths: {domains: ['https://a.example']}", `f:4:19: paths.domains[0]: "https://a.example" is not a domain name`},
+		"empty accept":    {"paths: {accept: ['']}", `f:4:18: paths.accept[0]: "" is empty`},
+		"weights":         {"weights: {up: [5], down: [20, 2]}", ""},
+		"weights at once": {"weights: {up: [], down: []}", ""},
+		"weights fall":    {"weights: {up: [10, 1]}", `f:4:20: weights.up[1]: 1 does not follow 10: up weights rise`},
+		"weights rise":    {"weights: {down: [1, 1]}", `f:4:21: weights.down[1]: 1 does not follow 1: down weights fall`},
+		"weight 0":        {"weights: {down: [1, 0]}", `f:4:21: weights.down[1]: "0" is out of range: it must be 1 to 100`},
+		"weight 101":      {"weights: {up: [101]}", `f:4:16: weights.up[0]: "101" is out of range: it must be 1 to 100`},
+		"weight list":     {"weights: {up: 5}", `f:4:15: weights.up: must be a list, not the number 5`},
+		"second document": {"---\nversion: 1", "f:4:1: a second document starts here; a file holds one procedure"},
+		"not YAML":        {"os: {", "f:5:1: not valid YAML: while parsing a flow node: did not find expected node content"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ParseConfig("f", []byte(minimalConfig+tt.add+"\n"))

@@ -282,13 +282,10 @@ func discoverPaths(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
 	if !slices.ContainsFunc(f.Paths, func(p slb.PathFinding) bool { return p.Kind == slb.PathDomain }) {
 		return nil
 	}
-	i := slices.IndexFunc(f.Memberships, func(m slb.Membership) bool {
-		return m.Group() != (slb.Group{}) && slices.ContainsFunc(m.Listeners, func(l slb.Listener) bool { return l.Protocol == "http" || l.Protocol == "https" })
-	})
-	if i < 0 {
+	to, ok := forwardTarget(f.Memberships)
+	if !ok {
 		return nil // no balancer to move them behind: they stay what they are, findings
 	}
-	m := f.Memberships[i]
 	ips := slices.Concat(in.PublicIPs, in.PrivateIPs)
 	records, err := e.SLB.ListDomainRecords(ctx, ips)
 	if err != nil {
@@ -298,8 +295,40 @@ func discoverPaths(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
 	if err != nil {
 		return &AccessError{err}
 	}
-	f.Forwarding = slb.PlanForwarding(records, resolved, slb.ForwardTarget{LoadBalancerID: m.LoadBalancerID, Address: m.Address, Port: m.Listeners[0].Port, VServerGroupID: m.VServerGroupID})
+	for _, i := range slb.PlanForwarding(records, resolved, to) {
+		if !accepted(cfg, i) {
+			f.Forwarding = append(f.Forwarding, i)
+		}
+	}
 	return nil
+}
+
+// forwardTarget finds a place behind which a domain can be moved: a forwarding
+// rule is of an HTTP or HTTPS listener of a CLB and leads to a VServer group.
+func forwardTarget(ms []slb.Membership) (slb.ForwardTarget, bool) {
+	for _, m := range ms {
+		if m.Product != "" && m.Product != slb.CLB || m.VServerGroupID == "" || m.MasterSlaveGroupID != "" || m.Managed {
+			continue
+		}
+		for _, l := range m.Listeners {
+			if l.Protocol == "http" || l.Protocol == "https" {
+				return slb.ForwardTarget{LoadBalancerID: m.LoadBalancerID, Address: m.Address, Port: l.Port, VServerGroupID: m.VServerGroupID}, true
+			}
+		}
+	}
+	return slb.ForwardTarget{}, false
+}
+
+// accepted tells whether a person has judged a domain harmless.
+func accepted(cfg *Config, i slb.ForwardingItem) bool {
+	return i.RecordID != "" && slices.Contains(cfg.Paths.Accept, i.RecordID) || slices.Contains(cfg.Paths.Accept, i.Domain)
+}
+
+// movable tells whether the work for a finding is one of the items of 2.7.
+func movable(items []slb.ForwardingItem, f slb.PathFinding) bool {
+	return f.Kind == slb.PathDomain && slices.ContainsFunc(items, func(i slb.ForwardingItem) bool {
+		return f.ID == i.RecordID || strings.EqualFold(strings.TrimSuffix(f.ID, "."), i.Domain)
+	})
 }
 
 // nginxAddrs gives the addresses the nginx hosts are known by, each with the
@@ -390,26 +419,129 @@ func driftNginx(was, now []NginxFacts) (out []string) {
 	return out
 }
 
-func driftBalancers(was, now []slb.Membership) (out []string) {
-	key := func(m slb.Membership) string {
-		return fmt.Sprintf("%s %s port %d", m.LoadBalancerID, m.VServerGroupID, m.Backend.Port)
+// memberKey names one place where the host gets traffic. A group of ALB or NLB
+// can be behind several balancers, and which of them is named first is chance.
+func memberKey(m slb.Membership) string {
+	if m.Product == slb.ALB || m.Product == slb.NLB {
+		return fmt.Sprintf("%s group %s, member %s", m.Product, m.VServerGroupID, m.Backend)
 	}
+	return fmt.Sprintf("%s %s, member %s", m.LoadBalancerID, cmp.Or(m.VServerGroupID, m.MasterSlaveGroupID, "default group"), m.Backend)
+}
+
+// driftBalancers compares where the host is a member, and with which weights.
+func driftBalancers(was, now []slb.Membership) (out []string) {
 	have := map[string]slb.Membership{}
 	for _, m := range now {
-		have[key(m)] = m
+		have[memberKey(m)] = m
 	}
 	for _, m := range was {
-		n, ok := have[key(m)]
-		delete(have, key(m))
+		key := memberKey(m)
+		n, ok := have[key]
+		delete(have, key)
 		switch {
 		case !ok:
-			out = append(out, fmt.Sprintf("the host is no longer a backend of %s", key(m)))
+			out = append(out, "the host is no longer in "+key)
 		case n.Backend.Weight != m.Backend.Weight:
-			out = append(out, fmt.Sprintf("the host's weight in %s is %d, was %d", key(m), n.Backend.Weight, m.Backend.Weight))
+			out = append(out, fmt.Sprintf("the host's weight in %s is %d, was %d", key, n.Backend.Weight, m.Backend.Weight))
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(have)) {
-		out = append(out, "the host is a new backend of "+k)
+		out = append(out, "the host is new in "+k)
+	}
+	return out
+}
+
+// driftListeners compares what leads to the groups that the host was in: a
+// listener or rule more or less, another scheduler, port, health check or
+// stickiness, and what speaks against draining that did not before.
+func driftListeners(was, now []slb.Membership) (out []string) {
+	have := map[string]slb.Membership{}
+	for _, m := range now {
+		have[memberKey(m)] = m
+	}
+	name := func(m slb.Membership, l slb.Listener) string {
+		return cmp.Or(l.LoadBalancerID, m.LoadBalancerID) + " " + l.String()
+	}
+	for _, m := range was {
+		n, ok := have[memberKey(m)]
+		if !ok {
+			continue // driftBalancers says so
+		}
+		left := map[string]slb.Listener{}
+		for _, l := range n.Listeners {
+			left[name(n, l)] = l
+		}
+		for _, l := range m.Listeners {
+			k := name(m, l)
+			x, ok := left[k]
+			delete(left, k)
+			if !ok {
+				out = append(out, fmt.Sprintf("%s no longer leads to %s", k, memberKey(m)))
+				continue
+			}
+			differs := func(what string, a, b any) {
+				if a != b {
+					out = append(out, fmt.Sprintf("%s: %s is %v, was %v", k, what, b, a))
+				}
+			}
+			differs("the scheduler", l.Scheduler, x.Scheduler)
+			differs("the port of the members", l.BackendPort, x.BackendPort)
+			differs("health check", l.HealthCheck, x.HealthCheck)
+			differs("session stickiness", l.Sticky, x.Sticky)
+			// What is starting or being configured comes and goes.
+			differs("stopped", l.Status == "stopped", x.Status == "stopped")
+		}
+		for _, k := range slices.Sorted(maps.Keys(left)) {
+			out = append(out, fmt.Sprintf("%s leads to %s and did not", k, memberKey(m)))
+		}
+		before := m.Findings()
+		for _, f := range n.Findings() {
+			if f.Blocking && !slices.ContainsFunc(before, func(b slb.Finding) bool { return b.Kind == f.Kind && b.Where == f.Where }) {
+				out = append(out, f.String())
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// driftInstance compares what a plan takes from the cloud about the host: what
+// the transition host is made like, and by which names balancers know it.
+func driftInstance(was, now *Facts) (out []string) {
+	differs := func(what string, a, b any) {
+		if x, y := fmt.Sprint(a), fmt.Sprint(b); x != y {
+			out = append(out, fmt.Sprintf("instance %s: %s is %s, was %s", was.Instance.ID, what, y, x))
+		}
+	}
+	w, n := was.Instance, now.Instance
+	differs("the status", w.Status, n.Status)
+	differs("the type", w.Type, n.Type)
+	differs("the vSwitch", w.VSwitch, n.VSwitch)
+	sorted := func(s []string) []string { return slices.Sorted(slices.Values(s)) }
+	differs("the list of private addresses", sorted(w.PrivateIPs), sorted(n.PrivateIPs))
+	differs("the list of public addresses", sorted(w.PublicIPs), sorted(n.PublicIPs))
+	differs("the list of network interfaces", sorted(w.ENIs), sorted(n.ENIs))
+	differs("the list of security groups", sorted(w.SecurityGroups), sorted(n.SecurityGroups))
+	disks := func(all []ecs.Disk) (out []string) {
+		for _, d := range all {
+			out = append(out, fmt.Sprintf("%s (%s, %s, %d GiB)", d.ID, d.Type, d.Category, d.Size))
+		}
+		return sorted(out)
+	}
+	differs("the list of disks", disks(was.Disks), disks(now.Disks))
+	return out
+}
+
+// driftPaths lists the ways past the balancers that block and that the plan did
+// not know.
+func driftPaths(cfg *Config, was, now *Facts) (out []string) {
+	for _, f := range now.Paths {
+		known := slices.ContainsFunc(was.Paths, func(o slb.PathFinding) bool {
+			return o.Kind == f.Kind && o.ID == f.ID && o.Severity == f.Severity
+		})
+		if f.Severity == slb.SeverityBlock && !known && !slices.Contains(cfg.Paths.Accept, f.ID) {
+			out = append(out, f.String())
+		}
 	}
 	return out
 }

@@ -24,6 +24,9 @@ type Env struct {
 	SLB    *slb.Client
 	Dialer *hostinv.Dialer
 
+	// netDial makes connections from this machine.
+	netDial func(ctx context.Context, network, addr string) (net.Conn, error)
+
 	mu    sync.Mutex
 	links map[string]*link
 }
@@ -71,7 +74,11 @@ func NewEnv(cfg *Config, a *Access) (*Env, error) {
 	if err != nil {
 		return nil, &AccessError{err}
 	}
-	return &Env{ECS: ec, SLB: sc, Dialer: d, links: map[string]*link{}}, nil
+	dial := a.NetDial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	}
+	return &Env{ECS: ec, SLB: sc, Dialer: d, netDial: dial, links: map[string]*link{}}, nil
 }
 
 // Close ends all connections.

@@ -201,14 +201,17 @@ func (t *transition) reboot(r role) engine.Step {
 					return nil, err
 				}
 			}
-			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
-			if err := hostos.StartReboot(ctx, l, b.Boot.ID); err != nil {
+			if err := hostos.StartReboot(wait, l, b.Boot.ID); err != nil {
 				a.Progress("%s: %v; it may be rebooting already", l.target, err)
 			}
-			now, err := t.waitBoot(ctx, a, l, b.Boot.ID)
+			now, err := t.waitBoot(wait, a, l, b.Boot.ID)
+			if err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%w; %s", err, t.evidence(ctx, a, r))
+			}
 			if err != nil {
-				return nil, fmt.Errorf("%w; %s", err, t.evidence(ctx, a, r))
+				return nil, err // an interruption says nothing about the host
 			}
 			return now, nil
 		},
@@ -277,6 +280,9 @@ func (t *transition) waitBoot(ctx context.Context, a *engine.Act, l *link, from 
 	}
 }
 
+// evidenceTime bounds how long the cloud is asked about a host that is lost.
+const evidenceTime = 2 * time.Minute
+
 // evidence keeps what the cloud shows of a host that does not come back, and
 // says where. The console may hold secrets of services: it is a private file of
 // the run, and no part of the message.
@@ -289,7 +295,9 @@ func (t *transition) evidence(ctx context.Context, a *engine.Act, r role) string
 		}
 		id = c.InstanceID
 	}
-	ev := t.e.ECS.CollectEvidence(context.WithoutCancel(ctx), id)
+	ctx, cancel := context.WithTimeout(ctx, evidenceTime)
+	defer cancel()
+	ev := t.e.ECS.CollectEvidence(ctx, id)
 	say := []string{fmt.Sprintf("the cloud calls instance %s %s", id, cmp.Or(ev.Status, "nothing"))}
 	keep := func(what string, data []byte) {
 		if len(data) == 0 {
@@ -590,6 +598,22 @@ func (t *transition) stopProduction() engine.Step {
 			return "", err
 		}
 		if _, err := w.waitSilence(ctx, a, nil); err != nil {
+			return "", err
+		}
+		// Short requests through a balancer look like its health checks: weights
+		// and logs tell them apart.
+		var out weightParams
+		if ok, err := a.ParamsOf("4.1-slb", &out); err != nil {
+			return "", err
+		} else if ok {
+			switch s, err := t.observeWeights(ctx, out); {
+			case err != nil:
+				return "", err
+			case s.State != engine.Ours:
+				return "", &engine.ConflictError{Object: "the weights of " + t.p.Host, Before: "weight 0 everywhere", Ours: "its services stopped", Now: s.Detail}
+			}
+		}
+		if _, err := t.waitLogSilence(ctx, a, t.cfg.Address); err != nil {
 			return "", err
 		}
 		return "", t.ready(ctx, a)

@@ -104,11 +104,11 @@ func (t *transition) ramp(ctx context.Context, a *engine.Act, r role, changes []
 		moved := false
 		for _, c := range changes {
 			to := min(step, c.To) // 0 stays 0: it serves nothing, before and after
-			b, _, err := t.getBackend(ctx, c.Group, c.Backend)
+			b, ok, err := t.getBackend(ctx, c.Group, c.Backend)
 			if err != nil {
 				return err
 			}
-			if b.Weight >= to {
+			if ok && b.Weight >= to {
 				continue
 			}
 			if err := t.setWeight(ctx, c, to); err != nil {
@@ -136,6 +136,73 @@ func (c cloneFacts) member(m slb.Membership) slb.Backend {
 		b.ServerID, b.Type = c.PrivateIP, "ip"
 	}
 	return b
+}
+
+// entering lists where the transition host becomes a member, and with which
+// weight in the end. Where production is in one group twice (by its instance and
+// by an interface) the transition host has the weights of both.
+func (t *transition) entering(c cloneFacts) []weightChange {
+	var out []weightChange
+	for _, m := range t.p.Facts.Memberships {
+		b := c.member(m)
+		i := slices.IndexFunc(out, func(o weightChange) bool {
+			return o.Group == m.Group() && o.Backend.ServerID == b.ServerID && o.Backend.Port == b.Port
+		})
+		if i >= 0 {
+			out[i].To = min(100, out[i].To+m.Backend.Weight)
+			continue
+		}
+		out = append(out, weightChange{Name: groupName(m), Group: m.Group(), Backend: b, To: m.Backend.Weight})
+	}
+	return out
+}
+
+// enter makes the transition host a member with the smallest weight, or takes
+// one that is there at weight 0 up to it, and ramps it up.
+func (t *transition) enter(ctx context.Context, a *engine.Act, changes []weightChange) error {
+	for _, c := range changes {
+		b := c.Backend
+		b.Weight = min(1, c.To)
+		have, ok, err := t.getBackend(ctx, c.Group, b)
+		switch {
+		case err != nil:
+			return err
+		case ok && have.Weight >= b.Weight:
+		case ok:
+			if err := t.e.SLB.SetWeight(ctx, c.Group, have, b.Weight); err != nil {
+				return err
+			}
+		default:
+			if err := t.e.SLB.AddBackend(ctx, c.Group, b); err != nil {
+				return err
+			}
+		}
+	}
+	return t.ramp(ctx, a, old, changes)
+}
+
+// carries checks that the transition host has the weights that it was ramped up
+// to. Serving with a smaller one, which somebody has set, it would leave the
+// other members more than their share.
+func (t *transition) carries(ctx context.Context, a *engine.Act) error {
+	c, _, err := t.clone(a)
+	if err != nil {
+		return err
+	}
+	for _, w := range t.entering(c) {
+		b, ok, err := t.getBackend(ctx, w.Group, w.Backend)
+		if err != nil {
+			return err
+		}
+		if !ok || b.Weight < w.To {
+			now := "no member"
+			if ok {
+				now = fmt.Sprintf("weight %d", b.Weight)
+			}
+			return &engine.ConflictError{Object: w.Name + ", transition host", Before: "no member", Ours: fmt.Sprintf("weight %d", w.To), Now: now}
+		}
+	}
+	return nil
 }
 
 // serving checks that a host takes requests in every group of the plan that
@@ -190,15 +257,13 @@ func (t *transition) addToBalancers() engine.Step {
 			if err := t.ready(ctx, a); err != nil {
 				return engine.Proposal{}, err
 			}
-			var p weightParams
-			for _, m := range t.p.Facts.Memberships {
-				b := c.member(m)
-				if had, ok, err := t.getBackend(ctx, m.Group(), b); err != nil {
+			p := weightParams{t.entering(c)}
+			for _, w := range p.Changes {
+				if had, ok, err := t.getBackend(ctx, w.Group, w.Backend); err != nil {
 					return engine.Proposal{}, err
 				} else if ok {
-					return engine.Proposal{}, fmt.Errorf("%s is a backend of %s already (weight %d), not by this run", c.InstanceID, groupName(m), had.Weight)
+					return engine.Proposal{}, fmt.Errorf("%s is a backend of %s already (weight %d), not by this run", c.InstanceID, w.Name, had.Weight)
 				}
-				p.Changes = append(p.Changes, weightChange{Name: groupName(m), Group: m.Group(), Backend: b, To: m.Backend.Weight})
 			}
 			return engine.Proposal{Params: p}, nil
 		},
@@ -229,19 +294,7 @@ func (t *transition) addToBalancers() engine.Step {
 			if err := t.ready(ctx, a); err != nil {
 				return nil, err
 			}
-			for _, c := range p.Changes {
-				b := c.Backend
-				b.Weight = min(1, c.To)
-				if have, ok, err := t.getBackend(ctx, c.Group, b); err != nil {
-					return nil, err
-				} else if ok && have.Weight > 0 {
-					continue
-				}
-				if err := t.e.SLB.AddBackend(ctx, c.Group, b); err != nil {
-					return nil, err
-				}
-			}
-			return nil, t.ramp(ctx, a, old, p.Changes)
+			return nil, t.enter(ctx, a, p.Changes)
 		},
 		Verify: func(ctx context.Context, a *engine.Act) (any, error) { return nil, t.waitServing(ctx, a, old) },
 		Undo: func(ctx context.Context, a *engine.Act) error {
@@ -338,24 +391,7 @@ func (t *transition) removeFromBalancers() engine.Step {
 			if err := t.waitAllHealthy(ctx, a, old); err != nil {
 				return err
 			}
-			for _, c := range p.Changes {
-				b := c.Backend
-				b.Weight = min(1, c.To)
-				if have, ok, err := t.getBackend(ctx, c.Group, b); err != nil {
-					return err
-				} else if ok && have.Weight > 0 {
-					continue
-				} else if ok {
-					if err := t.e.SLB.SetWeight(ctx, c.Group, have, b.Weight); err != nil {
-						return err
-					}
-					continue
-				}
-				if err := t.e.SLB.AddBackend(ctx, c.Group, b); err != nil {
-					return err
-				}
-			}
-			return t.ramp(ctx, a, old, p.Changes)
+			return t.enter(ctx, a, p.Changes)
 		},
 	}
 }
@@ -468,6 +504,9 @@ func (t *transition) down(ctx context.Context, a *engine.Act, changes []weightCh
 			if err := t.waitServing(ctx, a, old); err != nil {
 				return err
 			}
+			if err := t.carries(ctx, a); err != nil {
+				return err
+			}
 			if err := t.setWeight(ctx, c, step); err != nil {
 				return err
 			}
@@ -485,6 +524,15 @@ func (t *transition) drainBalancers() engine.Step {
 	return t.weightStep("4.1-slb", "4.1", "take "+t.p.Host+" out of the balancers by weight 0", lines,
 		func(ctx context.Context, _ *engine.Act) (weightParams, error) {
 			var p weightParams
+			// 2.6 may have been days ago: a group that production is in by now and a
+			// scheduler that does not drain are as bad as a weight of somebody else's.
+			now, err := discoverBalancers(ctx, t.cfg, t.e, t.p.Facts.Instance)
+			if err != nil {
+				return p, err
+			}
+			if d := append(driftBalancers(t.p.Facts.Memberships, now), driftListeners(t.p.Facts.Memberships, now)...); len(d) > 0 {
+				return p, &engine.ConflictError{Object: "what leads to " + t.p.Host, Before: "as planned", Ours: "weight 0", Now: strings.Join(d, "; ")}
+			}
 			for _, m := range t.p.Facts.Memberships {
 				if m.Backend.Weight == 0 {
 					continue

@@ -252,7 +252,7 @@ func refusals(cfg *Config, f *Facts) []string {
 	for _, p := range f.Paths {
 		switch {
 		case p.Severity != slb.SeverityBlock || slices.Contains(cfg.Paths.Accept, p.ID):
-		case p.Kind == slb.PathDomain && len(f.Forwarding) > 0:
+		case movable(f.Forwarding, p):
 			// 2.7-domains waits for it to be moved.
 		default:
 			say("%s %s: %s; %s (or, when it does not matter, list it in paths.accept)", p.Kind, p.ID, p.Evidence, p.Remedy)

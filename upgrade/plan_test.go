@@ -2,9 +2,13 @@ package upgrade
 
 import (
 	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,9 +136,9 @@ func TestRefusals(t *testing.T) {
 		{"line of an earlier run", func(_ *Config, f *Facts) { ref(f).Kind, ref(f).Tag = nginx.KindOff, "uabc" }, "carries a mark of an earlier run (uabc)"},
 		{"server of an earlier run", func(_ *Config, f *Facts) { ref(f).Tag = "uabc" }, "carries a mark of an earlier run (uabc)"},
 		{"edit that cannot be made", func(_ *Config, f *Facts) { f.Nginx[1].Refusal = "the last active server of upstream app" }, "172.31.0.6: the last active server of upstream app"},
-		{"round robin", func(_ *Config, f *Facts) { f.Memberships[0].Listeners[1].Scheduler = "rr" }, `lb-shop listener 81 uses scheduler "rr"`},
+		{"round robin", func(_ *Config, f *Facts) { f.Memberships[0].Listeners[1].Scheduler = "rr" }, "the default group of lb-shop, tcp 81: the scheduler rr ignores weights"},
 		{"primary/secondary group", func(_ *Config, f *Facts) { f.Memberships[0].MasterSlaveGroupID = "rsp-1" }, "rsp-1"},
-		{"managed group", func(_ *Config, f *Facts) { f.Memberships[0].Managed = true }, "managed by another service"},
+		{"managed group", func(_ *Config, f *Facts) { f.Memberships[0].Managed = true }, "the default group of lb-shop: another service (as ACK) owns it"},
 		{"nginx leads to a port of no service", func(_ *Config, f *Facts) { ref(f).Port = 9001 }, "172.31.0.5: /etc/nginx/conf.d/app.conf:2 leads to port 9001 of the host, which no service names"},
 		{"balancer leads to a port of no service", func(_ *Config, f *Facts) {
 			f.Memberships[0].Backend.Port, f.Memberships[0].Listeners = 9001, f.Memberships[0].Listeners[:1]
@@ -157,6 +161,19 @@ func TestRefusals(t *testing.T) {
 		}, "only if it carries the tag upgradectl:release=yes"},
 		{"adopted is production", func(_ *Config, f *Facts) { f.Adopted = &ecs.Instance{ID: "i-web90", Status: "Running"} }, "is the production host itself"},
 		{"adopted is stopped", func(_ *Config, f *Facts) { f.Adopted = &ecs.Instance{ID: "i-other", Status: "Stopped"} }, "i-other is Stopped"},
+		{"copy that cannot be made", func(_ *Config, f *Facts) {
+			f.Blockers = []ecs.Blocker{{Blocking: true, Object: "disk d-2", Reason: "it is local", Remedy: "move it"}, {Object: "EIP", Reason: "stays"}}
+		}, "a copy of the host cannot be made: disk d-2: it is local; move it"},
+		{"clone that the cloud refuses", func(_ *Config, f *Facts) { f.NoClone = "QuotaExceed.ElasticQuota" }, "the cloud would not make the transition host: QuotaExceed.ElasticQuota"},
+		{"no stock", func(_ *Config, f *Facts) { f.Stock = &ecs.Stock{Type: "ecs.g6.large", Zone: "z-1"} }, "zone z-1 has no ecs.g6.large left (not offered there)"},
+		{"another way in", func(_ *Config, f *Facts) {
+			f.Paths = []slb.PathFinding{{Kind: slb.PathDNAT, Severity: slb.SeverityBlock, ID: "fwd-1", Evidence: "leads to the host", Remedy: "remove it"}}
+		}, "dnat fwd-1: leads to the host; remove it (or, when it does not matter, list it in paths.accept)"},
+		// One domain that can be moved does not excuse another that cannot.
+		{"domain that no item moves", func(_ *Config, f *Facts) {
+			f.Paths = []slb.PathFinding{{Kind: slb.PathDomain, Severity: slb.SeverityBlock, ID: "r-1"}, {Kind: slb.PathDomain, Severity: slb.SeverityBlock, ID: "r-2", Evidence: "leads to an elastic address"}}
+			f.Forwarding = []slb.ForwardingItem{{Domain: "www.shop.example", RecordID: "r-1"}}
+		}, "domain r-2: leads to an elastic address"},
 		{"docker cannot be read", func(_ *Config, f *Facts) {
 			f.Inventory.Sections[hostinv.SectionDocker] = hostinv.Section{Status: hostinv.StatusError, Message: "Cannot connect to the Docker daemon"}
 		}, "lacks docker (error), so that a loss there would not be seen: Cannot connect to the Docker daemon"},
@@ -215,18 +232,177 @@ func TestDriftOfBalancers(t *testing.T) {
 		{"another member came", func(f *Facts) {
 			f.Memberships[0].Backends = append(f.Memberships[0].Backends, slb.Backend{ServerID: "i-88"})
 		}, nil},
-		{"weight", func(f *Facts) { f.Memberships[0].Backend.Weight = 50 }, []string{"the host's weight in lb-shop  port 8080 is 50, was 100"}},
-		{"removed", func(f *Facts) { f.Memberships = nil }, []string{"the host is no longer a backend of lb-shop  port 8080"}},
-		{"added", func(f *Facts) { f.Memberships = append(f.Memberships, slb.Membership{LoadBalancerID: "lb-new"}) }, []string{"the host is a new backend of lb-new  port 0"}},
-		{"other port", func(f *Facts) { f.Memberships[0].Backend.Port = 8081 }, []string{"the host is no longer a backend of lb-shop  port 8080", "the host is a new backend of lb-shop  port 8081"}},
+		{"weight", func(f *Facts) { f.Memberships[0].Backend.Weight = 50 }, []string{"the host's weight in lb-shop default group, member i-web90 (172.31.0.90):8080 is 50, was 100"}},
+		{"removed", func(f *Facts) { f.Memberships = nil }, []string{"the host is no longer in lb-shop default group, member i-web90 (172.31.0.90):8080"}},
+		{"added", func(f *Facts) {
+			f.Memberships = append(f.Memberships, slb.Membership{LoadBalancerID: "lb-new", Backend: slb.Backend{ServerID: "i-web90"}})
+		}, []string{"the host is new in lb-new default group, member i-web90"}},
+		{"other port", func(f *Facts) { f.Memberships[0].Backend.Port = 8081 }, []string{"the host is no longer in lb-shop default group, member i-web90 (172.31.0.90):8080", "the host is new in lb-shop default group, member i-web90 (172.31.0.90):8081"}},
+		{"other member of the same group", func(f *Facts) {
+			m := f.Memberships[0]
+			m.Backend.ServerID, m.Backend.Type = "eni-1", "eni"
+			f.Memberships = append(f.Memberships, m)
+		}, []string{"the host is new in lb-shop default group, member eni-1 (172.31.0.90):8080"}},
 	} {
 		_, was := planInputs(t)
 		_, now := planInputs(t)
 		c.edit(now)
 		assert.Equal(t, c.want, driftBalancers(was.Memberships, now.Memberships), c.name)
 	}
+	// Of the balancers of an ALB group another one may be named first.
+	alb := slb.Membership{Product: slb.ALB, LoadBalancerID: "alb-1", VServerGroupID: "sgp-1", Backend: slb.Backend{ServerID: "i-web90", Port: 80}}
+	other := alb
+	other.LoadBalancerID = "alb-2"
+	assert.Empty(t, driftBalancers([]slb.Membership{alb}, []slb.Membership{other}))
 	assert.Equal(t, ExitDrift, ErrorStatus(&DriftError{[]string{"x"}}))
 	assert.EqualError(t, &DriftError{[]string{"a", "b"}}, "the plan is stale; make a new one. Since it was made:\n  - a\n  - b")
+}
+
+// What leads to a group is part of a plan as well: whether weight 0 drains, and
+// which listeners have to be silent.
+func TestDriftOfListeners(t *testing.T) {
+	listener := func(f *Facts, i int) *slb.Listener { return &f.Memberships[0].Listeners[i] }
+	for _, c := range []struct {
+		name string
+		edit func(now *Facts)
+		want []string
+	}{
+		{"none", func(*Facts) {}, nil},
+		{"weights are not its business", func(f *Facts) { f.Memberships[0].Backend.Weight = 3 }, nil},
+		{"being configured", func(f *Facts) { listener(f, 0).Status = "configuring" }, nil},
+		{"scheduler", func(f *Facts) { listener(f, 0).Scheduler = "wlc" }, []string{"lb-shop http 80: the scheduler is wlc, was wrr"}},
+		{"stopped", func(f *Facts) { listener(f, 0).Status = "stopped" }, []string{"lb-shop http 80: stopped is true, was false"}},
+		{"port", func(f *Facts) { listener(f, 1).BackendPort = 8081 }, []string{"lb-shop tcp 81: the port of the members is 8081, was 0"}},
+		{"health check", func(f *Facts) { listener(f, 1).HealthCheck = true }, []string{"lb-shop tcp 81: health check is true, was false"}},
+		{"stickiness", func(f *Facts) { listener(f, 0).Sticky = true }, []string{"lb-shop http 80: session stickiness is true, was false"}},
+		{"gone", func(f *Facts) { f.Memberships[0].Listeners = f.Memberships[0].Listeners[:1] }, []string{"lb-shop tcp 81 no longer leads to lb-shop default group, member i-web90 (172.31.0.90):8080"}},
+		{"new rule", func(f *Facts) {
+			f.Memberships[0].Listeners = append(f.Memberships[0].Listeners, slb.Listener{Port: 80, Protocol: "http", Rule: "rule-1", Domain: "a.example", Scheduler: "wrr", HealthCheck: true})
+		}, []string{"lb-shop http 80 (rule rule-1, a.example) leads to lb-shop default group, member i-web90 (172.31.0.90):8080 and did not"}},
+		{"protected", func(f *Facts) { f.Memberships[0].Protected = true }, []string{"protected: the default group of lb-shop: the balancer is protected against changes; ask whoever protected it, then lift it (SetLoadBalancerModificationProtection, NonProtection)"}},
+	} {
+		_, was := planInputs(t)
+		_, now := planInputs(t)
+		c.edit(now)
+		assert.Equal(t, c.want, driftListeners(was.Memberships, now.Memberships), c.name)
+	}
+}
+
+func TestDriftOfInstance(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		edit func(now *Facts)
+		want []string
+	}{
+		{"none", func(*Facts) {}, nil},
+		{"tags are not its business", func(f *Facts) { f.Instance.Tags = map[string]string{"a": "b"} }, nil},
+		{"order", func(f *Facts) { slices.Reverse(f.Disks) }, nil},
+		{"stopped", func(f *Facts) { f.Instance.Status = "Stopped" }, []string{"instance i-web90: the status is Stopped, was Running"}},
+		{"new interface", func(f *Facts) { f.Instance.ENIs = []string{"eni-2"} }, []string{"instance i-web90: the list of network interfaces is [eni-2], was []"}},
+		{"another disk in the place of one", func(f *Facts) { f.Disks[1].ID = "d-3" },
+			[]string{"instance i-web90: the list of disks is [d-1 (system, , 40 GiB) d-3 (data, , 200 GiB)], was [d-1 (system, , 40 GiB) d-2 (data, , 200 GiB)]"}},
+		{"security group", func(f *Facts) { f.Instance.SecurityGroups = []string{"sg-2"} }, []string{"instance i-web90: the list of security groups is [sg-2], was []"}},
+	} {
+		_, was := planInputs(t)
+		_, now := planInputs(t)
+		c.edit(now)
+		assert.Equal(t, c.want, driftInstance(was, now), c.name)
+	}
+}
+
+func TestDriftOfPaths(t *testing.T) {
+	dnat := slb.PathFinding{Kind: slb.PathDNAT, Severity: slb.SeverityBlock, ID: "fwd-1", Evidence: "e", Remedy: "r"}
+	standby := slb.PathFinding{Kind: slb.PathScalingGroup, Severity: slb.SeverityInfo, ID: "asg-1"}
+	active := standby
+	active.Severity = slb.SeverityBlock
+	for _, c := range []struct {
+		name     string
+		was, now []slb.PathFinding
+		accept   []string
+		want     int
+	}{
+		{"none", []slb.PathFinding{dnat}, []slb.PathFinding{dnat}, nil, 0},
+		{"new", nil, []slb.PathFinding{dnat}, nil, 1},
+		{"accepted", nil, []slb.PathFinding{dnat}, []string{"fwd-1"}, 0},
+		{"gone", []slb.PathFinding{dnat}, nil, nil, 0},
+		{"worse", []slb.PathFinding{standby}, []slb.PathFinding{active}, nil, 1},
+		{"harmless", nil, []slb.PathFinding{standby}, nil, 0},
+	} {
+		assert.Len(t, driftPaths(&Config{Paths: PathsConfig{Accept: c.accept}}, &Facts{Paths: c.was}, &Facts{Paths: c.now}), c.want, c.name)
+	}
+}
+
+// A rule is of an HTTP listener of a CLB and leads to a VServer group: nothing
+// else is a place behind which a domain can be moved.
+func TestForwardTarget(t *testing.T) {
+	http := slb.Listener{Port: 80, Protocol: "http"}
+	for _, c := range []struct {
+		name string
+		m    slb.Membership
+		port int
+	}{
+		{"VServer group", slb.Membership{LoadBalancerID: "lb-1", VServerGroupID: "rsp-1", Listeners: []slb.Listener{{Port: 25, Protocol: "tcp"}, http}}, 80},
+		{"default group", slb.Membership{LoadBalancerID: "lb-1", Listeners: []slb.Listener{http}}, 0},
+		{"TCP only", slb.Membership{LoadBalancerID: "lb-1", VServerGroupID: "rsp-1", Listeners: []slb.Listener{{Port: 25, Protocol: "tcp"}}}, 0},
+		{"ALB", slb.Membership{Product: slb.ALB, LoadBalancerID: "alb-1", VServerGroupID: "sgp-1", Listeners: []slb.Listener{http}}, 0},
+		{"primary/secondary", slb.Membership{LoadBalancerID: "lb-1", VServerGroupID: "rsp-1", MasterSlaveGroupID: "rsp-1", Listeners: []slb.Listener{http}}, 0},
+	} {
+		to, ok := forwardTarget([]slb.Membership{c.m})
+		assert.Equal(t, c.port, to.Port, c.name)
+		assert.Equal(t, c.port != 0, ok, c.name)
+	}
+}
+
+// Production that is a member of one group twice gives the transition host one
+// membership with both weights, and a group behind two ALBs is one member too.
+func TestEntering(t *testing.T) {
+	m := slb.Membership{LoadBalancerID: "lb-1", VServerGroupID: "rsp-1", Backend: slb.Backend{ServerID: "i-web90", Port: 8080, Weight: 60}}
+	eni := m
+	eni.Backend = slb.Backend{ServerID: "eni-1", Type: "eni", ServerIP: "172.31.0.91", Port: 8080, Weight: 50}
+	other := m
+	other.Backend.Port, other.Backend.Weight = 8081, 0
+	byIP := slb.Membership{Product: slb.ALB, LoadBalancerID: "alb-1", VServerGroupID: "sgp-1", Backend: slb.Backend{ServerID: "172.31.0.90", Type: "ip", Port: 80, Weight: 9, Description: "blue"}}
+	tr := &transition{p: &Plan{Facts: Facts{Memberships: []slb.Membership{m, eni, other, byIP}}}}
+	got := tr.entering(cloneFacts{InstanceID: "i-new", PrivateIP: "172.31.0.101"})
+	require.Len(t, got, 3)
+	assert.Equal(t, 100, got[0].To, "60 and 50, and no more than there is")
+	assert.Equal(t, slb.Backend{ServerID: "i-new", Type: "ecs", Port: 8081}, got[1].Backend)
+	assert.Zero(t, got[1].To)
+	assert.Equal(t, slb.Backend{ServerID: "172.31.0.101", Type: "ip", Port: 80, Description: "blue"}, got[2].Backend)
+}
+
+// One port of a balancer is one way, whatever leads through it, and it is named
+// by the balancer that it is of.
+func TestWays(t *testing.T) {
+	rule := slb.Listener{LoadBalancerID: "lb-1", Port: 80, Protocol: "http", Rule: "rule-1", Scheduler: "wlc"}
+	ms := []slb.Membership{
+		{LoadBalancerID: "lb-1", Address: "192.0.2.1", Backend: slb.Backend{Weight: 5}, Listeners: []slb.Listener{{LoadBalancerID: "lb-1", Port: 80, Protocol: "http", Scheduler: "wrr"}, {LoadBalancerID: "lb-1", Port: 82, Protocol: "tcp", Sticky: true}}},
+		{LoadBalancerID: "lb-1", VServerGroupID: "rsp-1", Address: "192.0.2.1", Backend: slb.Backend{Weight: 5}, Listeners: []slb.Listener{rule, {LoadBalancerID: "lb-1", Port: 83, Protocol: "http", Status: "stopped"}}},
+		{LoadBalancerID: "lb-1", VServerGroupID: "rsp-2", Address: "192.0.2.1", Listeners: []slb.Listener{{LoadBalancerID: "lb-1", Port: 84, Protocol: "http"}}},
+		{Product: slb.ALB, LoadBalancerID: "alb-1", VServerGroupID: "sgp-1", Address: "alb-1.example", Backend: slb.Backend{Weight: 5}, Listeners: []slb.Listener{{LoadBalancerID: "alb-1", Port: 80, Protocol: "http"}, {LoadBalancerID: "alb-2", Port: 80, Protocol: "http"}}},
+	}
+	tr := &transition{p: &Plan{Facts: Facts{Memberships: ms}}}
+	got := tr.logged()
+	require.Len(t, got, 4, "stopped listeners and groups without a weight lead nowhere")
+	assert.Equal(t, []slb.Group{ms[0].Group(), ms[1].Group()}, got[0].groups)
+	assert.True(t, got[0].wlc, "of one of its groups")
+	assert.True(t, got[1].sticky)
+	assert.Equal(t, "alb-1.example", got[2].address)
+	assert.Equal(t, way{lb: "alb-2", l: ms[3].Listeners[1], groups: []slb.Group{ms[3].Group()}}, got[3], "the address of the second balancer is not that of the first")
+}
+
+// A balancer's certificate is for its domain, and a probe is sent to its address.
+func TestProbeThroughHTTPS(t *testing.T) {
+	name := make(chan string, 1)
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { name <- r.TLS.ServerName + r.URL.String() }))
+	defer srv.Close()
+	host, port, err := net.SplitHostPort(srv.Listener.Addr().String())
+	require.NoError(t, err)
+	n, err := strconv.Atoi(port)
+	require.NoError(t, err)
+	var d net.Dialer
+	require.NoError(t, probeFrom(host, d.DialContext)(t.Context(), "t1", slb.Listener{Port: n, Protocol: "https", Domain: "*.shop.example,b.example"}))
+	assert.Equal(t, "probe.shop.example/?upgradectl-probe=t1", <-name)
 }
 
 func plan(t *testing.T, edit func(*Config, *Facts)) *Plan {

@@ -1,8 +1,11 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -75,7 +78,17 @@ func (t *transition) arrivalStep(r role, id, section string) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			arrival.Logs, err = t.waitShares(ctx, a, w.ip, func(slb.Membership, slb.Listener) (least, most float64) { return 0.001, 1 })
+			c, _, err := t.clone(a)
+			if err != nil {
+				return nil, err
+			}
+			// Both have the same weights in the same groups: where the two together
+			// have requests, each has some.
+			both := []string{t.cfg.Address, c.PrivateIP}
+			arrival.Logs, err = t.waitShares(ctx, a, w.ip, func(x way, now slb.ListenerTraffic) (least, most float64, tells bool) {
+				n, _ := now.Of(both)
+				return 1e-9, 1, !x.sticky && n.Requests >= minRequests
+			})
 			return arrival, err
 		},
 	}
@@ -109,61 +122,100 @@ func (t *transition) silenceStep(r role, id, section string) engine.Step {
 // quiet site.
 const logWindow = time.Minute
 
-// A logged is a listener that leads to production and can have an access log.
-type logged struct {
-	m slb.Membership
-	l slb.Listener
+// minRequests is how many requests in logWindow make a share worth a look.
+const minRequests = 20
+
+// A way is a port of a balancer through which production gets traffic.
+type way struct {
+	lb      string // the balancer
+	address string // its address; "" = not known
+	l       slb.Listener
+	groups  []slb.Group // those behind it that production has a weight in
+	sticky  bool        // sessions stay where they are, whatever the weights say
+	wlc     bool        // with few connections at a time, wlc does not follow the weights
 }
 
-// logged lists the listeners whose requests an access log can show, one entry
-// for each port of a balancer.
-func (t *transition) logged() (out []logged) {
+// logged lists the running listeners that lead to production, one entry for each
+// port of a balancer, whatever number of rules and groups it leads through.
+func (t *transition) logged() (out []way) {
+	addresses := map[string]string{}
+	for _, m := range t.p.Facts.Memberships {
+		addresses[m.LoadBalancerID] = m.Address
+	}
 	for _, m := range t.p.Facts.Memberships {
 		for _, l := range m.Listeners {
-			if m.Backend.Weight == 0 || l.Protocol != "http" && l.Protocol != "https" && l.Protocol != "quic" {
+			if m.Backend.Weight == 0 || l.Status == "stopped" {
 				continue
 			}
-			if !slices.ContainsFunc(out, func(o logged) bool { return o.m.LoadBalancerID == l.LoadBalancerID && o.l.Port == l.Port }) {
-				m.LoadBalancerID = l.LoadBalancerID
-				out = append(out, logged{m, l})
+			// A group of ALB or NLB can be behind several balancers.
+			lb := cmp.Or(l.LoadBalancerID, m.LoadBalancerID)
+			i := slices.IndexFunc(out, func(o way) bool { return o.lb == lb && o.l.Port == l.Port && o.l.Protocol == l.Protocol })
+			if i < 0 {
+				i = len(out)
+				out = append(out, way{lb: lb, address: addresses[lb], l: l})
 			}
+			out[i].groups = append(out[i].groups, m.Group())
+			out[i].sticky = out[i].sticky || l.Sticky
+			out[i].wlc = out[i].wlc || l.Scheduler == "wlc"
 		}
 	}
 	return out
 }
 
 // waitShares blocks until the access logs show a host's share of every listener
-// within bounds. Listeners without a log, or with too few requests, are proved
-// by connections alone; the result names them.
-func (t *transition) waitShares(ctx context.Context, a *engine.Act, ip string, bounds func(slb.Membership, slb.Listener) (least, most float64)) ([]slb.Traffic, error) {
+// within bounds. A listener that bounds cannot judge, that has no log, or too few
+// requests, is proved by connections alone; the result names it.
+func (t *transition) waitShares(ctx context.Context, a *engine.Act, ip string, bounds func(x way, now slb.ListenerTraffic) (least, most float64, tells bool)) ([]slb.Traffic, error) {
 	var out []slb.Traffic
 	for _, x := range t.logged() {
-		q := slb.TrafficQuery{LoadBalancerID: x.m.LoadBalancerID, Port: x.l.Port, IPs: []string{ip}, Window: logWindow}
-		now, err := t.e.SLB.GetTraffic(ctx, q)
+		q := slb.TrafficQuery{LoadBalancerID: x.lb, Port: x.l.Port, Window: logWindow}
+		// tells looks once; the result is for the evidence.
+		tells := func() (slb.Traffic, float64, float64, bool, error) {
+			now, err := t.e.SLB.GetTraffic(ctx, q)
+			if err != nil {
+				return now, 0, 0, false, err
+			}
+			i := slices.IndexFunc(now.Listeners, func(l slb.ListenerTraffic) bool {
+				return l.Evidence == slb.ByAccessLog && l.Protocol == x.l.Protocol && l.Now.Requests >= minRequests
+			})
+			if i < 0 {
+				return now, 0, 0, false, nil
+			}
+			least, most, ok := bounds(x, now.Listeners[i])
+			return now, least, most, ok, nil
+		}
+		now, least, most, ok, err := tells()
 		if err != nil {
 			return out, err
 		}
-		least, most := bounds(x.m, x.l)
-		i := slices.IndexFunc(now.Listeners, func(l slb.ListenerTraffic) bool {
-			return l.Evidence == slb.ByAccessLog && l.Now.Requests >= minRequests
-		})
-		if i < 0 || least == most {
-			out = append(out, now)
-			continue
+		if ok {
+			q := q
+			q.IPs = []string{ip}
+			seen, err := t.e.SLB.WaitShare(ctx, slb.ShareQuery{TrafficQuery: q, AtLeast: least, AtMost: most, MinRequests: minRequests, Timeout: t.cfg.Pace.Timeout})
+			switch {
+			case err == nil:
+				now = seen
+				share, _ := now.Listeners[0].Of([]string{ip})
+				a.Progress("%s:%d: %s has %.1f %% of %d requests by the access log", x.lb, x.l.Port, ip, 100*share.Share, now.Listeners[0].Now.Requests)
+			case ctx.Err() != nil:
+				return out, err
+			default:
+				// The requests may have become too few meanwhile to tell anything.
+				var still bool
+				var lookErr error
+				if now, _, _, still, lookErr = tells(); lookErr != nil || still {
+					return out, err
+				}
+				a.Progress("%s:%d: too few requests by now to tell shares from", x.lb, x.l.Port)
+			}
 		}
-		seen, err := t.e.SLB.WaitShare(ctx, slb.ShareQuery{TrafficQuery: q, AtLeast: least, AtMost: most, MinRequests: minRequests, Timeout: t.cfg.Pace.Timeout})
-		if err != nil {
-			return out, err
+		for i := range now.Listeners {
+			now.Listeners[i].Upstreams = slices.DeleteFunc(now.Listeners[i].Upstreams, func(u slb.UpstreamTraffic) bool { return !strings.HasPrefix(u.Addr, ip+":") })
 		}
-		share, _ := seen.Listeners[0].Of([]string{ip})
-		a.Progress("%s:%d: %s has %.1f %% of %d requests by the access log", x.m.LoadBalancerID, x.l.Port, ip, 100*share.Share, seen.Listeners[0].Now.Requests)
-		out = append(out, seen)
+		out = append(out, now)
 	}
 	return out, nil
 }
-
-// minRequests is how many requests in logWindow make a share worth a look.
-const minRequests = 20
 
 // waitFallen blocks until production's share of the requests is no more than
 // its weights of now let expect, or nearly.
@@ -178,60 +230,167 @@ func (t *transition) waitFallen(ctx context.Context, a *engine.Act, changes []we
 		own, sum := 0, 0
 		for _, b := range all {
 			sum += b.Weight
-			if b.ServerID == c.Backend.ServerID && b.Port == c.Backend.Port {
-				own = b.Weight
+			if slices.ContainsFunc(changes, func(o weightChange) bool {
+				return o.Group == c.Group && o.Backend.ServerID == b.ServerID && o.Backend.ServerIP == b.ServerIP && o.Backend.Port == b.Port
+			}) {
+				own += b.Weight
 			}
 		}
+		most[c.Group] = 1
 		if sum > 0 {
 			most[c.Group] = min(1, 2*float64(own)/float64(sum)+near)
 		}
 	}
-	_, err := t.waitShares(ctx, a, t.cfg.Address, func(m slb.Membership, l slb.Listener) (float64, float64) {
-		if w, ok := most[m.Group()]; ok && l.Scheduler != "wlc" {
-			return 0, w
+	_, err := t.waitShares(ctx, a, t.cfg.Address, func(x way, _ slb.ListenerTraffic) (least, highest float64, tells bool) {
+		for _, g := range x.groups {
+			highest = max(highest, most[g])
 		}
-		return 0, 1 // with few connections at a time, wlc does not follow the weights
+		return 0, highest, highest > 0 && !x.sticky && !x.wlc
 	})
 	return err
 }
 
 // waitLogSilence blocks until the access logs show no request to a host. A
-// probe through each listener shows that they are written and read.
+// probe through each listener shows that they are written and read. Every
+// listener is in the result; those that no log can tell of are named as proved by
+// connections, with the reason.
 func (t *transition) waitLogSilence(ctx context.Context, a *engine.Act, ip string) ([]slb.Silence, error) {
 	var out []slb.Silence
-	from := t.e.host(t.cfg.Host)
-	if len(t.cfg.Nginx) > 0 {
-		from = t.e.host(t.cfg.Nginx[0].Host)
-	}
-	for _, x := range t.logged() {
-		if slices.ContainsFunc(out, func(s slb.Silence) bool { return s.LoadBalancerID == x.m.LoadBalancerID }) {
-			continue
-		}
-		var listeners []slb.Listener
-		for _, y := range t.logged() {
-			if y.m.LoadBalancerID == x.m.LoadBalancerID {
-				listeners = append(listeners, y.l)
+	ways := t.logged()
+	for len(ways) > 0 {
+		lb := ways[0].lb
+		var mine, rest []way
+		for _, x := range ways {
+			if x.lb == lb {
+				mine = append(mine, x)
+			} else {
+				rest = append(rest, x)
 			}
 		}
-		q := slb.SilenceQuery{
-			LoadBalancerID: x.m.LoadBalancerID, IPs: []string{ip}, Listeners: listeners, Window: logWindow, Timeout: t.cfg.Pace.Timeout,
-			Probe: slb.HTTPProbe(x.m.Address, &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}),
-		}
-		logs, err := t.e.SLB.ListAccessLogs(ctx, x.m.LoadBalancerID)
+		ways = rest
+		s, err := t.balancerSilence(ctx, a, lb, ip, mine)
 		if err != nil {
 			return out, err
 		}
-		if len(logs) == 0 {
-			continue // connections alone; 2.6 has said so
-		}
-		s, err := t.e.SLB.WaitSilence(ctx, q)
-		if err != nil {
-			return out, err
-		}
-		a.Progress("%s: %s", x.m.LoadBalancerID, s)
+		a.Progress("%s: %s", lb, s)
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+func (t *transition) balancerSilence(ctx context.Context, a *engine.Act, lb, ip string, ways []way) (slb.Silence, error) {
+	s := slb.Silence{LoadBalancerID: lb, IPs: []string{ip}}
+	known, err := t.e.SLB.ListEvidence(ctx, lb)
+	if err != nil {
+		return s, err
+	}
+	var probed []slb.Listener
+	probes := map[int]slb.Probe{} // by port
+	for _, x := range ways {
+		i := slices.IndexFunc(known, func(l slb.ListenerTraffic) bool { return l.Port == x.l.Port && l.Protocol == x.l.Protocol })
+		if i < 0 {
+			continue // it is gone, and with it what came through it
+		}
+		one := slb.ListenerSilence{Port: x.l.Port, Protocol: x.l.Protocol, Evidence: slb.ByConnections, Reason: known[i].Reason}
+		if known[i].Evidence == slb.ByAccessLog {
+			probe, why := t.probe(ctx, x)
+			if ctx.Err() != nil {
+				return s, ctx.Err()
+			}
+			if probe != nil {
+				probed = append(probed, x.l)
+				probes[x.l.Port] = probe
+				continue
+			}
+			if one.Reason, err = t.quietLog(ctx, x, ip, why); err != nil {
+				return s, err
+			}
+		}
+		s.Listeners = append(s.Listeners, one)
+	}
+	if len(probed) == 0 {
+		return s, nil
+	}
+	seen, err := t.e.SLB.WaitSilence(ctx, slb.SilenceQuery{
+		LoadBalancerID: lb, IPs: []string{ip}, Listeners: probed, Window: logWindow, Timeout: t.cfg.Pace.Timeout,
+		Probe: func(ctx context.Context, tag string, l slb.Listener) error { return probes[l.Port](ctx, tag, l) },
+	})
+	if err != nil {
+		return s, fmt.Errorf("%w; resume looks again; if the log is not written any more, switch access logging of %s off: then the connections alone are the proof", err, lb)
+	}
+	seen.Listeners = append(seen.Listeners, s.Listeners...)
+	return seen, nil
+}
+
+// A place is where a probe can be sent from.
+type place struct {
+	name string
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// probe finds a place from which the listener can be reached: an nginx host,
+// production, this machine. Without one it is nil, and why says what each place
+// met.
+func (t *transition) probe(ctx context.Context, x way) (p slb.Probe, why string) {
+	if x.address == "" {
+		return nil, "the address of " + x.lb + " is not known"
+	}
+	var places []place
+	for _, n := range t.cfg.Nginx {
+		places = append(places, place{n.Host, t.e.host(n.Host).DialContext})
+	}
+	places = append(places, place{t.cfg.Host, t.e.host(t.cfg.Host).DialContext}, place{"this machine", t.e.netDial})
+	var met []string
+	for _, from := range places {
+		p := probeFrom(x.address, from.dial)
+		err := p(ctx, "reach", x.l)
+		if err == nil {
+			return p, ""
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err().Error()
+		}
+		met = append(met, fmt.Sprintf("%s: %v", from.name, err))
+	}
+	return nil, strings.Join(met, "; ")
+}
+
+// probeFrom is a Probe over connections that dial makes. The certificate is for
+// a domain, and the address mostly an IP; the request holds nothing that anybody
+// may not see.
+func probeFrom(address string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) slb.Probe {
+	return func(ctx context.Context, tag string, l slb.Listener) error {
+		domain, _, _ := strings.Cut(l.Domain, ",")
+		rt := &http.Transport{
+			DialContext: dial, DisableKeepAlives: true,
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: strings.Replace(domain, "*", "probe", 1)},
+		}
+		defer rt.CloseIdleConnections()
+		return slb.HTTPProbe(address, rt)(ctx, tag, l)
+	}
+}
+
+// quietLog is for a listener with a log that no probe can be sent through: its
+// log alone cannot prove silence, but it can disprove it. It blocks until the log
+// shows no request to the host, and says what the log is worth.
+func (t *transition) quietLog(ctx context.Context, x way, ip, why string) (reason string, err error) {
+	all := 0
+	q := slb.TrafficQuery{LoadBalancerID: x.lb, Port: x.l.Port, IPs: []string{ip}, Window: logWindow}
+	err = t.holds(ctx, t.cfg.Pace.Poll, fmt.Sprintf("%s still gets requests through %s:%d", ip, x.lb, x.l.Port), func(ctx context.Context) error {
+		now, err := t.e.SLB.GetTraffic(ctx, q)
+		if err != nil {
+			return err
+		}
+		all = 0
+		for _, l := range now.Listeners {
+			all += l.Now.Requests
+			if n, _ := l.Of([]string{ip}); n.Requests > 0 {
+				return fmt.Errorf("%d requests in %s by the access log", n.Requests, short(logWindow))
+			}
+		}
+		return nil
+	})
+	return fmt.Sprintf("no probe can be sent through it (%s); its log shows %d requests in %s, none of them to the host", why, all, short(logWindow)), err
 }
 
 func (t *transition) proveSilence() engine.Step { return t.silenceStep(prod, "4.3-silence", "4.3") }

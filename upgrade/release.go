@@ -96,7 +96,28 @@ func (t *transition) keep() string {
 }
 
 func (t *transition) stopClone() engine.Step {
-	return t.stopStep(old, "5.1-stop", "5.1", func(context.Context, *engine.Act) (string, error) { return t.keep(), nil })
+	return t.stopStep(old, "5.1-stop", "5.1", func(ctx context.Context, a *engine.Act) (string, error) {
+		if why := t.keep(); why != "" {
+			return why, nil
+		}
+		// 4.9 may have been days ago.
+		c, _, err := t.clone(a)
+		if err != nil {
+			return "", err
+		}
+		in, err := t.e.ECS.GetInstance(ctx, c.InstanceID)
+		if err != nil {
+			return "", err
+		}
+		serves, err := discoverAdopted(ctx, t.cfg, t.e, *in)
+		if err != nil {
+			return "", err
+		}
+		if len(serves) > 0 {
+			return "", &engine.ConflictError{Object: "transition host " + in.ID, Before: "taken out of nginx and balancers", Ours: "stopped", Now: strings.Join(serves, "; ")}
+		}
+		return "", nil
+	})
 }
 
 func (t *transition) stopCloneInstance() engine.Step {
@@ -199,6 +220,9 @@ func (t *transition) verifyEnd() engine.Step {
 			for _, d := range driftNginx(t.p.Facts.Nginx, now.Nginx) {
 				a.Progress("not by this run: %s", d)
 			}
+			for _, d := range driftListeners(t.p.Facts.Memberships, now.Memberships) {
+				a.Progress("not by this run: %s", d)
+			}
 			bad := append(movedRefs(t.p.Facts.Nginx, now.Nginx), driftBalancers(t.p.Facts.Memberships, now.Memberships)...)
 			if len(bad) > 0 {
 				return nil, fmt.Errorf("the run has reached its end, but not all is as before: %s", strings.Join(bad, "; "))
@@ -264,6 +288,9 @@ func (t *transition) leftovers(ctx context.Context, a *engine.Act) (endResult, [
 	}
 	res := endResult{KeptSnapshots: []string{}}
 	for _, sn := range snaps {
+		if sn.RetentionDays == 0 {
+			a.Progress("snapshot %s has no end of retention: delete it by hand when it is not needed any more", sn.ID)
+		}
 		res.KeptSnapshots = append(res.KeptSnapshots, sn.ID)
 	}
 	return res, left, nil

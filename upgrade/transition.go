@@ -225,8 +225,16 @@ func (t *transition) recordInventory() engine.Step {
 			if err != nil {
 				return nil, err
 			}
+			var bad []string
 			if res.Boot.ID != t.p.Facts.Boot.ID {
-				return nil, &DriftError{[]string{fmt.Sprintf("%s was rebooted (kernel %s, was %s)", t.p.Host, res.Boot.Kernel, t.p.Facts.Boot.Kernel)}}
+				bad = append(bad, fmt.Sprintf("%s was rebooted (kernel %s, was %s)", t.p.Host, res.Boot.Kernel, t.p.Facts.Boot.Kernel))
+			}
+			var now Facts
+			if now.Instance, now.Disks, err = discoverInstance(ctx, t.cfg, t.e); err != nil {
+				return nil, err
+			}
+			if bad = append(bad, driftInstance(&t.p.Facts, &now)...); len(bad) > 0 {
+				return nil, &DriftError{bad}
 			}
 			return res, nil
 		},
@@ -317,7 +325,7 @@ func (t *transition) recordBalancers() engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			if d := driftBalancers(t.p.Facts.Memberships, now); len(d) > 0 {
+			if d := append(driftBalancers(t.p.Facts.Memberships, now), driftListeners(t.p.Facts.Memberships, now)...); len(d) > 0 {
 				return nil, &DriftError{d}
 			}
 			return now, nil
@@ -345,10 +353,21 @@ func (t *transition) recordDirect() engine.Step {
 				return nil, err
 			}
 			peers, err := discoverDirect(ctx, t.cfg, t.e, &now)
+			if err != nil {
+				return nil, err
+			}
 			for _, peer := range peers {
 				a.Progress("not moved: %s", peer)
 			}
-			return map[string][]string{"direct": peers}, err
+			// Paths and Forwarding of the plan are not to be touched.
+			now.Paths, now.Forwarding = nil, nil
+			if err := discoverPaths(ctx, t.cfg, t.e, &now); err != nil {
+				return nil, err
+			}
+			if bad := driftPaths(t.cfg, &t.p.Facts, &now); len(bad) > 0 {
+				return nil, &DriftError{bad}
+			}
+			return map[string][]string{"direct": peers}, nil
 		},
 	}
 	s.Lines = append(s.Lines, t.p.Facts.Direct...)
@@ -378,9 +397,6 @@ func (t *transition) moveDomains() engine.Step {
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			var left []string
 			for _, i := range items {
-				if slices.Contains(t.cfg.Paths.Accept, i.RecordID) || slices.Contains(t.cfg.Paths.Accept, i.Domain) {
-					continue
-				}
 				still, err := t.e.SLB.CheckForwarding(ctx, nil, i)
 				if err != nil {
 					return nil, err
@@ -807,6 +823,12 @@ func (t *transition) recordAddresses() engine.Step {
 			if len(in.PrivateIPs) == 0 {
 				return nil, fmt.Errorf("instance %s has no private address", id)
 			}
+			if t.adopted() {
+				// Days may lie between the plan and this.
+				if err := t.idle(ctx, *in); err != nil {
+					return nil, err
+				}
+			}
 			c := cloneFacts{InstanceID: id, PrivateIP: in.PrivateIPs[0], PublicIPs: in.PublicIPs, Target: strings.ReplaceAll(t.cfg.Transition.SSH, "{address}", in.PrivateIPs[0])}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
@@ -826,6 +848,20 @@ func (t *transition) recordAddresses() engine.Step {
 			return c, nil
 		},
 	}
+}
+
+// idle checks that an adopted transition host still serves nobody and stays.
+func (t *transition) idle(ctx context.Context, in ecs.Instance) error {
+	serves, err := discoverAdopted(ctx, t.cfg, t.e, in)
+	switch {
+	case err != nil:
+		return err
+	case len(serves) > 0:
+		return &DriftError{[]string{fmt.Sprintf("transition.instance %s serves by now: %s", in.ID, strings.Join(serves, "; "))}}
+	case !in.AutoReleaseTime.IsZero():
+		return &DriftError{[]string{fmt.Sprintf("transition.instance %s is released by itself at %s", in.ID, in.AutoReleaseTime.Format(time.RFC3339))}}
+	}
+	return nil
 }
 
 // cloneLines is what a person should know of the transition host before it is
