@@ -2,7 +2,6 @@ package nginx
 
 import (
 	"bytes"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -233,7 +232,7 @@ func (r *Ref) readdress(host string, port int) (start, end int, text string) {
 
 // splitHostPort reads "host", "host:port", "[v6]:port" or a bare IPv6 address.
 func splitHostPort(addr string) (host string, port int, err error) {
-	bad := fmt.Errorf("%q is not a host or host:port that can stand in a configuration", addr)
+	bad := badArgument("%q is not a host or host:port that can stand in a configuration", addr)
 	host = addr
 	if a, err := netip.ParseAddr(addr); err != nil || !a.Is6() {
 		if i := strings.LastIndexByte(addr, ':'); i >= 0 && !strings.HasSuffix(addr, "]") {

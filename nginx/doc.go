@@ -137,8 +137,9 @@
 //
 // # Errors
 //
-// *SyntaxError, *IncludeError and *CycleError come from reading; *RefusedError,
-// which unwraps to ErrLastServer and its like, from the edits
+// *SyntaxError, *IncludeError and *CycleError come from reading; *ArgumentError
+// from values that can stand in no configuration; *RefusedError, which unwraps to
+// ErrLastServer and its like, from the edits
 // (ErrNotSupportedByVersion through Tree.ForVersion, Server.Version);
 // *TestError, *ReloadError, *DriftError, *ApplyError, *GuardError,
 // *AmbiguousError, *NotDrainedError, ErrNoNginx and ErrNotRunning from Server.

@@ -181,7 +181,9 @@ func (e *editor) guard(out *Change, before, after []*servers) {
 		if was.hash != "" {
 			m := move(was, is)
 			out.Moves = append(out.Moves, m)
-			e.warn("%s", m)
+			if m.Clients > 0 {
+				e.warn("%s", m)
+			}
 		}
 	}
 }
@@ -313,14 +315,14 @@ func checkArgs(q Query, tag string) error {
 
 func checkTag(tag string) error {
 	if !ValidTag(tag) {
-		return fmt.Errorf("%q is not a tag: 1 to 64 letters, digits, dots, dashes or underscores", tag)
+		return badArgument("%q is not a tag: 1 to 64 letters, digits, dots, dashes or underscores", tag)
 	}
 	return nil
 }
 
 func checkQuery(q Query) error {
 	if q.Host == "" {
-		return fmt.Errorf("an edit needs the host it is for")
+		return badArgument("an edit needs the host it is for")
 	}
 	return nil
 }

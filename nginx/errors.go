@@ -3,6 +3,7 @@ package nginx
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 )
@@ -29,10 +30,14 @@ type IncludeError struct {
 }
 
 func (e *IncludeError) Error() string {
-	if e.File == "" {
-		return fmt.Sprintf("cannot read %s: %v", e.Name, e.Err)
+	why := e.Err
+	if p, ok := e.Err.(*fs.PathError); ok && p.Path == e.Name {
+		why = p.Err // the name is said already
 	}
-	return fmt.Sprintf("%s:%d:%d: cannot include %s: %v", e.File, e.Line, e.Col, e.Name, e.Err)
+	if e.File == "" {
+		return fmt.Sprintf("cannot read %s: %v", e.Name, why)
+	}
+	return fmt.Sprintf("%s:%d:%d: cannot include %s: %v", e.File, e.Line, e.Col, e.Name, why)
 }
 
 // Unwrap returns the file system's error.
@@ -120,6 +125,16 @@ var consequences = map[error]struct{ effect, offer string }{
 	ErrSocket:                {"what follows the path of the socket belongs to it, and so would the new address", "write the new address by hand"},
 	ErrIsUpstream:            {"the requests would go to the servers of that upstream, or nginx refuse its port", "use the address instead of the name"},
 	ErrNoResolver:            {`nginx -t would pass and every request get 502: "no resolver defined to resolve"`, "use an address instead of the name"},
+}
+
+// An ArgumentError says that an address, a tag or a query cannot be one: what
+// the configuration says does not matter.
+type ArgumentError struct{ Msg string }
+
+func (e *ArgumentError) Error() string { return e.Msg }
+
+func badArgument(format string, args ...any) error {
+	return &ArgumentError{fmt.Sprintf(format, args...)}
 }
 
 // A Refusal is one place that stands against an edit.

@@ -26,7 +26,7 @@ type Query struct {
 func ParseQuery(s string) (Query, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if path == "" {
-			return Query{}, fmt.Errorf("%q names no socket", s)
+			return Query{}, badArgument("%q names no socket", s)
 		}
 		return Query{Host: s}, nil
 	}
@@ -35,7 +35,7 @@ func ParseQuery(s string) (Query, error) {
 		if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
 			host, port = s[:i], s[i+1:]
 			if port == "" {
-				return Query{}, fmt.Errorf("%q has no port between 1 and 65535", s)
+				return Query{}, badArgument("%q has no port between 1 and 65535", s)
 			}
 		}
 	}
@@ -43,12 +43,12 @@ func ParseQuery(s string) (Query, error) {
 	if port != "" {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
-			return Query{}, fmt.Errorf("%q has no port between 1 and 65535", s)
+			return Query{}, badArgument("%q has no port between 1 and 65535", s)
 		}
 		q.Port = int(n)
 	}
 	if !validHost(q.Host) {
-		return Query{}, fmt.Errorf("%q is not a host, HOST:PORT or unix:/PATH", s)
+		return Query{}, badArgument("%q is not a host, HOST:PORT or unix:/PATH", s)
 	}
 	return q, nil
 }

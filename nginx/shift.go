@@ -1,7 +1,5 @@
 package nginx
 
-import "fmt"
-
 // Shift moves all traffic for a host to another one: for each reference the
 // edit that is right for it.
 //
@@ -56,9 +54,9 @@ func shiftArgs(from Query, to, tag string) (host string, port int, err error) {
 	b, _ := normalHost(host)
 	switch {
 	case port != 0 && from.Port == 0:
-		return "", 0, fmt.Errorf("cannot shift %s to %s: the new port would stand for every old one; name the old port too", from, to)
+		return "", 0, badArgument("cannot shift %s to %s: the new port would stand for every old one; name the old port too", from, to)
 	case a == b && (port == 0 || port == from.Port):
-		return "", 0, fmt.Errorf("cannot shift %s to itself", from)
+		return "", 0, badArgument("cannot shift %s to itself", from)
 	}
 	return host, port, nil
 }

@@ -174,10 +174,21 @@ func (n *nginxFlags) edit(ctx context.Context, a *app, edit func(*nginx.Tree) (*
 		}
 		return &exitError{exitRefused, fmt.Errorf(a.t("cannot %s: refused, nothing was changed", "无法 %s：已拒绝，未作任何更改"), refused.Op)}
 	}
+	if as[*nginx.ArgumentError](err) {
+		return &usageError{err}
+	}
 	if err != nil {
 		return err
 	}
+	moves := map[string]string{} // what the warnings say of them: in the operator's language
+	for _, m := range c.Moves {
+		moves[m.String()] = fmt.Sprintf(a.t("upstream %s maps clients to servers (%s): of %d clients of the servers that stay %d move to another one",
+			"upstream %s 将客户端映射到服务器（%s）：留用服务器的 %d 个客户端中有 %d 个将换到另一台"), m.Upstream, m.Method, m.Clients, m.Moved)
+	}
 	for _, text := range c.Warnings {
+		if m, ok := moves[text]; ok {
+			text = m
+		}
 		a.progress("%s", text)
 	}
 	type move struct {
@@ -247,9 +258,11 @@ func (a *app) refusals(refused *nginx.RefusedError) error {
 		Offer    string `json:"offer"`
 	}
 	list := []refusal{}
+	texts := refusalTexts()
 	for _, r := range refused.Refusals {
-		a.progress("%s", r)
-		list = append(list, refusal{r.File, r.Line, r.Col, r.Upstream, r.Addr, r.Reason.Error(), r.Detail, r.Effect, r.Offer})
+		text := texts[r.Reason]
+		a.progress("%s", a.refusalLine(r, text))
+		list = append(list, refusal{r.File, r.Line, r.Col, r.Upstream, r.Addr, r.Reason.Error(), r.Detail, r.Effect, text.offer})
 	}
 	if !a.json {
 		return nil
