@@ -79,6 +79,7 @@ func isList(err error) bool {
 // exitStatus is the one place that turns an error into a number.
 func exitStatus(ctx context.Context, err error) int {
 	var e *exitError
+	var applied *nginx.ApplyError
 	switch {
 	case err == nil:
 		return exitOK
@@ -91,14 +92,20 @@ func exitStatus(ctx context.Context, err error) int {
 	case isList(err):
 		return exitConfig
 	case upgrade.ErrorStatus(err) != exitFailure:
-		return upgrade.ErrorStatus(err) // of plans and runs
-	case as[*slb.ConflictError](err), as[*nginx.DriftError](err):
-		return exitDrift
-	case as[*nginx.RefusedError](err), as[*ecs.GuardError](err):
+		return upgrade.ErrorStatus(err) // of plans and runs; what somebody else changed as well
+	case errors.As(err, &applied) && applied.PutBack != nil:
+		return exitRollbackIncomplete
+	case errors.As(err, &applied):
+		return exitRolledBack
+	case as[*nginx.RefusedError](err), as[*nginx.GuardError](err), as[*ecs.GuardError](err),
+		as[*slb.RefusedError](err), as[*slb.RuleConflictError](err), errors.Is(err, slb.ErrManaged):
 		return exitRefused
+	// The weights, or the new workers, stay: the wait can be gone on with.
+	case as[*slb.NotSilentError](err), as[*nginx.NotDrainedError](err):
+		return exitFailed
 	// Nobody let us in, so nothing was changed.
 	case errors.Is(err, ecs.ErrCredentials), errors.Is(err, slb.ErrCredentials),
-		errors.Is(err, ecs.ErrClock), errors.Is(err, ecs.ErrRegion),
+		errors.Is(err, ecs.ErrClock), errors.Is(err, ecs.ErrRegion), errors.Is(err, slb.ErrClock), errors.Is(err, slb.ErrRegion),
 		as[*hostinv.UnknownHostKeyError](err), as[*hostinv.HostKeyChangedError](err),
 		as[*hostinv.HostKeyRevokedError](err), as[*hostinv.AuthError](err), as[*hostinv.DialError](err):
 		return exitRefused
