@@ -348,6 +348,7 @@ func TestWaitEnds(t *testing.T) {
 		require.Error(t, err, "all of none is nothing to rely on")
 		_, err = c.WaitImage(t.Context(), "m-none", nil)
 		require.ErrorIs(t, err, ecs.ErrNotFound)
+		assert.EqualError(t, err, `image m-none: not found in cn-hangzhou, so it will not become "Available"`)
 		_, err = c.WaitInstance(t.Context(), "i-web90", ecs.StatusStopped, nil)
 		require.ErrorAs(t, err, &se)
 		assert.EqualError(t, err, `instance i-web90 is "Running" and will not become "Stopped"`)

@@ -94,12 +94,17 @@ type StateError struct {
 	State  string // last state seen; "" if the object is gone
 	Want   string // state waited for
 	Detail string // what the cloud says about it; may be empty
+
+	never string // the region in whose lists it never showed
 }
 
 // Error names the object, its state and the state that was waited for.
 func (e *StateError) Error() string {
 	s := fmt.Sprintf("%s %s is %q and will not become %q", e.Object, e.ID, e.State, e.Want)
-	if e.State == "" {
+	switch {
+	case e.never != "":
+		s = fmt.Sprintf("%s %s: not found in %s, so it will not become %q", e.Object, e.ID, e.never, e.Want)
+	case e.State == "":
 		s = fmt.Sprintf("%s %s is gone and will not become %q", e.Object, e.ID, e.Want)
 	}
 	if e.Detail != "" {

@@ -138,7 +138,11 @@ func (c *Client) WaitImage(ctx context.Context, id string, progress func(Progres
 			if last == nil && time.Since(started) < c.lag() {
 				return "not shown yet", false, nil
 			}
-			return "", false, poll.Stop(&StateError{Object: "image", ID: id, Want: "Available"})
+			gone := &StateError{Object: "image", ID: id, Want: "Available"}
+			if last == nil {
+				gone.never = c.Region()
+			}
+			return "", false, poll.Stop(gone)
 		}
 		last = &i
 		report(Progress{Object: "image", ID: id, Status: last.Status, Percent: last.Percent})

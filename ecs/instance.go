@@ -234,7 +234,7 @@ func (c *Client) WaitInstance(ctx context.Context, id, status string, progress f
 			if time.Since(started) < c.lag() {
 				return "not shown yet", false, nil
 			}
-			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, Want: status})
+			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, Want: status, never: c.Region()})
 		case !ok:
 			return "", false, poll.Stop(&StateError{Object: "instance", ID: id, Want: status, Detail: fmt.Sprintf("it was %q before", last.Status)})
 		}

@@ -211,7 +211,7 @@ func (c *Client) WaitSnapshots(ctx context.Context, ids []string, progress func(
 			}
 		}
 		if missing != "" && time.Since(started) > c.lag() {
-			return "", false, poll.Stop(&StateError{Object: "snapshot", ID: missing, Want: "accomplished"})
+			return "", false, poll.Stop(&StateError{Object: "snapshot", ID: missing, Want: "accomplished", never: c.Region()})
 		}
 		return strings.Join(slices.Compact(states), ", "), done == len(ids), nil
 	})

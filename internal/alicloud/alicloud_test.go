@@ -333,6 +333,24 @@ func TestRetryBudget(t *testing.T) {
 		defer cancel()
 		_, err = client(t, f).Instances(ctx, alicloud.InstanceQuery{})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorContains(t, err, "slow down; context deadline exceeded while waiting to repeat the request")
+	})
+	// A first attempt that may have made something stays open, whatever comes
+	// after it.
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{t: t, actions: map[string]func(int, url.Values) (*http.Response, error){
+			"RunInstances": func(n int, _ url.Values) (*http.Response, error) {
+				if n == 1 {
+					return refusal(500, "InternalError", "it broke")
+				}
+				return refusal(400, "Throttling", "slow down")
+			},
+		}}
+		_, err := client(t, f).RunInstances(t.Context(), alicloud.NewInstance{Token: "t"})
+		var e *alicloud.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, "Throttling", e.Code)
+		assert.Equal(t, alicloud.Ambiguous, e.Class)
 	})
 }
 

@@ -23,14 +23,20 @@ const (
 func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 	start := time.Now()
 	pause := c.pause
+	open := false // an earlier attempt may have taken effect
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {
 			return &Error{Action: o.action, Code: CodeNoAnswer, Message: err.Error() + " before the request was sent", Class: Definitive, err: err}
 		}
 		e := try()
-		switch {
-		case e == nil:
+		if e == nil {
 			return nil
+		}
+		// That this attempt was not executed says nothing about those before.
+		if open = open || e.Class == Ambiguous; open && (e.Class == Throttled || e.Class == Transient) {
+			e.Class = Ambiguous
+		}
+		switch {
 		case ctx.Err() != nil:
 			return e
 		case e.Class == Precondition || e.Class == Definitive,
@@ -52,7 +58,7 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 		case <-ctx.Done():
 			timer.Stop()
 			// What the last attempt left open stays open.
-			return &Error{Action: o.action, Code: e.Code, Message: ctx.Err().Error() + " while waiting to repeat the request", HTTPStatus: e.HTTPStatus, RequestID: e.RequestID, Class: e.Class, err: ctx.Err()}
+			return &Error{Action: o.action, Code: e.Code, Message: join(e.Message, ctx.Err().Error()+" while waiting to repeat the request"), HTTPStatus: e.HTTPStatus, RequestID: e.RequestID, Class: e.Class, hint: e.hint, kind: e.kind, err: ctx.Err()}
 		}
 	}
 }
