@@ -39,8 +39,8 @@
 //     never takes the source (TestRelease). A disk is overwritten only with a
 //     snapshot of itself, and only while its instance stands (TestDiskRollback).
 //  4. A wait ends at once when its end cannot come any more, tells what it saw
-//     last, and never takes a cancelled context for success (TestWaitEnds,
-//     TestFailsLater).
+//     last, and never takes a cancelled context for success: it ends with it, in
+//     that moment (TestWaitEnds, TestFailsLater, TestCancel).
 //  5. However many goroutines wait, a hundred objects cost one call an interval
 //     (TestWaitsShareLooks, BenchmarkWaits).
 //  6. A stop keeps the instance's place and addresses and is forced by

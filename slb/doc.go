@@ -62,6 +62,12 @@
 //  13. A Client may be used by many goroutines (TestConcurrent).
 //  14. Requests leave over HTTPS, end with their context, and no error holds a
 //     secret; internal/alicloud holds the tests of that.
+//  15. A call that blocks ends in the moment in which its context does, with an
+//     error that is the context's (TestCancel).
+//  16. Wrong region, wrong, expired or unauthorised credentials and a wrong clock
+//     give one message each that says what to change (TestWrongAsker).
+//  17. JSON forms have names in snake_case and durations in nanoseconds
+//     (TestJSONNames).
 //
 // # Limits
 //
@@ -78,8 +84,9 @@
 //
 // # Errors
 //
-// What the cloud refuses is an [*Error]; match [ErrNotFound], [ErrManaged] and
-// [ErrCredentials] with errors.Is, and look at Ambiguous before trying again. A
+// What the cloud refuses is an [*Error]; match [ErrNotFound], [ErrManaged],
+// [ErrCredentials], [ErrPermission], [ErrClock] and [ErrRegion] with errors.Is,
+// and look at Ambiguous before trying again. A
 // member that somebody else changed gives a [*ConflictError], a failed job a
 // [*JobError]; a drain that was not begun a [*RefusedError], one that met its
 // deadline a [*NotSilentError]; a member that takes no requests a
