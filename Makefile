@@ -56,7 +56,13 @@ test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
 	$(GO) test -run 'TestCrashMatrix|TestTamper' ./upgrade/engine # without -race: every pair of faults, every byte
+	$(GO) test -timeout 15m -run 'TestKilledAnywhere|TestEveryAPICallFailsOnce' ./upgrade # without -race: a tenth of the schedules
 	$(MAKE) nested foreign
+
+# Every schedule of the crash and the API matrix: hours.
+.PHONY: crash
+crash:
+	UPGRADECTL_MATRIX=all $(GO) test -timeout 12h -run 'TestKilledAnywhere|TestEveryAPICallFailsOnce' -v ./upgrade
 
 # The nested modules hold what importers must never see: peers to compare with,
 # and clients that others wrote.

@@ -100,9 +100,19 @@ func (k *killer) dial(netDial dialFunc) dialFunc {
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// everything reports whether whole matrices are run: not at a desk, and not
-// under the race detector, which makes each schedule many times as long.
-func everything() bool { return testenv.RunSlow() && !raceDetector }
+// stride is how many schedules of a matrix are passed over for one that runs:
+// 1 with UPGRADECTL_MATRIX=all, as make crash has it. Under the race detector,
+// which makes each schedule many times as long, and at a desk a few stand for
+// all.
+func stride(slow, quick int) int {
+	switch {
+	case os.Getenv("UPGRADECTL_MATRIX") == "all":
+		return 1
+	case testenv.RunSlow() && !raceDetector:
+		return slow
+	}
+	return quick
+}
 
 func TestKilledAnywhere(t *testing.T) {
 	t.Parallel()
@@ -112,7 +122,7 @@ func TestKilledAnywhere(t *testing.T) {
 	})
 	t.Logf("%d events", len(events))
 	for at := 1; at <= len(events); at++ {
-		if !everything() && at%60 != 1 {
+		if (at-1)%stride(7, 150) != 0 {
 			continue
 		}
 		name := fmt.Sprintf("%d %.60q", at, events[at-1])

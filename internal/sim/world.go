@@ -139,7 +139,7 @@ func (w *World) build(ctx context.Context) error {
 		}
 	}
 	w.balancer = traffic.NewBalancer(traffic.BalancerConfig{
-		Dial: w.Dial, Listen: w.listen, Log: w.logAccess, Interval: max(w.scaled(2*time.Second), 100*time.Millisecond),
+		Dial: w.Dial, Listen: w.listen, Log: w.logAccess, Interval: w.interval(),
 	})
 	w.addBalancers()
 	w.cloud.OnChange(w.rebalance)
@@ -214,6 +214,15 @@ func (w *World) serveAPI(rw http.ResponseWriter, r *http.Request) {
 	if w.cfg.Happened != nil {
 		w.cfg.Happened("api " + r.Header.Get("x-acs-action"))
 	}
+}
+
+// interval is the time between two health checks. Virtual time costs nothing
+// but what happens in it.
+func (w *World) interval() time.Duration {
+	if w.mem != nil {
+		return max(w.scaled(2*time.Second), 500*time.Millisecond)
+	}
+	return max(w.scaled(2*time.Second), 100*time.Millisecond)
 }
 
 // listen opens a port that stands for one of the world.
@@ -461,7 +470,7 @@ func (c *conn) CloseWrite() error {
 // watchResources remembers what the API ever made: at the end most of it is
 // gone again.
 func (w *World) watchResources() {
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(w.interval() / 2)
 	defer tick.Stop()
 	for {
 		w.noteResources()
