@@ -319,9 +319,10 @@ func forwardTarget(ms []slb.Membership) (slb.ForwardTarget, bool) {
 	return slb.ForwardTarget{}, false
 }
 
-// accepted tells whether a person has judged a domain harmless.
+// accepted tells whether a person has judged a domain harmless, by the ID that
+// its finding has.
 func accepted(cfg *Config, i slb.ForwardingItem) bool {
-	return i.RecordID != "" && slices.Contains(cfg.Paths.Accept, i.RecordID) || slices.Contains(cfg.Paths.Accept, i.Domain)
+	return slices.Contains(cfg.Paths.Accept, cmp.Or(i.RecordID, i.Domain))
 }
 
 // movable tells whether the work for a finding is one of the items of 2.7.

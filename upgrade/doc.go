@@ -30,14 +30,23 @@
 //  6. What a host does not have gives steps that do not apply, not errors
 //     (TestWithoutNginxAndBalancers).
 //  7. The same procedure holds on real OpenSSH and nginx (TestRealTransition).
+//  8. Killed at any point, or with any single call of the cloud's API failing
+//     once, a run reaches its end or its beginning all the same
+//     (TestKilledAnywhere, TestEveryAPICallFailsOnce).
+//  9. Nobody's weight is overwritten, and what was proved before a gate is proved
+//     again behind it (TestSomebodyMovesWeights).
+//  10. The evidence names what each listener's silence rests on; a log that cannot
+//     be believed is never taken for silence (TestNoProbeGetsThrough,
+//     TestLogWithoutTheProbe, TestWideTransition).
 //
 // # Limits
 //
-// One procedure, transition, on Alibaba Cloud ECS with classic load balancers
-// (CLB) and nginx. Requests that reach the host past both are reported, not
-// moved. Arrival and silence are read from connection tables, not from access
-// logs. Sessions that live in the memory of one backend are lost when their
-// client moves, as with any drain.
+// One procedure, transition, on Alibaba Cloud ECS with CLB, ALB, NLB and nginx.
+// Requests that reach the host past them are reported, not moved. Arrival and
+// silence are read from connection tables, and from access logs where balancers
+// write them: without one, short requests of a layer-7 balancer cannot be told
+// from its health checks. Sessions that live in the memory of one backend are
+// lost when their client moves, as with any drain.
 //
 // # Errors
 //

@@ -513,7 +513,11 @@ func (t *transition) waitAllHealthy(ctx context.Context, a *engine.Act, r role) 
 // holds blocks until check has succeeded three times in a row, asking every
 // interval; otherwise is what is said when it did not in time.
 func (t *transition) holds(ctx context.Context, every time.Duration, otherwise string, check func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+	return t.holdsWithin(ctx, t.cfg.Pace.Timeout, every, otherwise, check)
+}
+
+func (t *transition) holdsWithin(ctx context.Context, timeout, every time.Duration, otherwise string, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	tick := time.NewTicker(every)
 	defer tick.Stop()

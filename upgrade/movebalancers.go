@@ -38,6 +38,17 @@ func arrows(from int, steps []int) string {
 	return s
 }
 
+// rises shows the way of a weight from 0.
+func rises(to int, steps []int) string {
+	s := "weight "
+	for _, w := range steps {
+		if w < to {
+			s += strconv.Itoa(w) + " → "
+		}
+	}
+	return s + strconv.Itoa(to)
+}
+
 func groupName(m slb.Membership) string {
 	g := "default group"
 	if m.VServerGroupID != "" {
@@ -242,8 +253,9 @@ func (t *transition) waitServing(ctx context.Context, a *engine.Act, r role) err
 func (t *transition) addToBalancers() engine.Step {
 	var lines []string
 	for _, m := range t.p.Facts.Memberships {
-		lines = append(lines, fmt.Sprintf("slb add (transition host) to %s: by the weights %v, healthy on every listener at each, to %d", groupName(m), t.cfg.Weights.Up, m.Backend.Weight))
+		lines = append(lines, fmt.Sprintf("slb add (transition host) to %s: %s", groupName(m), rises(m.Backend.Weight, t.cfg.Weights.Up)))
 	}
+	lines = append(lines, when(len(lines) > 0, "healthy on every listener at each weight before the next")...)
 	return engine.Step{
 		ID: "3.10-slb", Section: "3.10", Title: "add the transition host to the balancers", Effect: engine.SetState, Lines: lines,
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
@@ -519,7 +531,9 @@ func (t *transition) down(ctx context.Context, a *engine.Act, changes []weightCh
 func (t *transition) drainBalancers() engine.Step {
 	var lines []string
 	for _, m := range t.p.Facts.Memberships {
-		lines = append(lines, fmt.Sprintf("slb weight %s %s: %s", groupName(m), m.Backend.ServerID, arrows(m.Backend.Weight, t.cfg.Weights.Down)))
+		if m.Backend.Weight > 0 {
+			lines = append(lines, fmt.Sprintf("slb weight %s %s: %s", groupName(m), m.Backend.ServerID, arrows(m.Backend.Weight, t.cfg.Weights.Down)))
+		}
 	}
 	return t.weightStep("4.1-slb", "4.1", "take "+t.p.Host+" out of the balancers by weight 0", lines,
 		func(ctx context.Context, _ *engine.Act) (weightParams, error) {
@@ -569,7 +583,14 @@ func (t *transition) up(ctx context.Context, a *engine.Act, changes []weightChan
 }
 
 func (t *transition) restoreBalancers() engine.Step {
-	return t.weightStep("4.7-slb", "4.7", "give "+t.p.Host+" its weights back", []string{fmt.Sprintf("by the weights %v, healthy on every listener at each, to those recorded in 4.1", t.cfg.Weights.Up)},
+	var lines []string
+	for _, m := range t.p.Facts.Memberships {
+		if m.Backend.Weight > 0 {
+			lines = append(lines, fmt.Sprintf("slb weight %s %s: %s", groupName(m), m.Backend.ServerID, rises(m.Backend.Weight, t.cfg.Weights.Up)))
+		}
+	}
+	lines = append(lines, when(len(lines) > 0, "healthy on every listener at each weight before the next")...)
+	return t.weightStep("4.7-slb", "4.7", "give "+t.p.Host+" its weights back", lines,
 		func(ctx context.Context, a *engine.Act) (weightParams, error) {
 			var p weightParams
 			if ok, err := a.ParamsOf("4.1-slb", &p); err != nil || !ok {

@@ -171,7 +171,7 @@ func (p *Plan) Text() string {
 			pivot = true
 			b.WriteString("=== pivot: from here on a run can be parked, not rolled back\n")
 		}
-		fmt.Fprintf(&b, "%-16s %s [%s]\n", s.ID, s.Title, s.Effect)
+		fmt.Fprintf(&b, "%-17s %s [%s]\n", s.ID, s.Title, s.Effect)
 		for _, l := range s.Lines {
 			for _, part := range strings.Split(strings.TrimRight(l, "\n"), "\n") {
 				fmt.Fprintf(&b, "    %s\n", part)

@@ -450,6 +450,9 @@ func TestSteps(t *testing.T) {
 					assert.Empty(t, s.Gate, "%s: once a section is enough", s.ID)
 				}
 				assert.True(t, strings.HasPrefix(s.ID, s.Section+"-"), s.ID)
+				for _, l := range s.Lines {
+					assert.Equal(t, strings.TrimRight(l, " :;"), strings.TrimRight(l, " "), "%s: a line that ends in the middle", s.ID)
+				}
 				if s.Pivot && pivot < 0 {
 					pivot = i
 				}

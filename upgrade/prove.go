@@ -59,7 +59,7 @@ func (t *transition) ways() []string {
 func (t *transition) arrivalStep(r role, id, section string) engine.Step {
 	return engine.Step{
 		ID: id, Section: section, Title: "traffic arrives on " + t.name(r), Effect: engine.ReadOnly,
-		Lines: []string{"connections of " + strings.Join(t.ways(), ", ")},
+		Lines: append(when(len(t.ways()) > 0, "connections of "+strings.Join(t.ways(), ", ")), t.logLines("share of the requests")...),
 		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
 			if len(t.ways()) == 0 {
 				return engine.Proposal{NotApplicable: "neither nginx nor a balancer leads to " + t.p.Host}, nil
@@ -102,7 +102,8 @@ func (t *transition) observeProduction() engine.Step {
 func (t *transition) silenceStep(r role, id, section string) engine.Step {
 	return engine.Step{
 		ID: id, Section: section, Title: "no traffic reaches " + t.name(r) + " any more", Effect: engine.ReadOnly,
-		Lines: []string{fmt.Sprintf("%d samples in a row without a connection that carries requests", t.cfg.Pace.Observe)},
+		Lines: append([]string{fmt.Sprintf("%d samples in a row without a connection that carries requests", t.cfg.Pace.Observe)},
+			t.logLines("no request in "+short(logWindow)+", after a probe was seen")...),
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			w, err := t.watchOn(ctx, a, r)
 			if err != nil {
@@ -121,6 +122,10 @@ func (t *transition) silenceStep(r role, id, section string) engine.Step {
 // logWindow is what is read of an access log: long enough for requests of a
 // quiet site.
 const logWindow = time.Minute
+
+// logTimeout is how long an access log is waited for: what happened before the
+// wait leaves the window only after its length.
+func (t *transition) logTimeout() time.Duration { return max(t.cfg.Pace.Timeout, 3*logWindow) }
 
 // minRequests is how many requests in logWindow make a share worth a look.
 const minRequests = 20
@@ -162,6 +167,18 @@ func (t *transition) logged() (out []way) {
 	return out
 }
 
+// logLines names the listeners whose access logs are read, of those that have
+// one.
+func (t *transition) logLines(what string) []string {
+	var at []string
+	for _, x := range t.logged() {
+		if x.l.Protocol == "http" || x.l.Protocol == "https" || x.l.Protocol == "quic" {
+			at = append(at, fmt.Sprintf("%s:%d", x.lb, x.l.Port))
+		}
+	}
+	return when(len(at) > 0, fmt.Sprintf("access logs, where they are switched on: %s: %s", strings.Join(at, ", "), what))
+}
+
 // waitShares blocks until the access logs show a host's share of every listener
 // within bounds. A listener that bounds cannot judge, that has no log, or too few
 // requests, is proved by connections alone; the result names it.
@@ -191,7 +208,7 @@ func (t *transition) waitShares(ctx context.Context, a *engine.Act, ip string, b
 		if ok {
 			q := q
 			q.IPs = []string{ip}
-			seen, err := t.e.SLB.WaitShare(ctx, slb.ShareQuery{TrafficQuery: q, AtLeast: least, AtMost: most, MinRequests: minRequests, Timeout: t.cfg.Pace.Timeout})
+			seen, err := t.e.SLB.WaitShare(ctx, slb.ShareQuery{TrafficQuery: q, AtLeast: least, AtMost: most, MinRequests: minRequests, Timeout: t.logTimeout()})
 			switch {
 			case err == nil:
 				now = seen
@@ -312,7 +329,7 @@ func (t *transition) balancerSilence(ctx context.Context, a *engine.Act, lb, ip 
 		return s, nil
 	}
 	seen, err := t.e.SLB.WaitSilence(ctx, slb.SilenceQuery{
-		LoadBalancerID: lb, IPs: []string{ip}, Listeners: probed, Window: logWindow, Timeout: t.cfg.Pace.Timeout,
+		LoadBalancerID: lb, IPs: []string{ip}, Listeners: probed, Window: logWindow, Timeout: t.logTimeout(),
 		Probe: func(ctx context.Context, tag string, l slb.Listener) error { return probes[l.Port](ctx, tag, l) },
 	})
 	if err != nil {
@@ -376,7 +393,7 @@ func probeFrom(address string, dial func(ctx context.Context, network, addr stri
 func (t *transition) quietLog(ctx context.Context, x way, ip, why string) (reason string, err error) {
 	all := 0
 	q := slb.TrafficQuery{LoadBalancerID: x.lb, Port: x.l.Port, IPs: []string{ip}, Window: logWindow}
-	err = t.holds(ctx, t.cfg.Pace.Poll, fmt.Sprintf("%s still gets requests through %s:%d", ip, x.lb, x.l.Port), func(ctx context.Context) error {
+	err = t.holdsWithin(ctx, t.logTimeout(), t.cfg.Pace.Poll, fmt.Sprintf("%s still gets requests through %s:%d", ip, x.lb, x.l.Port), func(ctx context.Context) error {
 		now, err := t.e.SLB.GetTraffic(ctx, q)
 		if err != nil {
 			return err

@@ -492,9 +492,13 @@ func (t *transition) snapshotBeforeOS() engine.Step {
 }
 
 func (t *transition) snapshotStep(id, section, title string) engine.Step {
-	var lines []string
+	how := "ecs CreateSnapshotGroup, all of one moment"
+	if why := ecs.NoSnapshotGroup(t.p.Facts.Disks); why != "" {
+		how = "ecs CreateSnapshot, one by one (" + why + ")"
+	}
+	lines := []string{fmt.Sprintf("%s, kept for %d days", how, t.cfg.Snapshots.RetentionDays)}
 	for _, d := range t.p.Facts.Disks {
-		lines = append(lines, fmt.Sprintf("ecs CreateSnapshotGroup, or CreateSnapshot where the disks allow no group: %s (%s, %d GiB), for %d days", d.ID, d.Type, d.Size, t.cfg.Snapshots.RetentionDays))
+		lines = append(lines, fmt.Sprintf("%s (%s, %d GiB)", d.ID, d.Type, d.Size))
 	}
 	return engine.Step{
 		ID: id, Section: section, Title: title, Effect: engine.TokenCreate, Lines: lines,
@@ -874,12 +878,24 @@ func (t *transition) cloneLines() []string {
 		lines = append(lines, fmt.Sprintf("costs %.2f %s an hour", f.Price.Hourly, f.Price.Currency))
 	}
 	for _, b := range f.Blockers {
-		lines = append(lines, fmt.Sprintf("unlike production: %s: %s; %s", b.Object, b.Reason, b.Remedy))
+		line := fmt.Sprintf("unlike production: %s: %s", b.Object, b.Reason)
+		if b.Remedy != "" && b.Remedy != "none" {
+			line += "; " + b.Remedy
+		}
+		lines = append(lines, line)
 	}
 	for _, u := range f.Unasked {
 		lines = append(lines, "not known: "+u)
 	}
 	return lines
+}
+
+// when gives lines of a plan if they say something.
+func when(cond bool, lines ...string) []string {
+	if cond {
+		return lines
+	}
+	return nil
 }
 
 // checkQuarantine proves that what must not run on a copy does not.
@@ -888,7 +904,7 @@ func (t *transition) checkQuarantine() engine.Step {
 	return engine.Step{
 		ID: "3.4-quarantine", Section: "3.4", Effect: engine.ReadOnly,
 		Title: "nothing runs on the transition host that must run once only",
-		Lines: []string{"held back from its first boot on: " + strings.Join(units, ", ")},
+		Lines: when(len(units) > 0, "held back from its first boot on: "+strings.Join(units, ", ")),
 		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
 			if len(units) == 0 {
 				return engine.Proposal{NotApplicable: "transition.quarantine names no unit"}, nil
@@ -916,7 +932,7 @@ func (t *transition) joinGroups() engine.Step {
 	return engine.Step{
 		ID: "3.9-groups", Section: "3.9", Effect: engine.SetState,
 		Title: "give the transition host production's security groups",
-		Lines: []string{"ecs JoinSecurityGroup " + strings.Join(t.p.Facts.Instance.SecurityGroups, ", ") + "; LeaveSecurityGroup " + strings.Join(t.cfg.Transition.FirstBootGroups, ", ")},
+		Lines: when(len(t.cfg.Transition.FirstBootGroups) > 0, "ecs JoinSecurityGroup "+strings.Join(t.p.Facts.Instance.SecurityGroups, ", ")+"; LeaveSecurityGroup "+strings.Join(t.cfg.Transition.FirstBootGroups, ", ")),
 		Plan: func(_ context.Context, a *engine.Act) (engine.Proposal, error) {
 			if len(t.cfg.Transition.FirstBootGroups) == 0 {
 				return engine.Proposal{NotApplicable: "it has them from the beginning"}, nil

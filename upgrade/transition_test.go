@@ -3,6 +3,7 @@ package upgrade_test
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,7 +19,9 @@ import (
 	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
+	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
 
 // A stage is a simulated world and an operator's files in it. The world has no
@@ -226,6 +229,16 @@ func TestStalePlan(t *testing.T) {
 		assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
 		assert.True(t, r.Untouched)
 		assert.Contains(t, r.Reason+r.Err.Error(), "/etc/nginx/nginx.conf has changed")
+
+		// What the cloud says is looked at once more as well.
+		require.NoError(t, h.WriteFile("/etc/nginx/nginx.conf", b, 0o644))
+		s.world.Cloud().AddScalingMember(cloud.ScalingMember{Group: "asg-1", InstanceID: "i-web90", State: "InService"})
+		s.run += "2"
+		r = s.apply(unattended)
+		assert.Equal(t, "failed", r.State)
+		assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
+		assert.True(t, r.Untouched)
+		assert.Contains(t, r.Reason+r.Err.Error(), "scaling-group asg-1")
 	})
 }
 
@@ -345,5 +358,21 @@ func TestWideTransition(t *testing.T) {
 		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 		f := s.end("succeeded")
 		assert.Equal(t, 12, f.Created, "five snapshots twice, an image, an instance")
+
+		// Every listener is in the evidence, each with what it rests on.
+		h, err := engine.Read(s.run)
+		require.NoError(t, err)
+		for _, id := range []string{"4.3-silence", "4.9-silence"} {
+			var silence upgrade.Silence
+			require.NoError(t, json.Unmarshal(h.StepByID(id).Result, &silence))
+			by := map[string]int{}
+			for _, b := range silence.Logs {
+				for _, l := range b.Listeners {
+					by[l.Evidence]++
+					assert.Equal(t, l.Evidence == slb.ByConnections, l.Reason != "", "%s %d: %s", b.LoadBalancerID, l.Port, l.Reason)
+				}
+			}
+			assert.Equal(t, map[string]int{slb.ByAccessLog: 4, slb.ByConnections: 3}, by, id)
+		}
 	})
 }

@@ -1,0 +1,161 @@
+package upgrade_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/internal/sim/cloud"
+	"github.com/upgradectl/upgradectl/slb"
+	"github.com/upgradectl/upgradectl/upgrade"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+)
+
+// balancers is a colleague's way to the balancers.
+func (s *stage) balancers() *slb.Client {
+	s.t.Helper()
+	c, err := slb.New(slb.Config{Region: s.op.Region, AccessKeyID: s.op.AccessKeyID, AccessKeySecret: s.op.AccessKeySecret, Poll: 100 * time.Millisecond}, slb.WithTransport(s.world.Cloud().Transport()))
+	require.NoError(s.t, err)
+	return c
+}
+
+// Somebody else works on the balancers while the run waits at its gates: what
+// was proved before a gate is proved again behind it, and nobody's weight is
+// overwritten.
+func TestSomebodyMovesWeights(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		p, err := upgrade.ParsePlan(s.plan)
+		require.NoError(t, err)
+		m := p.Facts.Memberships[0]
+		api := s.balancers()
+		set := func(server string, weight int) {
+			t.Helper()
+			all, err := api.ListBackends(t.Context(), m.Group())
+			require.NoError(t, err)
+			for _, b := range all {
+				if b.ServerID == server && b.Port == m.Backend.Port {
+					require.NoError(t, api.SetWeight(t.Context(), m.Group(), b, weight))
+					return
+				}
+			}
+			t.Fatalf("%s is no member", server)
+		}
+		refused := func(r *upgrade.Result, step, why string) {
+			t.Helper()
+			require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+			assert.Equal(t, step, r.Step)
+			assert.Contains(t, r.Reason, why)
+			assert.Equal(t, upgrade.ExitDrift, r.ExitStatus(), "%v", r.Err)
+		}
+		require.Equal(t, "paused", s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.11"}).State)
+
+		set(s.clone(), 1)
+		refused(s.resume(upgrade.RunOptions{Approve: []string{"4.1"}, Until: "4.1"}), "4.1-slb", "ours weight 100, now weight 1")
+		set(s.clone(), m.Backend.Weight)
+		r := s.resume(upgrade.RunOptions{Until: "4.3"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+
+		// A few short requests through the balancer look like health checks.
+		set(m.Backend.ServerID, 1)
+		refused(s.resume(upgrade.RunOptions{Approve: []string{"4.4"}, Until: "4.4"}), "4.4-stop", "weight 1")
+		set(m.Backend.ServerID, 0)
+
+		gone := m.Backend
+		gone.Weight = 0
+		require.NoError(t, api.RemoveBackend(t.Context(), m.Group(), gone))
+		began := time.Now()
+		r = s.rollback()
+		assert.Equal(t, "rollback-incomplete", r.State)
+		assert.Contains(t, r.Reason+strings.Join(r.Work, " "), "not a backend any more")
+		assert.Less(t, time.Since(began), p.Config.Pace.Timeout, "it is not waited for what cannot come")
+		require.NoError(t, api.AddBackend(t.Context(), m.Group(), gone))
+		r = s.rollback()
+		require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		s.end("rolled-back")
+	})
+}
+
+// logging makes the world's balancer write an access log.
+func logging(w *sim.World) { w.Cloud().SetAccessLog("lb-shop", "site", "access") }
+
+// evidence is what 4.3 says of each listener of the balancer, by port.
+func (s *stage) evidence() map[int]slb.ListenerSilence {
+	s.t.Helper()
+	h, err := engine.Read(s.run)
+	require.NoError(s.t, err)
+	var silence upgrade.Silence
+	require.NoError(s.t, json.Unmarshal(h.StepByID("4.3-silence").Result, &silence))
+	require.Len(s.t, silence.Logs, 1)
+	out := map[int]slb.ListenerSilence{}
+	for _, l := range silence.Logs[0].Listeners {
+		out[l.Port] = l
+	}
+	return out
+}
+
+// Where no place gets a probe through a balancer, its log cannot prove silence.
+// The run goes on by the connections, and says so.
+func TestNoProbeGetsThrough(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		walled := func(w *sim.World) {
+			logging(w)
+			for _, addr := range []string{"172.31.0.5", "172.31.0.6", "172.31.0.90"} {
+				h := w.Host(addr)
+				forward := h.Forward
+				h.Forward = func(ctx context.Context, to string) (net.Conn, error) {
+					if strings.HasPrefix(to, "172.31.0.200:") {
+						return nil, errors.New("no route to host")
+					}
+					return forward(ctx, to)
+				}
+			}
+		}
+		s := newStageIn(t, sim.Config{}, walled, nil)
+		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.3"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		ev := s.evidence()
+		require.Len(t, ev, 3)
+		for _, port := range []int{80, 81} {
+			assert.Equal(t, slb.ByConnections, ev[port].Evidence)
+			assert.Contains(t, ev[port].Reason, "no probe can be sent through it (172.31.0.5: ")
+			assert.Contains(t, ev[port].Reason, "this machine: ")
+			assert.Contains(t, ev[port].Reason, "none of them to the host")
+			assert.NotContains(t, ev[port].Reason, "its log shows 0 requests")
+		}
+		assert.Equal(t, "the cloud keeps no access log of tcp listeners", ev[82].Reason)
+	})
+}
+
+// A log that does not show the probe proves nothing: the run stops, and says
+// what a person can do. With logging off the connections are the proof.
+func TestLogWithoutTheProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStageIn(t, sim.Config{}, logging, nil)
+		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.2"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		s.world.Cloud().SetLogs(cloud.Logs{Delay: 10 * 24 * time.Hour})
+		r = s.resume(upgrade.RunOptions{Until: "4.3"})
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "4.3-silence", r.Step)
+		assert.Contains(t, r.Reason, "a probe does not show up in its access log")
+		assert.Contains(t, r.Reason, "switch access logging of lb-shop off")
+		assert.Equal(t, upgrade.ExitFailed, r.ExitStatus())
+		s.world.Cloud().SetAccessLog("lb-shop", "", "")
+		r = s.resume(upgrade.RunOptions{Until: "4.3"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "access logging is off", s.evidence()[80].Reason)
+	})
+}
