@@ -121,7 +121,8 @@ func (c *Client) Drain(ctx context.Context, targets []Target, opt DrainOptions) 
 	live := slices.Clone(targets)
 	udp := false
 	for _, t := range live {
-		udp = udp || slices.ContainsFunc(t.Membership.Findings(), func(f Finding) bool { return f.Kind == KindUDP }) && t.Backend.Weight > 0
+		// Also at weight 0: how long it has been so nobody knows.
+		udp = udp || slices.ContainsFunc(t.Membership.Findings(), func(f Finding) bool { return f.Kind == KindUDP })
 	}
 	for _, w := range append(steps, 0) {
 		var changes []Change

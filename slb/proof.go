@@ -31,13 +31,18 @@ func (c *Client) LogProof(q SilenceQuery) Proof {
 	}
 }
 
-// falls is the part of its earlier share that a host may have after a step down.
+// falls is the part of its earlier odds that a host may have after a step down.
 const falls = 0.9
 
+// odds are how many requests went to a host for each that went elsewhere. They
+// change as its weight does, however much of the traffic it has.
+func odds(share float64) float64 { return share / (1 - share) }
+
 // FallingShare is a StepCheck for Drain: after each step it waits until the
-// host's share of every logged listener has fallen by a tenth at least, compared
-// with the step before (at first: with the baseline). The windows it looks at
-// (Window; 0 means 1 min here) begin after the step. AtMost and AtLeast are not
+// requests that the host gets have fallen by a tenth at least against those that
+// the others of a logged listener get, compared with the step before (at first:
+// with the baseline); so take steps that lower the weight by more than that. The
+// windows it looks at (Window; 0 means 1 min here) begin after the step. AtMost and AtLeast are not
 // used. What it returns is for one Drain.
 func (c *Client) FallingShare(q ShareQuery) func(ctx context.Context, weight int) error {
 	if q.Window <= 0 {
@@ -52,7 +57,7 @@ func (c *Client) FallingShare(q ShareQuery) func(ctx context.Context, weight int
 				_, b := l.Of(ips)
 				was = b.Share
 			}
-			return share == 0 || share <= falls*was
+			return share == 0 || share < 1 && (was >= 1 || odds(share) <= falls*odds(was))
 		})
 		if err != nil {
 			return fmt.Errorf("the share does not fall at weight %d: %w", weight, err)

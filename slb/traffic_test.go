@@ -190,6 +190,13 @@ func TestWaitShare(t *testing.T) {
 // TestFallingShare: each step has to be seen in requests that came after it, and
 // a weight that the balancer does not follow is noticed.
 func TestFallingShare(t *testing.T) {
+	// Beside a member of weight 10, a step from 100 to 50 takes no tenth of the
+	// share (91 to 83 %), and is seen all the same.
+	t.Run("equal", func(t *testing.T) { fallingShare(t, 100) })
+	t.Run("nearly alone", func(t *testing.T) { fallingShare(t, 10) })
+}
+
+func fallingShare(t *testing.T, other int) {
 	world(t, func(t *testing.T, sim *cloud.Cloud, c *slb.Client) {
 		logging(sim)
 		var weight atomic.Int64
@@ -200,7 +207,7 @@ func TestFallingShare(t *testing.T) {
 		sender.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				up := "172.31.0.50:8080"
-				if w := int(weight.Load()); n*37%(100+w) < w {
+				if w := int(weight.Load()); n*37%(other+w) < w {
 					up = "172.31.0.90:8080"
 				}
 				send(sim, 1, up, "200")

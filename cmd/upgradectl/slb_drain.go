@@ -225,9 +225,16 @@ var l7Peers = netip.MustParsePrefix("100.64.0.0/10")
 // elsewhere every peer does, because it cannot be told from a client.
 func connectionProof(h hostinv.Host, name string, targets []slb.Target) slb.Proof {
 	anyPeer := map[int]bool{} // by port
+	var udp []int
 	for _, t := range targets {
 		for _, l := range t.Membership.Listeners {
 			port := cmp.Or(t.Backend.Port, l.BackendPort)
+			if l.Protocol == "udp" {
+				if !slices.Contains(udp, port) {
+					udp = append(udp, port)
+				}
+				continue
+			}
 			l7 := cmp.Or(t.Membership.Product, slb.CLB) == slb.CLB && (l.Protocol == "http" || l.Protocol == "https")
 			anyPeer[port] = anyPeer[port] || !l7
 		}
@@ -258,6 +265,9 @@ func connectionProof(h hostinv.Host, name string, targets []slb.Target) slb.Proo
 			}
 		}) {
 			ports = append(ports, fmt.Sprintf("%d on port %d", n[p], p))
+		}
+		for _, p := range udp {
+			ports = append(ports, fmt.Sprintf("UDP port %d has none to count", p))
 		}
 		e.Silent, e.Detail = total == 0, strings.Join(ports, ", ")
 		return e, nil
@@ -321,7 +331,8 @@ publishes by address translation alone do not show on the host: check those ther
 			if len(refused.Findings) > 0 {
 				return &exitError{exitRefused, refused}
 			}
-			return x.change(a, what, func() error {
+			var report *slb.DrainReport
+			drain := func() error {
 				var h hostinv.Host = localHost{}
 				if host != "local" {
 					conn, err := ssh.dial(ctx, a, host)
@@ -338,7 +349,7 @@ publishes by address translation alone do not show on the host: check those ther
 				if err := saveWeights(save, targets); err != nil {
 					return err
 				}
-				report, err := client.Drain(ctx, targets, slb.DrainOptions{
+				done, err := client.Drain(ctx, targets, slb.DrainOptions{
 					Steps: steps, Proofs: []slb.Proof{proof}, Quiet: quiet, Deadline: deadline, Policy: slb.Policy(policy), AllowEmpty: empty,
 					Progress: func(line string) { a.progress("%s", line) },
 					Ask: func(_ context.Context, last []slb.Evidence) (bool, error) {
@@ -366,10 +377,35 @@ publishes by address translation alone do not show on the host: check those ther
 					}
 					return err
 				}
-				if report.Forced {
-					a.progress("%s", a.t("forced: connections were left", "已强制继续：仍有连接"))
-				}
+				report = &done
 				return nil
+			}
+			if x.execute {
+				if err := drain(); err != nil {
+					return err
+				}
+			}
+			return a.result(struct {
+				Executed bool             `json:"executed"`
+				Changes  []string         `json:"changes"`
+				Report   *slb.DrainReport `json:"report,omitempty"`
+			}{x.execute, what, report}, func(w io.Writer) {
+				for _, line := range what {
+					fmt.Fprintln(w, line)
+				}
+				switch {
+				case report == nil:
+					fmt.Fprintln(w, a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
+				case report.Forced:
+					fmt.Fprintln(w, a.t("forced: connections were left", "已强制继续：仍有连接"))
+				default:
+					fmt.Fprintln(w, a.t("done", "已执行"))
+				}
+				if report != nil {
+					for _, e := range report.Evidence {
+						fmt.Fprintf(w, "%s: %s\n", e.Source, e.Detail)
+					}
+				}
 			})
 		},
 	}
