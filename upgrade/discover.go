@@ -273,7 +273,7 @@ func discoverPaths(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
 	in := f.Instance
 	host := slb.PathHost{
 		Server: slb.Server{InstanceID: in.ID, ENIs: in.ENIs, IPs: in.PrivateIPs},
-		VPC:    in.VPC, PublicIPs: in.PublicIPs, Tags: in.Tags, Domains: cfg.Paths.Domains,
+		VPC:    in.VPC, PublicIPs: in.PublicIPs, Tags: in.Tags, Domains: cfg.Paths.Domains, Resolver: e.resolver,
 	}
 	var err error
 	if f.Paths, err = e.SLB.ListPaths(ctx, host); err != nil {
@@ -291,7 +291,7 @@ func discoverPaths(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
 	if err != nil {
 		return &AccessError{err}
 	}
-	resolved, err := slb.ResolveDomains(ctx, nil, cfg.Paths.Domains, ips)
+	resolved, err := slb.ResolveDomains(ctx, e.resolver, cfg.Paths.Domains, ips)
 	if err != nil {
 		return &AccessError{err}
 	}
@@ -454,8 +454,14 @@ func driftBalancers(was, now []slb.Membership) (out []string) {
 
 // driftListeners compares what leads to the groups that the host was in: a
 // listener or rule more or less, another scheduler, port, health check or
-// stickiness, and what speaks against draining that did not before.
-func driftListeners(was, now []slb.Membership) (out []string) {
+// stickiness, and what speaks against draining that did not before. The rules
+// that section 2.7 asks for are no drift.
+func driftListeners(f *Facts, now []slb.Membership) (out []string) {
+	asked := func(l slb.Listener) bool {
+		return l.Rule != "" && slices.ContainsFunc(f.Forwarding, func(i slb.ForwardingItem) bool {
+			return i.LoadBalancerID == l.LoadBalancerID && i.Port == l.Port && strings.EqualFold(i.Domain, l.Domain)
+		})
+	}
 	have := map[string]slb.Membership{}
 	for _, m := range now {
 		have[memberKey(m)] = m
@@ -463,7 +469,7 @@ func driftListeners(was, now []slb.Membership) (out []string) {
 	name := func(m slb.Membership, l slb.Listener) string {
 		return cmp.Or(l.LoadBalancerID, m.LoadBalancerID) + " " + l.String()
 	}
-	for _, m := range was {
+	for _, m := range f.Memberships {
 		n, ok := have[memberKey(m)]
 		if !ok {
 			continue // driftBalancers says so
@@ -472,6 +478,9 @@ func driftListeners(was, now []slb.Membership) (out []string) {
 		for _, l := range n.Listeners {
 			left[name(n, l)] = l
 		}
+		maps.DeleteFunc(left, func(k string, l slb.Listener) bool {
+			return asked(l) && !slices.ContainsFunc(m.Listeners, func(o slb.Listener) bool { return name(m, o) == k })
+		})
 		for _, l := range m.Listeners {
 			k := name(m, l)
 			x, ok := left[k]

@@ -25,7 +25,8 @@ type Env struct {
 	Dialer *hostinv.Dialer
 
 	// netDial makes connections from this machine.
-	netDial func(ctx context.Context, network, addr string) (net.Conn, error)
+	netDial  func(ctx context.Context, network, addr string) (net.Conn, error)
+	resolver slb.Resolver // nil = the machine's
 
 	mu    sync.Mutex
 	links map[string]*link
@@ -39,6 +40,8 @@ type Access struct {
 	// NetDial makes the connections to the cloud and to the first SSH hop; nil =
 	// the machine's network.
 	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Resolver looks domains up for section 2.7; nil = the machine's.
+	Resolver slb.Resolver
 }
 
 // transport is the clients' connection pool; nil = one of each client's own.
@@ -78,7 +81,7 @@ func NewEnv(cfg *Config, a *Access) (*Env, error) {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
 	}
-	return &Env{ECS: ec, SLB: sc, Dialer: d, netDial: dial, links: map[string]*link{}}, nil
+	return &Env{ECS: ec, SLB: sc, Dialer: d, netDial: dial, resolver: a.Resolver, links: map[string]*link{}}, nil
 }
 
 // Close ends all connections.

@@ -544,7 +544,7 @@ func (t *transition) drainBalancers() engine.Step {
 			if err != nil {
 				return p, err
 			}
-			if d := append(driftBalancers(t.p.Facts.Memberships, now), driftListeners(t.p.Facts.Memberships, now)...); len(d) > 0 {
+			if d := append(driftBalancers(t.p.Facts.Memberships, now), driftListeners(&t.p.Facts, now)...); len(d) > 0 {
 				return p, &engine.ConflictError{Object: "what leads to " + t.p.Host, Before: "as planned", Ours: "weight 0", Now: strings.Join(d, "; ")}
 			}
 			for _, m := range t.p.Facts.Memberships {

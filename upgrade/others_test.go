@@ -159,3 +159,50 @@ func TestLogWithoutTheProbe(t *testing.T) {
 		assert.Equal(t, "access logging is off", s.evidence()[80].Reason)
 	})
 }
+
+// lookups is a name service that knows what it was told.
+type lookups map[string]string
+
+func (l lookups) LookupHost(_ context.Context, name string) ([]string, error) {
+	if a := l[name]; a != "" {
+		return []string{a}, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}
+
+// A domain that leads straight to production is work for a person: the run waits
+// at a gate of its own, looks whether it is done, and takes what was done for no
+// drift.
+func TestDomainsAreMoved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStageIn(t, sim.Config{}, func(w *sim.World) {
+			w.Cloud().AddDNSRecord(cloud.DNSRecord{ID: "rec-www", Domain: "shop.example", RR: "www", Value: "172.31.0.90"})
+		}, nil)
+		names := lookups{"www.shop.example": "172.31.0.90"}
+		s.access.Resolver = names
+		p, err := upgrade.ParsePlan(s.plan)
+		require.NoError(t, err)
+		require.Len(t, p.Facts.Forwarding, 1)
+		i := p.Facts.Forwarding[0]
+		assert.Contains(t, p.Text(), "change record www.shop.example from A 172.31.0.90 to A 172.31.0.200 and wait for its TTL of 600 s")
+
+		r := s.apply(upgrade.RunOptions{Until: "3.1"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "2.7-domains", r.Step)
+		assert.True(t, r.Gate)
+		r = s.resume(upgrade.RunOptions{Approve: []string{"2.7-domains"}, Until: "3.1"})
+		require.Equal(t, "failed", r.State, "an approval alone moves nothing")
+		assert.Contains(t, r.Reason, "record www.shop.example is still A 172.31.0.90")
+
+		_, err = s.balancers().CreateRule(t.Context(), i.LoadBalancerID, i.Port, "", slb.Rule{Domain: i.Domain, VServerGroupID: i.VServerGroupID})
+		require.NoError(t, err)
+		require.True(t, s.world.Cloud().SetDNSRecord("rec-www", i.WantType, i.Want))
+		r = s.resume(upgrade.RunOptions{Until: "3.1"})
+		require.Equal(t, "failed", r.State, "the old answer is still given")
+		assert.Contains(t, r.Reason, "www.shop.example still leads to 172.31.0.90 from here")
+		names["www.shop.example"] = i.Want
+		r = s.resume(upgrade.RunOptions{ApproveAll: true, Until: "4.1"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+	})
+}

@@ -279,12 +279,16 @@ func TestDriftOfListeners(t *testing.T) {
 		{"new rule", func(f *Facts) {
 			f.Memberships[0].Listeners = append(f.Memberships[0].Listeners, slb.Listener{Port: 80, Protocol: "http", Rule: "rule-1", Domain: "a.example", Scheduler: "wrr", HealthCheck: true})
 		}, []string{"lb-shop http 80 (rule rule-1, a.example) leads to lb-shop default group, member i-web90 (172.31.0.90):8080 and did not"}},
+		{"rule of 2.7", func(f *Facts) {
+			f.Memberships[0].Listeners = append(f.Memberships[0].Listeners, slb.Listener{LoadBalancerID: "lb-shop", Port: 80, Protocol: "http", Rule: "rule-1", Domain: "moved.example", Scheduler: "wrr", HealthCheck: true})
+		}, nil},
 		{"protected", func(f *Facts) { f.Memberships[0].Protected = true }, []string{"protected: the default group of lb-shop: the balancer is protected against changes; ask whoever protected it, then lift it (SetLoadBalancerModificationProtection, NonProtection)"}},
 	} {
 		_, was := planInputs(t)
+		was.Forwarding = []slb.ForwardingItem{{Domain: "moved.example", LoadBalancerID: "lb-shop", Port: 80}}
 		_, now := planInputs(t)
 		c.edit(now)
-		assert.Equal(t, c.want, driftListeners(was.Memberships, now.Memberships), c.name)
+		assert.Equal(t, c.want, driftListeners(was, now.Memberships), c.name)
 	}
 }
 

@@ -220,7 +220,7 @@ func (t *transition) verifyEnd() engine.Step {
 			for _, d := range driftNginx(t.p.Facts.Nginx, now.Nginx) {
 				a.Progress("not by this run: %s", d)
 			}
-			for _, d := range driftListeners(t.p.Facts.Memberships, now.Memberships) {
+			for _, d := range driftListeners(&t.p.Facts, now.Memberships) {
 				a.Progress("not by this run: %s", d)
 			}
 			bad := append(movedRefs(t.p.Facts.Nginx, now.Nginx), driftBalancers(t.p.Facts.Memberships, now.Memberships)...)

@@ -325,7 +325,7 @@ func (t *transition) recordBalancers() engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			if d := append(driftBalancers(t.p.Facts.Memberships, now), driftListeners(t.p.Facts.Memberships, now)...); len(d) > 0 {
+			if d := append(driftBalancers(t.p.Facts.Memberships, now), driftListeners(&t.p.Facts, now)...); len(d) > 0 {
 				return nil, &DriftError{d}
 			}
 			return now, nil
@@ -397,7 +397,7 @@ func (t *transition) moveDomains() engine.Step {
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			var left []string
 			for _, i := range items {
-				still, err := t.e.SLB.CheckForwarding(ctx, nil, i)
+				still, err := t.e.SLB.CheckForwarding(ctx, t.e.resolver, i)
 				if err != nil {
 					return nil, err
 				}
