@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgradectl/upgradectl/ecs"
+	"github.com/upgradectl/upgradectl/slb"
 )
 
 func instanceRow(i ecs.Instance) []string {
@@ -586,6 +587,24 @@ func newInstanceConsole(a *app, c *cloudFlags) *cobra.Command {
 	return cmd
 }
 
+// refuseServing refuses what would take an instance away under its traffic.
+func refuseServing(ctx context.Context, c *cloudFlags, i *ecs.Instance) error {
+	client, err := c.slb()
+	if err != nil {
+		return err
+	}
+	list, err := client.Discover(ctx, slb.Server{InstanceID: i.ID, ENIs: i.ENIs, IPs: i.PrivateIPs})
+	if err != nil {
+		return fmt.Errorf("cannot tell whether a balancer sends traffic to instance %s: %w", i.ID, err)
+	}
+	for _, m := range list {
+		if m.Backend.Weight > 0 {
+			return &exitError{exitRefused, fmt.Errorf("refusing to release instance %s (%s): it has weight %d in %s; drain it first ('upgradectl slb drain %s')", i.ID, dash(i.Name), m.Backend.Weight, m.Group(), i.ID)}
+		}
+	}
+	return nil
+}
+
 func newInstanceRelease(a *app, c *cloudFlags) *cobra.Command {
 	x := &execution{}
 	cmd := &cobra.Command{
@@ -617,6 +636,9 @@ func newInstanceRelease(a *app, c *cloudFlags) *cobra.Command {
 		// DeleteInstance checks this again; here the dry run tells the truth.
 		if i.Tags[g.TagKey] != g.TagValue {
 			return &exitError{exitRefused, fmt.Errorf("refusing to release instance %s (%s): it does not carry the tag %s=%s", i.ID, dash(i.Name), g.TagKey, g.TagValue)}
+		}
+		if err := refuseServing(cmd.Context(), c, i); err != nil {
+			return err
 		}
 		what := []string{fmt.Sprintf("release instance %s (%s, %s) and the disks that go with it, for good", i.ID, dash(i.Name), dash(strings.Join(i.PrivateIPs, ",")))}
 		return x.change(a, what, func() error { return client.DeleteInstance(cmd.Context(), i.ID, g) })
