@@ -206,3 +206,26 @@ func TestDomainsAreMoved(t *testing.T) {
 		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 	})
 }
+
+// Snapshots of a group carry its mark only after it is made. A run that is
+// stopped in between finds them all the same, and takes them away.
+func TestSnapshotGroupWithoutMarks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		c := s.world.Cloud()
+		c.Deny("TagResources")
+		r := s.apply(upgrade.RunOptions{Until: "3.1"})
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "3.1-snapshots", r.Step)
+		assert.Equal(t, 1, c.Counts()["CreateSnapshotGroup"])
+		assert.Contains(t, r.Reason, "TagResources")
+		r = s.rollback()
+		require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		assert.Zero(t, c.Counts()["CreateSnapshot"])
+		for _, r := range c.Resources() {
+			assert.False(t, r.CreatedByAPI, "%s %s", r.Type, r.ID)
+		}
+		s.end("rolled-back")
+	})
+}
