@@ -85,8 +85,11 @@ func (e *RuleConflictError) Is(target error) bool { return target == ErrConflict
 
 // FindRule looks for a rule that matches the same requests as want. One that
 // sends them to the same group is returned; none is nil; another is a
-// RuleConflictError.
+// RuleConflictError. A want that CreateRule would refuse is an error.
 func (c *Client) FindRule(ctx context.Context, loadBalancerID string, port int, protocol string, want Rule) (*Rule, error) {
+	if err := c.checkRule(ctx, loadBalancerID, port, want); err != nil {
+		return nil, err
+	}
 	rules, err := c.ListRules(ctx, loadBalancerID, port, protocol)
 	if err != nil {
 		return nil, err
@@ -121,25 +124,41 @@ func (r Rule) check() error {
 	return nil
 }
 
+func ruleText(loadBalancerID string, port int, want Rule) string {
+	return fmt.Sprintf("rule %s of %s listener %d", want, loadBalancerID, port)
+}
+
+// checkRule refuses a rule that is none, or has no group of the balancer.
+func (c *Client) checkRule(ctx context.Context, loadBalancerID string, port int, want Rule) error {
+	what := ruleText(loadBalancerID, port, want)
+	if err := want.check(); err != nil {
+		return fmt.Errorf("cannot create the %s: %w", what, err)
+	}
+	if productOf(loadBalancerID) != CLB {
+		return fmt.Errorf("cannot change rules of %s: only those of CLB (lb-…) are", loadBalancerID)
+	}
+	groups, err := c.api.VServerGroups(ctx, loadBalancerID)
+	if err != nil {
+		return fmt.Errorf("cannot list the groups of %s: %w", loadBalancerID, wrap(err))
+	}
+	if !slices.ContainsFunc(groups, func(g alicloud.VServerGroup) bool { return g.ID == want.VServerGroupID }) {
+		return fmt.Errorf("cannot create the %s: %s has no VServer group %s", what, loadBalancerID, want.VServerGroupID)
+	}
+	return nil
+}
+
 // CreateRule makes want a rule of a listener and returns it as it is then. A
 // rule that is there already is returned and nothing is written; one for the
 // same requests with another group is a RuleConflictError. The call of the cloud
 // has no token: when an answer is lost, the rules themselves tell.
 func (c *Client) CreateRule(ctx context.Context, loadBalancerID string, port int, protocol string, want Rule) (Rule, error) {
-	what := fmt.Sprintf("rule %s of %s listener %d", want, loadBalancerID, port)
-	if err := want.check(); err != nil {
-		return Rule{}, fmt.Errorf("cannot create the %s: %w", what, err)
-	}
+	what := ruleText(loadBalancerID, port, want)
 	protocol, err := c.ruleListener(ctx, loadBalancerID, port, protocol)
 	if err != nil {
 		return Rule{}, err
 	}
-	groups, err := c.api.VServerGroups(ctx, loadBalancerID)
-	if err != nil {
-		return Rule{}, fmt.Errorf("cannot list the groups of %s: %w", loadBalancerID, wrap(err))
-	}
-	if !slices.ContainsFunc(groups, func(g alicloud.VServerGroup) bool { return g.ID == want.VServerGroupID }) {
-		return Rule{}, fmt.Errorf("cannot create the %s: %s has no VServer group %s", what, loadBalancerID, want.VServerGroupID)
+	if err := c.checkRule(ctx, loadBalancerID, port, want); err != nil {
+		return Rule{}, err
 	}
 	if want.Name == "" {
 		want.Name = ruleName(want)

@@ -79,6 +79,12 @@ func newSnapshotCreate(a *app, c *cloudFlags) *cobra.Command {
 		if in.Tags, err = tags(); err != nil {
 			return err
 		}
+		switch {
+		case in.RetentionDays < 0 || in.RetentionDays > 65536:
+			return usagef("--retention-days is 0 to 65536, not %d", in.RetentionDays)
+		case strings.HasPrefix(in.Name, "auto"):
+			return usagef("--name: names beginning with auto are the cloud's own")
+		}
 		client, err := c.ecs()
 		if err != nil {
 			return err

@@ -308,6 +308,11 @@ func newSLBRemove(a *app, c *cloudFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(list) == 0 { // no member, which is fine, or no such group, which is not
+				if _, err := client.ListBackends(ctx, g); err != nil {
+					return err
+				}
+			}
 			var what []string
 			for _, m := range list {
 				// Removing cuts connections that a weight of 0 lets end.
