@@ -216,6 +216,25 @@ func (t *transition) carries(ctx context.Context, a *engine.Act) error {
 	return nil
 }
 
+// restored checks that production has the weights back that were recorded; more
+// is fine.
+func (t *transition) restored(ctx context.Context) error {
+	for _, m := range t.p.Facts.Memberships {
+		b, ok, err := t.getBackend(ctx, m.Group(), m.Backend)
+		if err != nil {
+			return err
+		}
+		if !ok || b.Weight < m.Backend.Weight {
+			now := "no member"
+			if ok {
+				now = fmt.Sprintf("weight %d", b.Weight)
+			}
+			return &engine.ConflictError{Object: groupName(m) + ", " + t.p.Host, Before: fmt.Sprintf("weight %d", m.Backend.Weight), Ours: "the transition host out of the group", Now: now}
+		}
+	}
+	return nil
+}
+
 // serving checks that a host takes requests in every group of the plan that
 // sends production some: weight above 0, and healthy on every listener that
 // checks it. It is asked immediately before the other host's share is taken
@@ -391,6 +410,9 @@ func (t *transition) removeFromBalancers() engine.Step {
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			var p weightParams
 			if err := a.Params(&p); err != nil {
+				return nil, err
+			}
+			if err := t.restored(ctx); err != nil {
 				return nil, err
 			}
 			return nil, t.leave(ctx, a, p.Changes)

@@ -173,6 +173,21 @@ func TestTransition(t *testing.T) {
 		require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
 		assert.Equal(t, upgrade.ExitParked, r.ExitStatus())
 
+		// While production serves with less than it had, nobody else is taken out.
+		r = s.resume(upgrade.RunOptions{ApproveAll: true, Until: "4.8"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		p, err := upgrade.ParsePlan(s.plan)
+		require.NoError(t, err)
+		m := p.Facts.Memberships[0]
+		require.NoError(t, s.balancers().SetWeight(t.Context(), m.Group(), m.Backend, 1))
+		r = s.resume(unattended)
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "4.9-slb", r.Step)
+		assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
+		lowered := m.Backend
+		lowered.Weight = 1
+		require.NoError(t, s.balancers().SetWeight(t.Context(), m.Group(), lowered, m.Backend.Weight))
+
 		r = s.resume(unattended)
 		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 		assert.Equal(t, upgrade.ExitDone, r.ExitStatus())
