@@ -299,6 +299,9 @@ func newInstanceWait(a *app, c *cloudFlags) *cobra.Command {
 		Short: a.t("wait until an instance has a status", "等待实例进入某状态"),
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if status != ecs.StatusRunning && status != ecs.StatusStopped {
+				return usagef("--status is Running or Stopped, not %q", status)
+			}
 			ctx, cancel := waitContext(cmd.Context(), timeout)
 			defer cancel()
 			client, err := c.ecs()
