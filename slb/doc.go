@@ -42,14 +42,16 @@
 //  6. Drain refuses what weight 0 does not drain, balancers that others own, and
 //     the last healthy member (TestDrainRefuses); it ends with silence, as long
 //     as was asked for, or by the policy for its deadline (TestDrainAndRampBack,
-//     TestDrainDeadline). What was silent before UDP settles counts for nothing.
+//     TestDrainDeadline). What was silent before UDP settles counts for nothing,
+//     in a drain that goes on with an earlier one too.
 //  7. Ramp gives no member a further weight before all are healthy behind all
 //     their listeners, and ends at the recorded weights (TestRampWaitsForHealth,
 //     TestDrainAndRampBack).
 //  8. GetTraffic counts every request of a window once for each member it was
 //     tried on, never cuts a result, and shows a member that fell silent as one
 //     with no requests (TestTrafficAgainstBaseline, TestTrafficSums). A step down
-//     counts only when requests that came after it show it (TestFallingShare).
+//     counts only when requests that came after it show it, however large the
+//     host's share is (TestFallingShare).
 //  9. An empty access log is never taken for silence: a tagged probe has to show
 //     up in it first; a listener without a log is named as such (TestSilence,
 //     TestSilenceIsNeverNoData).
@@ -86,9 +88,9 @@
 //
 // What the cloud refuses is an [*Error]; match [ErrNotFound], [ErrManaged],
 // [ErrCredentials], [ErrPermission], [ErrClock] and [ErrRegion] with errors.Is,
-// and look at Ambiguous before trying again. A
-// member that somebody else changed gives a [*ConflictError], a failed job a
-// [*JobError]; a drain that was not begun a [*RefusedError], one that met its
-// deadline a [*NotSilentError]; a member that takes no requests a
-// [*NotServingError].
+// and look at Ambiguous before trying again. A member that somebody else changed
+// gives a [*ConflictError], a rule that exists for another group a
+// [*RuleConflictError], a failed job a [*JobError]; a drain that was not begun a
+// [*RefusedError], one that met its deadline a [*NotSilentError]; a member that
+// takes no requests a [*NotServingError].
 package slb
