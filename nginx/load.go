@@ -44,11 +44,14 @@ func DirFS(root string) FS { return dirFS(root) }
 
 type dirFS string
 
+// path leaves .. to the operating system: before it may stand a link.
+func (d dirFS) path(name string) string { return filepath.FromSlash(join(string(d), name)) }
+
 func (d dirFS) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(string(d), filepath.FromSlash(name))
+	path := d.path(name)
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
@@ -73,7 +76,7 @@ func (d dirFS) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return os.ReadDir(filepath.Join(string(d), filepath.FromSlash(name)))
+	return os.ReadDir(d.path(name))
 }
 
 // Identity returns the device and inode numbers, or on systems without them the
@@ -82,7 +85,7 @@ func (d dirFS) Identity(ctx context.Context, name string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	return identity(filepath.Join(string(d), filepath.FromSlash(name)))
+	return identity(d.path(name))
 }
 
 // MapFS holds whole files by name, as tests and simulators want it. It must not

@@ -255,6 +255,14 @@ func TestOneFileOfSeveralNames(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, servers, string(data))
 
+	// What stands before .. may be a link.
+	require.NoError(t, os.Symlink(filepath.Join(dir, "sites-enabled"), filepath.Join(dir, "links/away")))
+	write("above", "# here\n")
+	write("nginx.conf", "include links/away/../above;")
+	through, err := nginx.Load(t.Context(), nginx.DirFS("/"), main)
+	require.NoError(t, err)
+	assert.Equal(t, "# here\n", string(through.Files()[1].Bytes()))
+
 	// A circle through a link is one, too.
 	write("circle", "include links/circle;\n")
 	require.NoError(t, os.Symlink("../circle", filepath.Join(dir, "links/circle")))

@@ -30,25 +30,44 @@ func newNginxReads(a *app, n *nginxFlags) []*cobra.Command {
 // takes, so that it can say that the file is too large.
 func (n *nginxFlags) readFile(ctx context.Context, a *app, name string) ([]byte, error) {
 	limited := func(r io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(r, nginx.MaxFileSize+1)) }
-	switch {
-	case name == "-":
-		return limited(a.in)
-	case n.host != "":
+	if n.host != "" && name != "-" {
 		s, err := n.open(ctx, a)
 		if err != nil {
 			return nil, err
 		}
 		defer s.close()
 		return s.server.Host.ReadFile(ctx, name)
-	case n.root != "":
-		name = filepath.Join(n.root, filepath.FromSlash(name))
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
+	type result struct {
+		data []byte
+		err  error
 	}
-	defer f.Close()
-	return limited(f)
+	read := func() (r result) {
+		if name == "-" {
+			r.data, r.err = limited(a.in)
+			return r
+		}
+		if n.root != "" {
+			name = filepath.Join(n.root, filepath.FromSlash(name))
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return result{err: err}
+		}
+		defer f.Close()
+		r.data, r.err = limited(f)
+		return r
+	}
+	// A pipe may never say anything, and it cannot be asked to stop: the program
+	// ends without it.
+	done := make(chan result, 1)
+	go func() { done <- read() }()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // parseFile reads and parses the file. The File holds what stands before a

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -66,4 +68,38 @@ func TestNginxArguments(t *testing.T) {
 	data, err := os.ReadFile(conf)
 	require.NoError(t, err)
 	assert.Equal(t, text, string(data))
+}
+
+// TestNginxReadStops holds that the wait for a pipe ends with the first signal.
+func TestNginxReadStops(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	a := &app{in: r, out: &out, err: &errs, lang: "en"}
+	assert.Equal(t, exitInterrupted, a.main(ctx, []string{"nginx", "cat", "-"}))
+	assert.Empty(t, out.String())
+}
+
+// TestNginxBadFiles holds that an edit of this machine's files does not read
+// what has no end.
+func TestNginxBadFiles(t *testing.T) {
+	dir := t.TempDir()
+	large := filepath.Join(dir, "large")
+	require.NoError(t, os.WriteFile(large, nil, 0o600))
+	require.NoError(t, os.Truncate(large, 1<<40))
+	for include, want := range map[string]string{
+		large:       "is larger than the 67108864 bytes",
+		dir:         "is a directory",
+		"/dev/zero": "nothing to do",
+	} {
+		conf := filepath.Join(dir, "nginx.conf")
+		require.NoError(t, os.WriteFile(conf, []byte("include "+include+";"), 0o600))
+		status, _, stderr := command(t, "nginx", "disable", "10.0.0.1", "-c", conf, "--tag", "T")
+		assert.Contains(t, stderr, want)
+		assert.Equal(t, include == "/dev/zero", status == exitOK)
+	}
 }

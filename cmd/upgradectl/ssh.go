@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/nginx"
 )
 
 // sshFlags say how a host is reached.
@@ -49,7 +51,12 @@ func (localHost) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(name)
+	// Not os.ReadFile: a device never ends, and a pipe may never begin.
+	data, err := nginx.DirFS("").ReadFile(ctx, name)
+	if err == nil && len(data) > nginx.MaxFileSize {
+		return nil, fmt.Errorf("%s is larger than the %d bytes that are read", name, nginx.MaxFileSize)
+	}
+	return data, err
 }
 
 func (localHost) WriteFile(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
