@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -476,6 +477,21 @@ func TestSteps(t *testing.T) {
 		assert.Contains(t, p.Text(), "--- gate before "+section+": "+gate)
 	}
 	assert.Equal(t, 1, strings.Count(p.Text(), "no rollback, only parking"))
+}
+
+// docs/transition.md lists the steps, each in its section, in the order in which
+// they are done.
+func TestStepsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "docs", "transition.md"))
+	require.NoError(t, err)
+	var documented, want []string
+	for _, m := range regexp.MustCompile("(?m)^\\|[^|]*\\| `([0-9.]+-[a-z-]+)`").FindAllStringSubmatch(string(text), -1) {
+		documented = append(documented, m[1])
+	}
+	for _, s := range plan(t, nil).Steps {
+		want = append(want, s.ID)
+	}
+	assert.Equal(t, want, documented)
 }
 
 func step(t *testing.T, steps []engine.Step, id string) engine.Step {
