@@ -68,7 +68,8 @@ func TestForVersion(t *testing.T) {
 // that this version is said not to know is refused by it, the others pass.
 func TestVersionAsNginx(t *testing.T) {
 	binary := testenv.Need(t, "nginx")
-	v, err := (&nginx.Server{Host: localHost{}, Binary: binary}).Version(t.Context())
+	// A main file of its own: others may run on this machine.
+	v, err := (&nginx.Server{Host: localHost{}, Binary: binary, Conf: t.TempDir() + "/nginx.conf"}).Version(t.Context())
 	require.NoError(t, err)
 	out, err := exec.Command(binary, "-v").CombinedOutput()
 	require.NoError(t, err)
