@@ -534,22 +534,20 @@ func TestErrorLogs(t *testing.T) {
 				cmd.Stderr = w
 			}
 			require.NoError(t, cmd.Run())
-			s := &nginx.Server{Host: localHost{}, Conf: conf, ReloadTimeout: 5 * time.Second}
-			var master nginx.Master
-			require.Eventually(t, func() bool {
-				masters, err := nginx.ListMasters(t.Context(), localHost{})
+			t.Cleanup(func() { // also when the test does not find it below
+				masters, err := nginx.ListMasters(context.Background(), localHost{})
+				assert.NoError(t, err)
 				for _, m := range masters {
 					if m.Conf == conf {
-						master = m
+						sh(t, fmt.Sprintf("kill -TERM %d; while kill -0 %[1]d 2>/dev/null; do sleep 0.01; done", m.PID))
 					}
 				}
-				workers, werr := s.Workers(t.Context())
-				return err == nil && werr == nil && len(workers) == 2
-			}, 20*time.Second, 20*time.Millisecond)
-			t.Cleanup(func() {
-				sh(t, fmt.Sprintf("kill -TERM %d; while kill -0 %[1]d 2>/dev/null; do sleep 0.01; done", master.PID))
 			})
-
+			s := &nginx.Server{Host: localHost{}, Conf: conf, ReloadTimeout: 5 * time.Second}
+			require.Eventually(t, func() bool {
+				workers, err := s.Workers(t.Context())
+				return err == nil && len(workers) == 2
+			}, 20*time.Second, 20*time.Millisecond)
 			r, err := s.Reload(t.Context())
 			require.NoError(t, err)
 			if row.why == "" {
