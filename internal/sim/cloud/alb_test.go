@@ -2,6 +2,7 @@ package cloud_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +23,8 @@ func TestServerGroupJobs(t *testing.T) {
 			c.AddServerGroup(product, cloud.ServerGroup{ID: "sgp-1", HealthCheck: true, Servers: []cloud.Backend{{ServerID: "i-web90", Port: 80, Weight: 7, Description: "d"}}})
 			state := func() string { return fmt.Sprint(c.ServerGroups(product)[0].Servers) }
 			before := state()
-			var changes int
-			c.OnChange(func() { changes++ })
+			var changes atomic.Int32
+			c.OnChange(func() { changes.Add(1) })
 			one := []string{"ServerGroupId", "sgp-1", "Servers.1.ServerId", "i-web90", "Servers.1.ServerType", "Ecs", "Servers.1.Port", "80"}
 			with := func(more ...string) []string { return append(append([]string{}, one...), more...) }
 
@@ -37,7 +38,7 @@ func TestServerGroupJobs(t *testing.T) {
 			got := c.ServerGroups(product)[0].Servers[0]
 			assert.Equal(t, 0, got.Weight)
 			assert.Empty(t, got.Description, "what is left out of a write is lost")
-			assert.Equal(t, 1, changes)
+			assert.EqualValues(t, 1, changes.Load())
 
 			// A weight left out is full traffic.
 			a.ok(version, "UpdateServerGroupServersAttribute", one...)

@@ -37,7 +37,7 @@ type Host struct {
 	commands map[string]Command
 	panics   bool           // kernels panic at boot
 	hung     bool           // one did
-	power    sync.Mutex     // one change of power at a time
+	power    power          // one change of power at a time
 	async    sync.WaitGroup // what outlives a boot: reboots asked for from inside, signals
 	dock     *docker
 	pk       *packages
@@ -131,7 +131,7 @@ func newHost(spec Spec, o Options) *Host {
 		spec: spec, o: o, commands: programs(spec.Commands),
 		procs: map[int]*process{}, exits: map[int]int{}, services: map[int]*service{},
 		conns: map[*tracked]struct{}{}, lastInode: firstInode,
-		transient: map[string]*transient{}, sshConns: map[net.Conn]struct{}{},
+		transient: map[string]*transient{}, sshConns: map[net.Conn]struct{}{}, power: make(power, 1),
 	}
 }
 
@@ -176,6 +176,13 @@ func (h *Host) Restore(d *Disk) error {
 	h.dock.thaw(d.dock)
 	return nil
 }
+
+// power is a lock that is held while a host boots or its processes end. It is
+// a channel because waiting for a mutex stops virtual time (testing/synctest).
+type power chan struct{}
+
+func (p power) Lock()   { p <- struct{}{} }
+func (p power) Unlock() { <-p }
 
 // newHostKeys gives the host SSH host keys of its own.
 func (h *Host) newHostKeys() error {
