@@ -17,6 +17,7 @@ import (
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
 
 // A killer ends an operator's process as kill -9 does: from one moment on no
@@ -148,6 +149,9 @@ func TestKilledAnywhere(t *testing.T) {
 						require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
 						return r.State
 					}
+					if errors.Is(err, engine.ErrFinished) {
+						return "succeeded"
+					}
 					t.Log(err)
 					r = s.resume(quiet)
 					require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
@@ -175,11 +179,12 @@ func killedRun(t *testing.T, at int, after func(*stage) string) []string {
 	a.NetDial = k.dial(a.NetDial)
 	o.Access = &a
 	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, o)
-	if at == 0 {
+	if !k.dead {
+		// The number of events differs by one or two from run to run: the last
+		// ones may not come.
 		require.NoError(t, err)
 		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 	} else {
-		require.True(t, k.dead)
 		require.NoError(t, os.RemoveAll(s.run))
 		require.NoError(t, os.Rename(k.saved, s.run))
 		end = after(s)
