@@ -31,7 +31,7 @@ func FuzzUnsigned(f *testing.F) {
 		c.AddInstance(cloud.Instance{ID: "i-1", PrivateIP: "172.31.0.90"})
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://cloud.invalid/", strings.NewReader(body))
 		if err != nil {
-			t.Skip() // net/http lets no such request in
+			t.Skip("net/http lets no such request in")
 		}
 		r.URL.Path, r.URL.RawQuery = path, query
 		r.Header.Set("Content-Type", kind)
