@@ -343,6 +343,21 @@ func cmdMv(_ context.Context, p *Proc) int {
 	return 0
 }
 
+// cmdLn makes hard links only.
+func cmdLn(_ context.Context, p *Proc) int {
+	f, ok := p.flags()
+	if !ok {
+		return statusUnknownFlag
+	}
+	if len(f.rest) != 2 {
+		return p.refusef("needs two operands")
+	}
+	if err := p.tree().hardlink(p.p.cred, p.abs(f.rest[0]), p.abs(f.rest[1])); err != nil {
+		return p.failf(1, "failed to create hard link '%s': %s", f.rest[1], errText(err))
+	}
+	return 0
+}
+
 func cmdRm(_ context.Context, p *Proc) int {
 	f, ok := p.flags("-f", "-r")
 	if !ok {

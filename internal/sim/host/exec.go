@@ -18,7 +18,7 @@ const elf = "\x7fELF simulated "
 // programs are the commands of every host, and those of the Spec.
 func programs(more map[string]Command) map[string]Command {
 	all := map[string]Command{
-		"cat": cmdCat, "ls": cmdLs, "readlink": cmdReadlink, "stat": cmdStat, "mv": cmdMv, "rm": cmdRm,
+		"cat": cmdCat, "ls": cmdLs, "readlink": cmdReadlink, "stat": cmdStat, "mv": cmdMv, "ln": cmdLn, "rm": cmdRm,
 		"mkdir": cmdMkdir, "rmdir": cmdRmdir, "chmod": cmdChmod, "chown": cmdChown, "cp": cmdCp,
 		"touch": cmdTouch, "sync": cmdSync,
 		"sha256sum": cmdSha256sum, "tr": cmdTr, "cut": cmdCut, "head": cmdHead, "wc": cmdWc, "grep": cmdGrep,

@@ -118,6 +118,7 @@ func TestCommands(t *testing.T) {
 		{`export A="x 'y" B; B=2; env | grep -c '^[AB]='; sh -c 'echo $A'; f() { local v=1; echo $v; }; f; echo "$v"; readonly A`, "2\nx 'y\n1\n\n", 0},
 		{`A='$x "q" \ ` + "`" + `w'; export B="$A"; echo "$B"; { (echo 'it'\''s' "$A" &) ; wait; } & wait; sleep 1`, "$x \"q\" \\ `w\nit's $x \"q\" \\ `w\n", 0},
 		{`test -r /proc/net/tcp && [ -d /run/systemd/system ] && [ ! -e /nothing ] && echo yes 2>/dev/null`, "yes\n", 0},
+		{`cd /tmp; echo a >l1; ln l1 l2; echo b >>l2; ln l1 l2 2>&1; cat l1; stat -c %h l1; rm l1; stat -c %h l2; rm l2`, "ln: failed to create hard link 'l2': File exists\na\nb\n2\n1\n", 0},
 		{`echo lost >/dev/null; cat /dev/null; echo $((1+2))`, "3\n", 0},
 		{`rpm -q kernel; rpm -q nothing; rpm -qa --qf '%{NAME} %{VERSION}\n' | grep -x 'tree 1.6.0'`, "kernel-3.10.0-862.9.1.el7.x86_64\npackage nothing is not installed\ntree 1.6.0\n", 0},
 		{`systemctl is-active docker; systemctl is-enabled docker; systemctl is-active nothing`, "active\nenabled\ninactive\n", 3},

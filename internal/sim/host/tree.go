@@ -59,6 +59,7 @@ type node struct {
 	data  []byte
 	link  string
 	kids  map[string]*node
+	more  int // names beyond the first: hard links
 
 	gen     func() []byte             // content made at every read
 	look    func(name string) *node   // directory made at every look
@@ -445,6 +446,7 @@ func (t *tree) remove(c cred, name string, dir bool) error {
 		return perr("remove", name, err)
 	}
 	delete(p.parent.kids, p.base)
+	p.n.more--
 	p.parent.mtime = time.Now()
 	return nil
 }
@@ -495,8 +497,37 @@ func (t *tree) rename(c cred, from, to string, replace bool) error {
 	if err != nil {
 		return perr("rename", to, err)
 	}
+	if b.n != nil {
+		b.n.more--
+	}
 	delete(a.parent.kids, a.base)
 	b.parent.kids[b.base] = a.n
+	return nil
+}
+
+// hardlink gives a file a second name. A clone of the tree has two files.
+func (t *tree) hardlink(c cred, from, to string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, err := t.get(c, from, false)
+	if err == nil && a.n.isDir() {
+		err = fs.ErrPermission
+	}
+	if err != nil {
+		return perr("link", from, err)
+	}
+	b, err := t.walk(c, to, false)
+	if err == nil && b.n != nil {
+		err = fs.ErrExist
+	}
+	if err == nil {
+		err = t.mayChange(c, b)
+	}
+	if err != nil {
+		return perr("link", to, err)
+	}
+	b.parent.kids[b.base] = a.n
+	a.n.more++
 	return nil
 }
 
@@ -638,7 +669,7 @@ type info struct {
 }
 
 func newInfo(name string, n *node) *info {
-	i := &info{name: name, mode: n.mode, mtime: n.mtime, uid: n.uid, gid: n.gid, link: n.link, nlink: 1}
+	i := &info{name: name, mode: n.mode, mtime: n.mtime, uid: n.uid, gid: n.gid, link: n.link, nlink: 1 + n.more}
 	switch {
 	case n.isLink():
 		i.size = int64(len(n.link))

@@ -1,0 +1,153 @@
+package hostos
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var leaseDay = time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC)
+
+// The shells of real hosts judge the lease's scripts.
+func eachShell(t *testing.T, test func(t *testing.T, s leases, h Host)) {
+	for _, sh := range [][]string{{"sh"}, {"bash"}} {
+		t.Run(sh[0], func(t *testing.T) {
+			test(t, leases{t.TempDir() + "/a dir"}, local{sh})
+		})
+	}
+}
+
+func TestLease(t *testing.T) {
+	eachShell(t, func(t *testing.T, s leases, h Host) {
+		ctx := t.Context()
+		none, err := s.get(ctx, h)
+		require.NoError(t, err)
+		assert.Nil(t, none)
+
+		a, err := s.take(ctx, h, "run-a", "root@ops1", leaseDay, "")
+		require.NoError(t, err)
+		assert.EqualValues(t, 1, a.Epoch)
+		require.NoError(t, s.run(ctx, h, a, "check", ":"))
+		require.NoError(t, s.keep(ctx, h, a))
+		require.NoError(t, s.keep(ctx, h, a))
+		got, err := s.get(ctx, h)
+		require.NoError(t, err)
+		want := *a
+		want.Beat = 2
+		assert.Equal(t, &want, got)
+
+		_, err = s.take(ctx, h, "run-b", "root@ops2", leaseDay, "")
+		held := new(LeaseHeldError)
+		require.ErrorAs(t, err, &held)
+		assert.Equal(t, want, held.Lease)
+		assert.ErrorContains(t, err, "run run-a of root@ops1 changes this host, since 2026-11-22T02:00:00Z")
+
+		// The same run elsewhere: the old process is fenced, everywhere.
+		again, err := s.take(ctx, h, "run-a", "root@ops3", leaseDay, "")
+		require.NoError(t, err)
+		assert.EqualValues(t, 2, again.Epoch)
+		assert.ErrorIs(t, s.run(ctx, h, a, "check", ":"), ErrFenced)
+		assert.ErrorIs(t, s.keep(ctx, h, a), ErrFenced)
+		assert.ErrorIs(t, s.release(ctx, h, a), ErrFenced)
+		_, err = output(ctx, h, s.fence(a, "echo changed"), nil)
+		assert.True(t, IsFenced(err), "%v", err)
+		out, err := output(ctx, h, s.fence(again, "echo changed"), nil)
+		require.NoError(t, err)
+		assert.Equal(t, "changed\n", out)
+
+		require.NoError(t, s.release(ctx, h, again))
+		assert.ErrorIs(t, s.run(ctx, h, again, "check", ":"), ErrFenced)
+		b, err := s.take(ctx, h, "run-b", "root@ops2", leaseDay, "")
+		require.NoError(t, err)
+		assert.EqualValues(t, 3, b.Epoch, "epochs outlive leases")
+	})
+}
+
+// A fenced command keeps its standard input.
+func TestFenceLeavesInput(t *testing.T) {
+	eachShell(t, func(t *testing.T, s leases, h Host) {
+		l, err := s.take(t.Context(), h, "run-a", "root@ops1", leaseDay, "")
+		require.NoError(t, err)
+		out, err := output(t.Context(), h, s.fence(l, "cat"), strings.NewReader("whole\ninput\n"))
+		require.NoError(t, err)
+		assert.Equal(t, "whole\ninput\n", out)
+	})
+}
+
+func TestBreakLease(t *testing.T) {
+	eachShell(t, func(t *testing.T, s leases, h Host) {
+		ctx := t.Context()
+		dead, err := s.take(ctx, h, "run-a", "root@ops1", leaseDay, "")
+		require.NoError(t, err)
+		seen, err := s.get(ctx, h)
+		require.NoError(t, err)
+
+		require.NoError(t, s.keep(ctx, h, dead)) // not dead at all
+		held := new(LeaseHeldError)
+		require.ErrorAs(t, s.breakLease(ctx, h, *seen, "root@ops2", leaseDay), &held)
+
+		require.NoError(t, s.breakLease(ctx, h, held.Lease, "root@ops2", leaseDay))
+		none, err := s.get(ctx, h)
+		require.NoError(t, err)
+		assert.Nil(t, none)
+		assert.ErrorIs(t, s.run(ctx, h, dead, "check", ":"), ErrFenced)
+		require.NoError(t, s.breakLease(ctx, h, *seen, "root@ops2", leaseDay), "broken already")
+	})
+}
+
+// Of many that come at once, one run holds the host.
+func TestLeaseRace(t *testing.T) {
+	s, h := leases{t.TempDir()}, local{[]string{"sh"}}
+	var wg sync.WaitGroup
+	got := make([]*Lease, 12)
+	for i := range got {
+		wg.Go(func() {
+			l, err := s.take(t.Context(), h, fmt.Sprintf("run-%d", i), "root@ops1", leaseDay, "")
+			held := new(LeaseHeldError)
+			if err != nil && !assert.ErrorAs(t, err, &held) {
+				return
+			}
+			got[i] = l
+		})
+	}
+	wg.Wait()
+	var holds int
+	for _, l := range got {
+		if l != nil {
+			holds++
+			assert.NoError(t, s.run(t.Context(), h, l, "check", ":"))
+		}
+	}
+	assert.Equal(t, 1, holds)
+}
+
+func TestLeaseOnSimulatedHost(t *testing.T) {
+	c := simulate(t, nil).dial()
+	a, err := TakeLease(t.Context(), c, "run-a", "root@ops1", leaseDay)
+	require.NoError(t, err)
+	require.NoError(t, KeepLease(t.Context(), c, a))
+	require.NoError(t, CheckLease(t.Context(), c, a))
+	var held *LeaseHeldError
+	_, err = TakeLease(t.Context(), c, "run-b", "root@ops1", leaseDay)
+	require.ErrorAs(t, err, &held)
+	assert.EqualValues(t, 1, held.Lease.Beat)
+	require.NoError(t, ReleaseLease(t.Context(), c, a))
+	l, err := GetLease(t.Context(), c)
+	require.NoError(t, err)
+	assert.Nil(t, l)
+}
+
+func TestLeaseNames(t *testing.T) {
+	for _, bad := range []string{"", "two words", "a'b", "$(x)", "-n", "a\nb"} {
+		_, err := TakeLease(context.Background(), local{[]string{"sh"}}, bad, "root@ops1", leaseDay)
+		assert.Error(t, err, "run %q", bad)
+		_, err = TakeLease(context.Background(), local{[]string{"sh"}}, "run", bad, leaseDay)
+		assert.Error(t, err, "holder %q", bad)
+	}
+}
