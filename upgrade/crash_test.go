@@ -74,6 +74,12 @@ func looks(what string) bool {
 		return strings.HasPrefix(text, "progress ")
 	}
 	_, command, _ := strings.Cut(text, " ")
+	if strings.HasPrefix(command, "case \"$(cat /var/lib/upgradectl/lease") {
+		_, command, _ = strings.Cut(command, "\n") // the lease's guard
+	}
+	if command == ":" || strings.HasPrefix(command, "cd /var/lib/upgradectl\necho $(($(cat beat") {
+		return true
+	}
 	for _, read := range []string{":", "cat /proc/", "s=0\nfor p in /proc/", "f=/run/nginx.pid\n", "/bin/sh -s", "docker inspect ", "nginx -t ", "command -v ", "for f in /etc/nginx/", "cd /srv/shop && ids="} {
 		if strings.HasPrefix(command, read) {
 			return true

@@ -30,6 +30,8 @@ type Env struct {
 
 	mu    sync.Mutex
 	links map[string]*link
+
+	holder *leaseholder // nil while nothing is changed
 }
 
 // Access says how the world is reached where that is not the configuration's
@@ -162,6 +164,23 @@ func (l *link) pings(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, pingLimit)
 	defer cancel()
 	return l.conn.Run(ctx, ":", nil, io.Discard, io.Discard) == nil
+}
+
+// connected tells whether there is a connection, without making one.
+func (l *link) connected() bool {
+	if !l.mu.TryLock() {
+		return false // it is being made
+	}
+	defer l.mu.Unlock()
+	if l.conn == nil {
+		return false
+	}
+	select {
+	case <-l.conn.Done():
+		return false
+	default:
+		return true
+	}
 }
 
 // drop forgets the connection c, or whichever there is when c is nil.

@@ -85,7 +85,7 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 					}
 				}
 			}
-			if err := hostos.StartJob(ctx, l, a.Key(), p.Script); err != nil {
+			if err := hostos.StartJob(ctx, l.held(), a.Key(), p.Script); err != nil {
 				return nil, fmt.Errorf("host %s: %w", l.target, err)
 			}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
@@ -120,7 +120,7 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 func (t *transition) upgradeDocker(r role) engine.Step {
 	s := t.jobStep(r, "3.5", "docker", "replace Docker on "+t.name(r)+" by docker-ce", hostos.DockerScript(),
 		func(ctx context.Context, l *link, a *engine.Act) error {
-			changed, err := hostos.WriteDaemonJSON(ctx, l, a.Key())
+			changed, err := hostos.WriteDaemonJSON(ctx, l.held(), a.Key())
 			if changed {
 				a.Progress("%s: daemon.json has new settings", l.target)
 			}
@@ -203,7 +203,11 @@ func (t *transition) reboot(r role) engine.Step {
 			}
 			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
-			if err := hostos.StartReboot(wait, l, b.Boot.ID); err != nil {
+			err = hostos.StartReboot(wait, l.held(), b.Boot.ID)
+			if errors.Is(err, hostos.ErrFenced) {
+				return nil, err
+			}
+			if err != nil {
 				a.Progress("%s: %v; it may be rebooting already", l.target, err)
 			}
 			now, err := t.waitBoot(wait, a, l, b.Boot.ID)
@@ -346,7 +350,7 @@ func (t *transition) startContainers(r role) engine.Step {
 		if err != nil {
 			return nil, err
 		}
-		if err := hostos.EnableDocker(ctx, l); err != nil {
+		if err := hostos.EnableDocker(ctx, l.held()); err != nil {
 			return nil, fmt.Errorf("host %s: %w", l.target, err)
 		}
 		return do(ctx, a)
@@ -397,7 +401,7 @@ func (t *transition) start(ctx context.Context, a *engine.Act, r role, services 
 	}
 	for _, s := range services {
 		a.Progress("%s: starting %s", l.target, s.Name)
-		if err := hostos.StartService(ctx, l, s); err != nil {
+		if err := hostos.StartService(ctx, l.held(), s); err != nil {
 			return fmt.Errorf("host %s: %w", l.target, err)
 		}
 	}
@@ -573,7 +577,7 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 			}
 			for _, s := range all {
 				a.Progress("%s: stopping %s", l.target, s.Name)
-				if err := hostos.StopService(ctx, l, s, t.cfg.Pace.Sample); err != nil {
+				if err := hostos.StopService(ctx, l.held(), s, t.cfg.Pace.Sample); err != nil {
 					return nil, fmt.Errorf("host %s: %w", l.target, err)
 				}
 			}
@@ -585,7 +589,7 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 				if err != nil {
 					return err
 				}
-				if err := hostos.EnableDocker(ctx, l); err != nil {
+				if err := hostos.EnableDocker(ctx, l.held()); err != nil {
 					return fmt.Errorf("host %s: %w", l.target, err)
 				}
 			}

@@ -150,7 +150,11 @@ func (t *transition) putFiles(ctx context.Context, a *engine.Act, p nginxParams,
 			}
 			files = append(files, nginx.FileChange{Name: f.Name, Before: before, After: after})
 		}
-		if err := t.e.nginx(s).Put(ctx, files); err != nil {
+		server, err := t.e.heldNginx(ctx, s)
+		if err == nil {
+			err = server.Put(ctx, files)
+		}
+		if err != nil {
 			return fmt.Errorf("host %s: %w", s.Host, err)
 		}
 		a.Progress("%s: nginx has reloaded", s.Host)

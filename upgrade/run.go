@@ -17,6 +17,7 @@ import (
 	"github.com/upgradectl/upgradectl/nginx"
 	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 // An Event is what a run tells an observer; see engine.Event.
@@ -80,9 +81,12 @@ func (r *Result) ExitStatus() int {
 	case engine.RollbackIncomplete:
 		return ExitIncomplete
 	case engine.Interrupted:
+		if ErrorStatus(r.Err) == ExitLocked {
+			return ExitLocked
+		}
 		return ExitInterrupt
 	case engine.Failed:
-		if status := ErrorStatus(r.Err); status == ExitDrift || status == ExitJournal || status == ExitRefused && r.Untouched {
+		if status := ErrorStatus(r.Err); status == ExitDrift || status == ExitJournal || status == ExitLocked || status == ExitRefused && r.Untouched {
 			return status
 		}
 		return ExitFailed
@@ -99,13 +103,14 @@ func ErrorStatus(err error) int {
 		refused  *RefusedError
 		weights  *slb.ConflictError
 		files    *nginx.DriftError
+		held     *hostos.LeaseHeldError
 	)
 	switch {
 	case errors.As(err, &drift), errors.As(err, &conflict), errors.As(err, &weights), errors.As(err, &files), errors.Is(err, engine.ErrPlanChanged):
 		return ExitDrift
 	case errors.Is(err, engine.ErrInvalid):
 		return ExitUsage
-	case errors.Is(err, engine.ErrLocked):
+	case errors.Is(err, engine.ErrLocked), errors.Is(err, hostos.ErrFenced), errors.As(err, &held):
 		return ExitLocked
 	case errors.Is(err, engine.ErrDamaged), errors.Is(err, engine.ErrUnwritable):
 		return ExitJournal
@@ -206,8 +211,11 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 		return nil, err
 	}
 	defer run.Close()
-	out, err := run.Apply(ctx, transitionSteps(p, e), o.engine())
-	return result(dir, out, err)
+	steps := e.fenced(transitionSteps(p, e))
+	return e.leased(ctx, p, id, o.Actor, func(ctx context.Context) (*Result, error) {
+		out, err := run.Apply(ctx, steps, o.engine())
+		return result(dir, out, err)
+	})
 }
 
 // checkOptions sees that the sections and gates of o exist in the procedure.
@@ -228,7 +236,7 @@ func checkOptions(steps []engine.Step, o RunOptions) error {
 // Resume goes on with a run: after a gate, a pause, a failure, a kill, or a
 // rollback that parked it.
 func Resume(ctx context.Context, dir string, o RunOptions) (*Result, error) {
-	return reopen(dir, o, func(run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
+	return reopen(ctx, dir, o, func(ctx context.Context, run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
 		return run.Apply(ctx, steps, o.engine())
 	})
 }
@@ -236,12 +244,12 @@ func Resume(ctx context.Context, dir string, o RunOptions) (*Result, error) {
 // Rollback takes a run back to its beginning or, past the pivot, to where the
 // transition host carries the traffic.
 func Rollback(ctx context.Context, dir string, o RunOptions) (*Result, error) {
-	return reopen(dir, o, func(run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
+	return reopen(ctx, dir, o, func(ctx context.Context, run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
 		return run.Rollback(ctx, steps, o.engine())
 	})
 }
 
-func reopen(dir string, o RunOptions, do func(*engine.Run, []engine.Step) (engine.Outcome, error)) (*Result, error) {
+func reopen(ctx context.Context, dir string, o RunOptions, do func(context.Context, *engine.Run, []engine.Step) (engine.Outcome, error)) (*Result, error) {
 	run, err := engine.Open(dir, engine.WithActor(o.Actor), engine.WithVersion(o.Version))
 	if err != nil {
 		return nil, err
@@ -260,12 +268,14 @@ func reopen(dir string, o RunOptions, do func(*engine.Run, []engine.Step) (engin
 		return nil, err
 	}
 	defer e.Close()
-	steps := transitionSteps(p, e)
+	steps := e.fenced(transitionSteps(p, e))
 	if err := checkOptions(steps, o); err != nil {
 		return nil, err
 	}
-	out, err := do(run, steps)
-	return result(dir, out, err)
+	return e.leased(ctx, p, h.Run, o.Actor, func(ctx context.Context) (*Result, error) {
+		out, err := do(ctx, run, steps)
+		return result(dir, out, err)
+	})
 }
 
 func result(dir string, out engine.Outcome, err error) (*Result, error) {

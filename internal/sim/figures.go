@@ -41,6 +41,8 @@ type Figures struct {
 	NginxRestored bool     `json:"nginx_restored"` // every file of every nginx host has its bytes of the beginning
 	NginxChanged  []string `json:"nginx_changed,omitempty"`
 
+	LeasedHosts []string `json:"leased_hosts,omitempty"` // addresses of hosts that a run holds a lease of
+
 	KernelBefore string `json:"kernel_before"` // of the production host
 	KernelAfter  string `json:"kernel_after"`
 	KernelMeant  string `json:"kernel_meant"` // what an update brings
@@ -87,6 +89,9 @@ func (f Figures) CheckEnd(outcome string) []string {
 		}
 		if f.Leaked > 0 {
 			add("left behind: %s", strings.Join(f.LeakedResources, ", "))
+		}
+		if len(f.LeasedHosts) > 0 {
+			add("still leased: %s", strings.Join(f.LeasedHosts, ", "))
 		}
 	}
 	switch outcome {

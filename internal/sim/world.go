@@ -597,6 +597,12 @@ func (w *World) Figures() Figures {
 	for _, h := range w.hosts {
 		f.Refused = append(f.Refused, refusedBy(h)...)
 	}
+	for addr, h := range w.byAddr {
+		if _, err := h.ReadFile("/var/lib/upgradectl/lease"); err == nil {
+			f.LeasedHosts = append(f.LeasedHosts, addr)
+		}
+	}
+	slices.Sort(f.LeasedHosts)
 	slices.Sort(f.Refused)
 	return f
 }

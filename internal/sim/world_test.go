@@ -264,6 +264,7 @@ func TestCheckEnd(t *testing.T) {
 		"weights are not as before: x 60 → 0; y 1 → gone; z new, 5": func(f *Figures) {
 			f.WeightsRestored, f.WeightsBefore, f.WeightsAfter = false, map[string]int{"x": 60, "y": 1}, map[string]int{"x": 0, "z": 5}
 		},
+		"still leased: 172.31.0.90":          func(f *Figures) { f.LeasedHosts = []string{"172.31.0.90"} },
 		"nginx files are not as before: f":   func(f *Figures) { f.NginxRestored, f.NginxChanged = false, []string{"f"} },
 		"left behind: image m-1":             func(f *Figures) { f.Leaked, f.LeakedResources = 1, []string{"image m-1"} },
 		"kernel is a and not b":              func(f *Figures) { f.KernelAfter = "a" },

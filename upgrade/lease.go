@@ -1,0 +1,319 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/upgradectl/upgradectl/nginx"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
+)
+
+// Two runs must never change one host at the same time, and a process that was
+// replaced (its run was resumed on another machine, from a copy of its
+// directory) must not go on. So a run holds a lease on every host that it
+// changes, from its first step to its end, paused or not; every command that
+// changes a host checks it in the same shell call; and no other effect, in the
+// cloud either, begins while one of them is known to be lost.
+//
+// A lease that somebody else holds is never waited for: two runs cannot block
+// each other for good.
+
+const (
+	// beatEvery is how often a process shows that it lives; who challenges it
+	// waits for several.
+	beatEvery = 20 * time.Second
+	// fenceLimit is how long a host is asked before an effect elsewhere. One that
+	// does not answer, such as one that reboots, keeps nothing from happening.
+	fenceLimit = 5 * time.Second
+)
+
+// leaseholder is what one process holds of a run.
+type leaseholder struct {
+	run, holder string
+	targets     []string // hosts leased from the beginning, sorted
+
+	mu     sync.Mutex
+	leases map[string]*hostos.Lease
+	stop   func()
+}
+
+// leaseTargets are the SSH targets that every run of the plan changes. The
+// transition host joins them when there is one.
+func (p *Plan) leaseTargets() []string {
+	targets := []string{p.Config.Host}
+	for _, n := range p.Facts.Nginx {
+		targets = append(targets, n.Host)
+	}
+	slices.Sort(targets)
+	return slices.Compact(targets)
+}
+
+// hold takes the leases of the plan's hosts for the run, and shows that this
+// process lives until ctx ends or unhold is called. Hosts that do not answer
+// are leased when they are first changed. A host that another run holds is an
+// error that wraps *hostos.LeaseHeldError, and nothing is held then.
+//
+// The context it returns ends when a lease is found to be lost.
+func (e *Env) hold(ctx context.Context, p *Plan, run, actor string) (context.Context, error) {
+	h := &leaseholder{run: run, holder: holderName(actor), targets: p.leaseTargets(), leases: map[string]*hostos.Lease{}}
+	e.holder = h
+	for _, target := range h.targets {
+		if err := e.tryLease(ctx, target); err != nil {
+			e.letGo(ctx)
+			e.holder = nil
+			return ctx, err
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	h.stop = func() { cancel(context.Canceled); wg.Wait() }
+	wg.Go(func() {
+		tick := time.NewTicker(beatEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := e.beat(ctx); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		}
+	})
+	return ctx, nil
+}
+
+// leased does the work of a run while its hosts are held for it. They are given
+// back when the run is over: a paused, failed or parked one keeps them.
+func (e *Env) leased(ctx context.Context, p *Plan, run, actor string, do func(context.Context) (*Result, error)) (*Result, error) {
+	work, err := e.hold(ctx, p, run, actor)
+	if err != nil {
+		return nil, err
+	}
+	r, err := do(work)
+	over := errors.Is(err, engine.ErrFinished)
+	if r != nil {
+		over = r.State == string(engine.Succeeded) || r.State == string(engine.RolledBack)
+		if lost := context.Cause(work); errors.Is(lost, hostos.ErrFenced) && !over {
+			r.Err, r.Reason = errors.Join(lost, r.Err), lost.Error()
+		}
+	}
+	left := e.unhold(context.WithoutCancel(ctx), over)
+	if r != nil {
+		r.Work = append(r.Work, left...)
+	}
+	return r, err
+}
+
+// unhold ends the heartbeat. With give, the run is over and the hosts are given
+// back; what cannot be given back is said, as work for a person.
+func (e *Env) unhold(ctx context.Context, give bool) []string {
+	if e.holder == nil {
+		return nil
+	}
+	e.holder.stop()
+	var left []string
+	if give {
+		left = e.letGo(ctx)
+	}
+	e.holder = nil
+	return left
+}
+
+// letGo gives back what is held.
+func (e *Env) letGo(ctx context.Context) []string {
+	var left []string
+	for target, l := range e.holder.all() {
+		ctx, cancel := context.WithTimeout(ctx, 4*fenceLimit)
+		err := hostos.ReleaseLease(ctx, e.host(target), l)
+		cancel()
+		if err != nil && !errors.Is(err, hostos.ErrFenced) {
+			left = append(left, fmt.Sprintf("host %s: %v; when it answers again: upgradectl unlock --host %s", target, err, target))
+		}
+	}
+	slices.Sort(left)
+	return left
+}
+
+func (h *leaseholder) all() map[string]*hostos.Lease {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make(map[string]*hostos.Lease, len(h.leases))
+	for t, l := range h.leases {
+		out[t] = l
+	}
+	return out
+}
+
+// tryLease leases a host if it answers soon.
+func (e *Env) tryLease(ctx context.Context, target string) error {
+	soon, cancel := context.WithTimeout(ctx, 4*fenceLimit)
+	defer cancel()
+	_, err := e.lease(soon, target)
+	if errors.As(err, new(*hostos.LeaseHeldError)) {
+		return err
+	}
+	return ctx.Err() // what else is wrong with the host, the steps find out
+}
+
+// lease gives this process's lease of a host, taking it at the first use.
+func (e *Env) lease(ctx context.Context, target string) (*hostos.Lease, error) {
+	h := e.holder
+	if h == nil {
+		return nil, fmt.Errorf("internal error: host %s would be changed without a lease", target)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l := h.leases[target]; l != nil {
+		return l, nil
+	}
+	l, err := hostos.TakeLease(ctx, e.host(target), h.run, h.holder, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("host %s: %w", target, err)
+	}
+	h.leases[target] = l
+	return l, nil
+}
+
+// beat shows on every host with a live connection that this process lives.
+func (e *Env) beat(ctx context.Context) error {
+	for target, l := range e.holder.all() {
+		if !e.host(target).connected() {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, fenceLimit)
+		err := hostos.KeepLease(ctx, e.host(target), l)
+		cancel()
+		if errors.Is(err, hostos.ErrFenced) {
+			return fmt.Errorf("host %s: %w", target, err)
+		}
+	}
+	return nil
+}
+
+// checkLeases sees that no host has gone to somebody else, as far as they
+// answer. Hosts that did not answer when the run began are leased now.
+func (e *Env) checkLeases(ctx context.Context) error {
+	for _, target := range e.holder.targets {
+		if e.holder.all()[target] == nil {
+			if err := e.tryLease(ctx, target); err != nil {
+				return err
+			}
+		}
+	}
+	errs := make(chan error)
+	leases := e.holder.all()
+	for target, l := range leases {
+		go func() {
+			soon, cancel := context.WithTimeout(ctx, fenceLimit)
+			defer cancel()
+			err := hostos.CheckLease(soon, e.host(target), l)
+			if !errors.Is(err, hostos.ErrFenced) {
+				err = nil
+			} else {
+				err = fmt.Errorf("host %s: %w", target, err)
+			}
+			errs <- err
+		}()
+	}
+	var lost []error
+	for range leases {
+		lost = append(lost, <-errs)
+	}
+	return errors.Join(lost...)
+}
+
+// fenced puts checkLeases before every effect of the steps.
+func (e *Env) fenced(steps []engine.Step) []engine.Step {
+	for i, s := range steps {
+		if s.Effect == engine.ReadOnly {
+			continue
+		}
+		if do := s.Do; do != nil {
+			steps[i].Do = func(ctx context.Context, a *engine.Act) (any, error) {
+				if err := e.checkLeases(ctx); err != nil {
+					return nil, err
+				}
+				return do(ctx, a)
+			}
+		}
+		if undo := s.Undo; undo != nil {
+			steps[i].Undo = func(ctx context.Context, a *engine.Act) error {
+				if err := e.checkLeases(ctx); err != nil {
+					return err
+				}
+				return undo(ctx, a)
+			}
+		}
+	}
+	return steps
+}
+
+// held is a host that is changed: each command runs only under the lease.
+type held struct{ *link }
+
+// held gives the host for changes. See fence above.
+func (l *link) held() held { return held{l} }
+
+// Run runs a command that changes the host.
+func (h held) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	lease, err := h.env.lease(ctx, h.target)
+	if err != nil {
+		return err
+	}
+	err = h.link.Run(ctx, lease.Fence(cmd), stdin, stdout, stderr)
+	if hostos.IsFenced(err) {
+		return fmt.Errorf("host %s: %w", h.target, hostos.ErrFenced)
+	}
+	return err
+}
+
+// heldNginx is the nginx server of a host for changes.
+func (e *Env) heldNginx(ctx context.Context, n NginxHost) (*nginx.Server, error) {
+	l, err := e.lease(ctx, n.Host)
+	if err != nil {
+		return nil, err
+	}
+	s := e.nginx(n)
+	s.Guard = l.Guard()
+	return s, nil
+}
+
+// holderName is who others are told to ask: actor@machine, in characters that
+// a lease can hold.
+func holderName(actor string) string {
+	if actor == "" {
+		if u, err := user.Current(); err == nil {
+			actor = u.Username
+		}
+	}
+	machine, err := os.Hostname()
+	if err != nil {
+		machine = "unknown"
+	}
+	clean := func(s string) string {
+		s = strings.Map(func(r rune) rune {
+			if r < 0x80 && (r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || strings.ContainsRune("._-", r)) {
+				return r
+			}
+			return '-'
+		}, s)
+		s = strings.Trim(s[:min(len(s), 50)], "-._")
+		if s == "" {
+			return "unnamed"
+		}
+		return s
+	}
+	return clean(actor) + "@" + clean(machine)
+}
