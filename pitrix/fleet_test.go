@@ -151,9 +151,8 @@ func far(t testing.TB) map[string]*pitrix.Settings {
 func leaf(t testing.TB) map[string]*pitrix.Settings {
 	f := map[string]*pitrix.Settings{}
 	region := []string{"is_region", "1", "region_id", "lab2", "zone_id", "lab2b"}
-	host(t, f, "lab2br01n11", "TBD", "192.0.2.111", region...)
-	host(t, f, "lab2br01n12", "TBD", "192.0.2.112", append(region, "hyper_vip_address", "", "mgmt_network_netmask", "255.255.255.255",
-		"ks_vm_routing_rule_lab2b_bm0", "ip route replace 192.0.2.121/32 dev br0")...)
+	host(t, f, "lab2br01n11", "TBD", "192.0.2.111", slices.Concat(region, []string{"ks_vm_routing_rule_lab2b_bm0", "ip route replace 192.0.2.121/32 dev br0"})...)
+	host(t, f, "lab2br01n12", "TBD", "192.0.2.112", slices.Concat(region, []string{"hyper_vip_address", "", "mgmt_network_netmask", "255.255.255.255"})...)
 	host(t, f, "lab2ar01n01", "vgateway", "198.51.100.9", "is_region", "1", "region_id", "lab2", "zone_id", "lab2a")
 	put(t, f, "lab2b-bm0", append(region, "role", "swctl", "os_version", "16.04.5.2", "mgmt_network_address", "192.0.2.121",
 		"mgmt_network_netmask", "255.255.255.255", "mgmt_network_gateway", "192.0.2.111", "vm_network_routing_rule", "", "physical_host", "192.0.2.111")...)
@@ -205,7 +204,7 @@ func TestCheckFleet(t *testing.T) {
 		{"flat", "proxy0", []string{"vm_network_routing_rule", vmRule("192.0.2.61", "")}, []string{"proxy0 vm_network_routing_rule R3: \"via\" is followed by \"\""}},
 		{"flat", "proxy0", []string{"vm_network_routing_rule", "ip route add 10.80.0.0/16 src via 192.0.2.254"}, []string{"proxy0 vm_network_routing_rule R3: \"src\" is followed by \"via\""}},
 		{"flat", "proxy0", []string{"vm_network_routing_rule", "ip route add 10.80.0.0/16 via 192.0.2.254"}, []string{"proxy0 vm_network_routing_rule R3: not whole"}},
-		{"leaf", "lab2br01n12", []string{"ks_vm_routing_rule_lab2b_bm0", "ip route replace 192.0.2.121/32 via"}, []string{"lab2br01n12 ks_vm_routing_rule_lab2b_bm0 R3: complete the command"}},
+		{"leaf", "lab2br01n11", []string{"ks_vm_routing_rule_lab2b_bm0", "ip route replace 192.0.2.121/32 via"}, []string{"lab2br01n11 ks_vm_routing_rule_lab2b_bm0 R3: complete the command"}},
 
 		{"flat", "proxy0", []string{"eip_network_address", "2.2.2.2", "eip_network_interface", "eth1", "eip_network_netmask", "255.255.255.0",
 			"eip_network_mac_address", "00:16:3e:5b:91:00", "physical_host_eip_network_interface", "br1"}, []string{"proxy0 eip_network_address R4: drop the Eip section"}},
@@ -221,6 +220,18 @@ func TestCheckFleet(t *testing.T) {
 		{"flat", "webservice0", []string{"physical_host_network_interface", ""}, []string{"webservice0 physical_host_network_interface R6: for a physical one"}},
 
 		{"leaf", "lab2b-bm0", []string{"mgmt_network_gateway", "192.0.2.254"}, []string{"lab2b-bm0 mgmt_network_gateway R8: it is the physical host"}},
+		{"leaf", "lab2br01n12", []string{"ks_vm_routing_rule_lab2b_bm0", "ip route replace 192.0.2.121/32 dev br0"}, []string{"lab2br01n12 ks_vm_routing_rule_lab2b_bm0 R8: physical_host is 192.0.2.111"}},
+		{"leaf", "lab2br01n11", []string{"ks_vm_routing_rule_lab2b_bm0", "ip route replace 192.0.2.12/32 dev br0"}, []string{"lab2br01n11 ks_vm_routing_rule_lab2b_bm0 R8: does not lead to lab2b-bm0"}},
+		{"flat", "proxy0", []string{"mgmt_network_netmask", "255.0.255.0"}, []string{"proxy0 mgmt_network_netmask R10: not a netmask"}},
+		{"flat", "proxy0", []string{"mgmt_network_netmask", "0.0.0.0"}, []string{"proxy0 mgmt_network_netmask R10: not a netmask"}},
+		{"flat", "proxy0", []string{"mgmt_network_gateway", "198.51.100.1", "vm_network_routing_rule", vmRule("192.0.2.61", "198.51.100.1")},
+			[]string{"proxy0 mgmt_network_gateway R1: not in the node's network 192.0.2.0/24", "proxy0 vm_network_routing_rule R3: in no network of the node"}},
+		{"near", "proxy0", []string{"eip_network_gateway", "203.0.113.1"}, []string{"proxy0 eip_network_gateway R4: not in the outer network 2.2.2.0/24"}},
+		{"far", "proxy1", []string{"mgmt_network_routing_rule", "ip route add 192.0.2.0/24 via 192.0.2.254"}, []string{"proxy1 mgmt_network_routing_rule R2: in no network of the node"}},
+		{"flat", "proxy0", []string{"mgmt_network_dns_servers", "192.0.2.41,192.0.2.42"}, []string{"proxy0 mgmt_network_dns_servers R10: not an address"}},
+		{"flat", "proxy0", []string{"memory_size", "8000M"}, []string{"proxy0 memory_size R10: without a unit"}},
+		{"flat", "proxy0", []string{"cpu_cores", "0"}, []string{"proxy0 cpu_cores R10: not a number"}},
+		{"flat", "proxy0", []string{"feature_conntrack", "On"}, []string{"proxy0 feature_conntrack R10: take everything else for off"}},
 		{"leaf", "lab2br01n12", []string{"hyper_vip_address", "192.0.2.250"}, []string{"lab2br01n12 hyper_vip_address R8: spine-leaf"}},
 
 		{"flat", "proxy1", []string{"physical_host", "192.0.2.102"}, []string{"proxy1 physical_host R9: carries proxy0"}},
@@ -231,7 +242,7 @@ func TestCheckFleet(t *testing.T) {
 		{"flat", "proxy1", []string{"mgmt_network_address", "192.0.2.61", "vm_network_routing_rule", vmRule("192.0.2.61", "192.0.2.254")},
 			[]string{"proxy1 mgmt_network_address R10: another interface too, proxy0:29: mgmt_network_address"}},
 		{"near", "proxy1", []string{"eip_network_address", "2.2.2.2"}, []string{"proxy1 eip_network_address R10: another interface too, proxy0"}},
-		{"near", "proxy1", []string{"eip_network_address", "192.0.2.62"}, []string{"proxy1 eip_network_address R10: another interface too, proxy1"}},
+		{"near", "proxy1", []string{"eip_network_address", "192.0.2.62", "eip_network_gateway", ""}, []string{"proxy1 eip_network_address R10: another interface too, proxy1"}},
 		{"flat", "webservice0", []string{"mgmt_network_address", ""}, []string{"webservice0 mgmt_network_address R10: reach the node by it"}},
 		{"flat", "webservice0", []string{"mgmt_network_address", "192.0.2.065"}, []string{"webservice0 mgmt_network_address R10: not an IPv4"}},
 		{"flat", "webservice0", []string{"mgmt_network_address", "2001:db8::1"}, []string{"webservice0 mgmt_network_address R10: not an IPv4"}},

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -73,9 +74,9 @@ type MACGen struct {
 }
 
 // Next returns an address that is not in taken, a map from address to where it
-// is used. It does not add the new one. Besides TakenMACs, of the settings and
-// of their backups, taken should have the interfaces in virsh dumpxml of all
-// hosts: VMs that are switched off keep theirs.
+// is used. It does not add the new one. Besides TakenMACs of the settings,
+// taken should have, by AddMACs, those of the settings' backups and of virsh
+// dumpxml of all domains of all hosts: VMs that are switched off keep theirs.
 func (g MACGen) Next(taken map[MAC]string) (MAC, error) {
 	prefix, random := g.Prefix, g.Rand
 	if prefix == ([3]byte{}) {
@@ -102,7 +103,7 @@ func (g MACGen) Next(taken map[MAC]string) (MAC, error) {
 // TakenMACs returns the addresses that the files name, each with the first
 // place that names it, as "file:line: key". Values that are none are left out;
 // CheckFleet reports them.
-func TakenMACs(fleet map[string]*Settings) map[MAC]string {
+func TakenMACs(fleet Fleet) map[MAC]string {
 	out := map[MAC]string{}
 	for _, n := range nodesOf(fleet) {
 		for _, e := range n.s.now.entries {
@@ -116,6 +117,21 @@ func TakenMACs(fleet map[string]*Settings) map[MAC]string {
 		}
 	}
 	return out
+}
+
+var macInText = regexp.MustCompile(`[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2})+`)
+
+// AddMACs adds every address that text holds to taken, with place as where it
+// is used; those that taken has keep their place. The text may be anything: a
+// settings file of a backup, even a broken one, ip neigh or bridge fdb of a
+// host, virsh dumpxml. Rather one too many is taken than one too few.
+func AddMACs(taken map[MAC]string, place string, text []byte) {
+	for _, word := range macInText.FindAllString(string(text), -1) {
+		m, err := ParseMAC(word)
+		if _, have := taken[m]; err == nil && !have {
+			taken[m] = place
+		}
+	}
 }
 
 // macKey reports whether a key holds a MAC address; the other two endings are

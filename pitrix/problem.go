@@ -15,14 +15,20 @@ type Problem struct {
 	Line int `json:"line"`
 	Col  int `json:"col"`
 	// Rule is RuleSyntax for problems of Parse, else the rule of CheckFleet
-	// that is broken, "R1" to "R10".
+	// that is broken, "R1" to "R10", or RuleRebuild.
 	Rule string `json:"rule"`
 	Key  string `json:"key,omitempty"` // empty: no single key is meant
 	Text string `json:"text"`          // what is wrong and what to do
 }
 
-// RuleSyntax is the Rule of every Problem that Parse finds.
-const RuleSyntax = "syntax"
+// Rules that have no number.
+const (
+	// RuleSyntax is the Rule of every Problem that Parse and Render find.
+	RuleSyntax = "syntax"
+	// RuleRebuild is what CheckRebuild says of files that are not of the
+	// rebuilt nodes: they must not change.
+	RuleRebuild = "rebuild"
+)
 
 // String returns the problem as file:line:col: key: text (rule). The key and
 // the rule of syntax problems are left out when they say nothing.

@@ -1,6 +1,7 @@
 package pitrix
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,6 +28,9 @@ var (
 type Settings struct {
 	parsed *parser // as it came from Parse, for Diff
 	now    *parser
+	// from says which line of parsed each line of now was, -1 for a new one;
+	// nil while all lines are the same. It is replaced, never changed.
+	from []int
 }
 
 // Parse reads a settings file. The name, a path or the node's name, is what
@@ -89,7 +93,7 @@ func (s *Settings) Set(key, value string) error {
 	}
 	b := textedit.New(s.now.src)
 	b.Replace(e.start, e.end, quote(value, e.quote))
-	return s.edit(b, "set", key, value, len(s.now.entries))
+	return s.edit(b, edit{verb: "set", key: key, value: value, entries: len(s.now.entries), from: s.from})
 }
 
 // Insert adds the line KEY="value" behind the line of the key after, indented
@@ -112,23 +116,57 @@ func (s *Settings) Insert(after, key, value string) error {
 	// Before the line feed, so that a last line without one stays the last
 	// without one.
 	b.Insert(e.lineEnd, "\n"+s.now.indent(e)+key+"="+quote(value, '"'))
-	return s.edit(b, "insert", key, value, len(s.now.entries)+1)
+	from := slices.Insert(s.origins(), e.line, -1)
+	return s.edit(b, edit{verb: "insert", key: key, value: value, entries: len(s.now.entries) + 1, from: from})
+}
+
+// Delete removes the line of key, with a comment behind the value.
+func (s *Settings) Delete(key string) error {
+	e := s.now.find(key)
+	if e == nil {
+		return fmt.Errorf("cannot delete %s in %s: %w", key, s.Name(), ErrNoKey)
+	}
+	b := textedit.New(s.now.src)
+	b.Delete(e.lineStart, min(e.lineEnd+1, len(s.now.src))) // with the line feed
+	from := slices.Delete(s.origins(), e.line-1, e.line)
+	return s.edit(b, edit{verb: "delete", key: key, gone: true, entries: len(s.now.entries) - 1, from: from})
+}
+
+// origins returns a copy of from that may be changed.
+func (s *Settings) origins() []int {
+	if s.from != nil {
+		return slices.Clone(s.from)
+	}
+	out := make([]int, bytes.Count(s.now.src, []byte("\n"))+1)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
+// edit is what an edit does and how it has to read back.
+type edit struct {
+	verb, key, value string
+	gone             bool
+	entries          int
+	from             []int
 }
 
 // edit reads the edited bytes again before they count.
-func (s *Settings) edit(b *textedit.Buffer, verb, key, value string, entries int) error {
+func (s *Settings) edit(b *textedit.Buffer, want edit) error {
 	src, err := b.Bytes()
 	if err != nil {
-		return fmt.Errorf("cannot %s %s in %s: %w", verb, key, s.Name(), err)
+		return fmt.Errorf("cannot %s %s in %s: %w", want.verb, want.key, s.Name(), err)
 	}
 	next, err := parse(s.Name(), src)
 	if err != nil {
-		return fmt.Errorf("cannot %s %s: the edited file would be refused: %w", verb, key, err)
+		return fmt.Errorf("cannot %s %s: the edited file would be refused: %w", want.verb, want.key, err)
 	}
-	if e := next.find(key); e == nil || e.value != value || len(next.entries) != entries {
-		return fmt.Errorf("internal error: cannot %s %s in %s: the edit reads back differently", verb, key, s.Name())
+	e := next.find(want.key)
+	if (e == nil) != want.gone || e != nil && e.value != want.value || len(next.entries) != want.entries {
+		return fmt.Errorf("internal error: cannot %s %s in %s: the edit reads back differently", want.verb, want.key, s.Name())
 	}
-	s.now = next
+	s.now, s.from = next, want.from
 	return nil
 }
 
@@ -163,9 +201,7 @@ func (s *Settings) Diff() string {
 	if string(s.parsed.src) == string(s.now.src) {
 		return ""
 	}
-	// Edits only add lines with a new key and change lines in their place, so
-	// the lines pair up in their order. What neighbours have lost is shown
-	// before what they have got.
+	// What neighbours have lost is shown before what they have got.
 	old, now := s.parsed.shown(), s.now.shown()
 	var lines []string
 	var regions []textedit.Region
@@ -176,26 +212,39 @@ func (s *Settings) Diff() string {
 		regions = append(regions, textedit.Region{From: len(lines)})
 		return &regions[len(regions)-1]
 	}
-	for _, l := range now {
-		if l.key != "" && s.parsed.find(l.key) == nil {
+	next := 0                 // the next line of old
+	lose := func(until int) { // the lines before it
+		for ; next < until; next++ {
+			r := changed()
+			r.Old, lines = append(r.Old, old[next].text), append(lines, old[next].text)
+		}
+	}
+	for i, l := range now {
+		from := i
+		if s.from != nil {
+			from = s.from[i]
+		}
+		if from < 0 {
 			r := changed()
 			r.New = append(r.New, l.text)
 			continue
 		}
-		o := old[0]
-		old = old[1:]
+		lose(from)
+		o := old[from]
 		if o.raw != l.raw {
 			r := changed()
 			r.Old, r.New = append(r.Old, o.text), append(r.New, l.text)
 		}
 		lines = append(lines, o.text)
+		next = from + 1
 	}
+	lose(len(old))
 	return textedit.Unified(s.Name(), lines, regions)
 }
 
-// shownLine is a line as a diff shows it, as it is, and the key it assigns to.
+// shownLine is a line as a diff shows it, and as it is.
 type shownLine struct {
-	text, raw, key string
+	text, raw string
 }
 
 // shown returns the lines with their line ends.
@@ -207,7 +256,6 @@ func (p *parser) shown() []shownLine {
 		l := shownLine{text: text, raw: text}
 		if next < len(p.entries) && p.entries[next].lineStart == start {
 			e := p.entries[next]
-			l.key = e.key
 			if secret(e.key) && e.value != "" {
 				l.text = string(p.src[start:e.start]) + redact.Mark + string(p.src[e.end:start+len(text)])
 			}
