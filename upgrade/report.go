@@ -61,9 +61,7 @@ func ReadReport(dir string) (*Report, error) {
 		Created: h.Created, PlanHash: h.PlanHash, JournalHead: h.Head,
 		KernelBefore: p.Facts.Boot.Kernel, ReleaseBefore: p.Facts.Boot.Release,
 	}
-	if n := len(h.Records); n > 0 {
-		r.Updated = h.Records[n-1].Time
-	}
+	r.Updated = h.Updated
 	for _, ps := range p.Steps {
 		s := h.StepByID(ps.ID)
 		rs := ReportStep{ID: ps.ID, Title: ps.Title, State: string(s.State), Reason: s.Reason, Attempt: s.Attempt, Adopted: s.Adopted, Approved: s.ApprovedBy, Started: s.Started}

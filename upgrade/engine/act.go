@@ -14,7 +14,8 @@ type Act struct {
 	s       *Step
 	attempt int
 	key     string
-	intent  bool // false during Plan
+	intent  bool  // false during Plan
+	own     value // what Do returned a moment ago, not yet journalled
 }
 
 func (l *loop) act(s *Step) *Act {
@@ -57,10 +58,13 @@ func (a *Act) Before(out any) error {
 	return err
 }
 
-// Own unmarshals the journalled result of this attempt's Do, if there is one.
+// Own unmarshals the result of this attempt's Do, if there is one.
 func (a *Act) Own(out any) (bool, error) {
 	if !a.intent {
 		return false, nil
+	}
+	if !a.own.none() {
+		return a.load("result", a.s.ID, a.own, out)
 	}
 	return a.load("result", a.s.ID, a.l.r.fold.get(a.s.ID).result, out)
 }
@@ -113,8 +117,7 @@ func (a *Act) load(what, step string, v value, out any) (bool, error) {
 // alone, and returns its name: the hex SHA-256. Big values of a Proposal or a
 // result go to blobs by themselves; this is for raw bytes.
 func (a *Act) PutBlob(data []byte) (ref string, err error) {
-	ref = hashOf(data)
-	if err := a.l.r.store.putBlob(ref, data); err != nil {
+	if ref, err = a.l.r.putBlob(data); err != nil {
 		return "", fmt.Errorf("cannot store blob: %w", err)
 	}
 	return ref, nil

@@ -30,6 +30,11 @@ var (
 	ErrVersion = errors.New("run was made by another version")
 	// ErrBusy: Apply or Rollback is already running on this Run.
 	ErrBusy = errors.New("run is already being worked on by this process")
+	// ErrNotAtWork: no process works on the run that could be asked.
+	ErrNotAtWork = errors.New("no process is at work")
+	// ErrElsewhere: the run was last worked on by a process of another machine.
+	// It comes as an *ElsewhereError.
+	ErrElsewhere = errors.New("run belongs to another machine")
 	// ErrInvalid: the steps or options make no sense.
 	ErrInvalid = errors.New("invalid procedure")
 )
@@ -59,6 +64,22 @@ func (e *LockedError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrLocked) true.
 func (e *LockedError) Unwrap() error { return ErrLocked }
+
+// An ElsewhereError is an ErrElsewhere that says where.
+type ElsewhereError struct {
+	Dir    string
+	Origin Origin    // of the last process
+	Last   time.Time // of its last record
+}
+
+// Error implements error.
+func (e *ElsewhereError) Error() string {
+	return fmt.Sprintf("run %s was last worked on by %s (process %d, last record %s): two copies of one run would do everything twice: see that nothing works on it there, then: upgradectl unlock --reason TEXT --execute --run %s",
+		e.Dir, e.Origin, e.Origin.PID, e.Last.UTC().Format(time.RFC3339), e.Dir)
+}
+
+// Unwrap makes errors.Is(err, ErrElsewhere) true.
+func (e *ElsewhereError) Unwrap() error { return ErrElsewhere }
 
 // A DamagedError is an ErrDamaged that says where.
 type DamagedError struct {

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -31,10 +32,23 @@ type stepFold struct {
 	done    bool // done, and not undone since
 	skipped bool
 	effect  bool // Do returned or the effect was adopted
+	form    int  // Step.Version of the last intent
 	undoing bool // an undo was begun: it is never decided anew
+
+	approvers int // that the gate wants
+	approvals []approval
 
 	intentSeq int
 	endSeq    int // of done or skipped
+}
+
+// acted notes that the effect is there. A result that is known stays when
+// there is no new one.
+func (s *stepFold) acted(result value) {
+	s.effect = true
+	if !result.none() {
+		s.result = result
+	}
 }
 
 // next is the number of the attempt that a new intent would have.
@@ -53,9 +67,16 @@ type fold struct {
 	pivotSeq     int    // of the last intent of a pivot step
 	pivotStep    string // its ID
 	irreversible string // ID of an irreversible step that has an intent
+
+	created, last time.Time       // of the first and the last record
+	at            Origin          // of the last process, or of who unlocked the run
+	operators     []string        // everybody who worked on it, by all names
+	taken         map[string]bool // requests by the hash of their file
 }
 
-func newFold() *fold { return &fold{steps: map[string]*stepFold{}, state: Running} }
+func newFold() *fold {
+	return &fold{steps: map[string]*stepFold{}, state: Running, taken: map[string]bool{}}
+}
 
 // get returns the state of a step; a fresh one when the journal does not name
 // it yet.
@@ -68,11 +89,12 @@ func (f *fold) get(id string) *stepFold {
 
 // add takes in the next record.
 func (f *fold) add(rec Record) error {
-	f.seq = rec.Seq
+	f.seq, f.last = rec.Seq, rec.Time
 	if rec.Kind == kindOpened {
 		if rec.Seq != 1 {
 			return &DamagedError{Record: rec.Seq, Reason: "the journal is opened twice"}
 		}
+		f.created = rec.Time
 		return nil
 	}
 	var b body
@@ -90,9 +112,25 @@ func (f *fold) add(rec Record) error {
 		if f.rollback {
 			f.state = RollingBack
 		}
+		if b.Origin != nil {
+			f.at = *b.Origin
+			f.operators = append(f.operators, b.Origin.User)
+		}
+		f.operators = append(f.operators, b.Actor)
+		slices.Sort(f.operators)
+		f.operators = slices.Compact(f.operators)
+		return nil
+	case kindOperator:
+		f.taken[b.Request] = true
+		if b.Act == actUnlock && b.Origin != nil {
+			f.at = *b.Origin
+		}
 		return nil
 	case kindPaused, kindInterrupted, kindRollbackIncomplete:
 		f.state, f.step, f.reason, f.work = RunState(rec.Kind), rec.Step, b.Reason, b.Work
+		if s := f.steps[rec.Step]; s != nil && b.Acted {
+			s.acted(val(b.Result, "result"))
+		}
 		return nil
 	case kindParked, kindSucceeded, kindRolledBack:
 		f.state, f.step, f.reason, f.rollback = RunState(rec.Kind), rec.Step, b.Reason, false
@@ -100,7 +138,7 @@ func (f *fold) add(rec Record) error {
 	}
 
 	switch rec.Kind { // of a step
-	case kindGate, kindApproved, kindIntent, kindEffect, kindAdopted, kindDone, kindSkipped, kindFailed, kindUndoIntent, kindUndone, kindUndoFailed:
+	case kindGate, kindApproval, kindApproved, kindIntent, kindAdopted, kindDone, kindSkipped, kindFailed, kindUndoIntent, kindUndone, kindUndoFailed:
 	default:
 		return fmt.Errorf("%w: record %d is of the unknown kind %q", ErrVersion, rec.Seq, rec.Kind)
 	}
@@ -122,7 +160,12 @@ func (f *fold) add(rec Record) error {
 
 	switch rec.Kind {
 	case kindGate:
-		s.asked, s.Reason = true, b.Reason
+		s.asked, s.Reason, s.approvers = true, b.Reason, b.Approvers
+	case kindApproval:
+		f.taken[b.Request] = true
+		if b.Approval != nil {
+			s.approvals = append(s.approvals, approval{Approval: *b.Approval, seq: rec.Seq})
+		}
 	case kindApproved:
 		s.ApprovedBy = b.Actor
 	case kindIntent:
@@ -131,22 +174,20 @@ func (f *fold) add(rec Record) error {
 		s.result, s.evidence = value{}, value{}
 		s.Started, s.Ended, s.Reason, s.Adopted = rec.Time, time.Time{}, "", false
 		s.open, s.done, s.skipped, s.effect, s.undoing = true, false, false, false, false
-		s.intentSeq = rec.Seq
+		s.intentSeq, s.form = rec.Seq, b.Form
 		if b.Pivot {
 			f.pivotSeq, f.pivotStep = rec.Seq, rec.Step
 		}
 		if b.Effect == Irreversible {
 			f.irreversible = rec.Step
 		}
-	case kindEffect, kindAdopted:
-		s.effect = true
-		if v := val(b.Result, "result"); !v.none() {
-			s.result = v
-		}
-		if rec.Kind == kindAdopted {
-			s.State, s.Adopted = StepRunning, true
-		}
+	case kindAdopted:
+		s.acted(val(b.Result, "result"))
+		s.State, s.Adopted = StepRunning, true
 	case kindDone:
+		if b.Acted {
+			s.acted(val(b.Result, "result"))
+		}
 		s.State, s.Ended, s.Reason = StepDone, rec.Time, ""
 		s.evidence = val(b.Evidence, "evidence")
 		s.open, s.done, s.endSeq = false, true, rec.Seq
@@ -155,6 +196,9 @@ func (f *fold) add(rec Record) error {
 		s.skipped, s.endSeq = true, rec.Seq
 	case kindFailed:
 		s.State, s.Ended, s.Reason = StepFailed, rec.Time, b.Error
+		if b.Acted {
+			s.acted(val(b.Result, "result"))
+		}
 		if b.Definitive != nil && *b.Definitive {
 			s.open = false
 		}
@@ -165,7 +209,7 @@ func (f *fold) add(rec Record) error {
 		s.State, s.Ended, s.Reason = StepUndone, rec.Time, b.Reason
 		s.open, s.done, s.skipped, s.undoing = false, false, false, false
 		// What was approved has been taken back; doing it again is a new question.
-		s.ApprovedBy, s.asked = "", false
+		s.ApprovedBy, s.asked, s.approvals = "", false, nil
 	case kindUndoFailed:
 		s.State, s.Ended, s.Reason = StepUndoFailed, rec.Time, b.Error
 	}

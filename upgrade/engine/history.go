@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -52,8 +53,10 @@ type StepHistory struct {
 	Adopted    bool   // the effect was found after a crash, not made again
 	Reason     string // why it was skipped, failed or not undone, or what its gate asks
 	ApprovedBy string
-	Started    time.Time // of the last intent, or of the skip
-	Ended      time.Time // of the outcome; zero when there is none
+	Approvers  int        // that its gate wants, by signed approvals
+	Approvals  []Approval // that were taken since it was last done or undone
+	Started    time.Time  // of the last intent, or of the skip
+	Ended      time.Time  // of the outcome; zero when there is none
 	Params     json.RawMessage
 	Before     json.RawMessage
 	Result     json.RawMessage
@@ -65,7 +68,8 @@ type StepHistory struct {
 type History struct {
 	Header
 	Created     time.Time
-	Plan        []byte // plan.json
+	Updated     time.Time // of the last record
+	Plan        []byte    // plan.json
 	State       RunState
 	Step        string // the step the run stands at
 	Reason      string
@@ -74,9 +78,13 @@ type History struct {
 	Live        bool          // a process holds the lock now
 	Holder      Holder        // the last known holder of the lock
 	Torn        int           // bytes of a torn last line, not yet cut
+	Count       int           // of the records; Records reads them
 	Head        string        // hex SHA-256 of the last line: names the whole history
+	PastReturn  string        // ID of an irreversible step that was begun: there is no rollback
+	PastPivot   string        // ID of a pivot step that was begun: a rollback parks
+	Origin      Origin        // of the last process
+	Waiting     []Request     // not yet taken by a process
 	Steps       []StepHistory // those the journal names, in order of first appearance
-	Records     []Record
 }
 
 // Read reads the run in dir. It takes no lock and changes nothing. A run whose
@@ -85,20 +93,27 @@ type History struct {
 // With an error that is ErrDamaged, ErrVersion or ErrPlanChanged the history is
 // not nil: it holds what could be read, for a person to look at, not to act on.
 func Read(dir string) (*History, error) {
-	journal, err := os.ReadFile(filepath.Join(dir, journalFile))
+	live := isHeld(dir) // before reading: who is gone by then writes nothing more
+	f, err := os.Open(filepath.Join(dir, journalFile))
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a run: %w", dir, err)
 	}
+	defer f.Close() // only read
 	plan, err := os.ReadFile(filepath.Join(dir, planFile))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read run %s: %w", dir, err)
 	}
-	h, err := history(journal, plan, &dirStore{dir: dir})
-	h.Live, h.Holder = isHeld(dir), readHolder(dir)
+	h, err := history(f, plan, &dirStore{dir: dir})
+	h.Live, h.Holder = live, readHolder(dir)
 	if !h.Live && (h.State == Running || h.State == RollingBack) {
 		h.State, h.Reason = Interrupted, "the process that worked on it is gone"
-		if len(h.Records) == 1 {
+		if h.Count == 1 {
 			h.State, h.Reason = Paused, "created and not started yet"
+		}
+	}
+	for _, w := range requests(dir, h.Header) {
+		if w.refused == "" {
+			h.Waiting = append(h.Waiting, w.q)
 		}
 	}
 	if err != nil {
@@ -108,30 +123,39 @@ func Read(dir string) (*History, error) {
 }
 
 // history folds a journal; it always returns what could be read.
-func history(journal, plan []byte, s store) (*History, error) {
+func history(journal io.Reader, plan []byte, s store) (*History, error) {
 	h := &History{Plan: plan, State: Running}
-	p, err := parseJournal(journal)
-	h.Records, h.Torn, h.Head = p.records, p.torn, p.head
-	if len(p.records) == 0 {
-		return h, err
-	}
-	header, herr := headerOf(p.records)
-	h.Header, h.Created = header, p.records[0].Time
-	errs := []error{err, herr}
-	if herr == nil && header.PlanHash != PlanHash(plan) {
-		errs = append(errs, ErrPlanChanged)
-	}
-	f := newFold()
-	for _, rec := range p.records {
-		if err := f.add(rec); err != nil {
+	p, f := newParser(journal), newFold()
+	var errs []error
+	for {
+		rec, err := p.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil && rec.Seq == 1 {
+			h.Header, err = headerOf(rec)
+			if err == nil && h.PlanHash != PlanHash(plan) {
+				errs = append(errs, ErrPlanChanged)
+			}
+		}
+		if err == nil {
+			err = f.add(rec)
+		}
+		if err != nil {
 			errs = append(errs, err)
 			break
 		}
 	}
+	h.Count, h.Torn, h.Head = p.n, p.torn, p.head
+	h.Created, h.Updated, h.PastReturn, h.PastPivot, h.Origin = f.created, f.last, f.irreversible, f.pivotStep, f.at
 	h.State, h.Step, h.Reason, h.Work, h.RollingBack = f.state, f.step, f.reason, f.work, f.rollback
 	for _, id := range f.order {
 		st := f.steps[id]
 		sh := st.StepHistory
+		sh.Approvers = st.approvers
+		for _, a := range st.approvals {
+			sh.Approvals = append(sh.Approvals, a.Approval)
+		}
 		for _, x := range []struct {
 			to   *json.RawMessage
 			from value

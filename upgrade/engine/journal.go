@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -22,9 +23,10 @@ const (
 	kindOpened             = "opened"
 	kindStarted            = "started"
 	kindGate               = "gate"
+	kindApproval           = "approval" // one of several that a gate needs
 	kindApproved           = "approved"
+	kindOperator           = "operator" // what a person asked for
 	kindIntent             = "intent"
-	kindEffect             = "effect"
 	kindDone               = "done"
 	kindSkipped            = "skipped"
 	kindFailed             = "failed"
@@ -39,23 +41,28 @@ const (
 	kindRolledBack         = "rolled-back"
 	kindRollbackIncomplete = "rollback-incomplete"
 
-	kindProgress = "progress" // of events only
+	// Of events only.
+	kindEffect   = "effect"
+	kindProgress = "progress"
 )
 
 // body is the body of every record but the first; each kind uses a few fields.
 type body struct {
-	Mode    string `json:"mode,omitempty"` // started: apply, resume, rollback
-	Actor   string `json:"actor,omitempty"`
-	Version string `json:"version,omitempty"`
+	Mode    string  `json:"mode,omitempty"` // started: apply, resume, rollback
+	Actor   string  `json:"actor,omitempty"`
+	Origin  *Origin `json:"origin,omitempty"`
+	Version string  `json:"version,omitempty"` // of the program
 
 	Section string `json:"section,omitempty"` // so that a report needs the journal alone
 	Title   string `json:"title,omitempty"`
 	Effect  Effect `json:"effect,omitempty"`
 	Pivot   bool   `json:"pivot,omitempty"`
+	Form    int    `json:"form,omitempty"` // intent: Step.Version
 
 	Params   json.RawMessage   `json:"params,omitempty"`
 	Before   json.RawMessage   `json:"before,omitempty"`
 	Lines    json.RawMessage   `json:"lines,omitempty"`
+	Acted    bool              `json:"acted,omitempty"` // done, failed, interrupted: Do had returned without an error
 	Result   json.RawMessage   `json:"result,omitempty"`
 	Evidence json.RawMessage   `json:"evidence,omitempty"`
 	Blobs    map[string]string `json:"blobs,omitempty"` // field name → blob that holds its value
@@ -66,6 +73,13 @@ type body struct {
 	Definitive *bool          `json:"definitive,omitempty"`
 	Conflict   *ConflictError `json:"conflict,omitempty"`
 	Work       []string       `json:"work,omitempty"`
+
+	Act       string          `json:"act,omitempty"`     // operator: a RequestKind or unlock
+	Request   string          `json:"request,omitempty"` // hash of the request's file
+	Refused   string          `json:"refused,omitempty"` // why it was not followed
+	Approvers int             `json:"approvers,omitempty"`
+	Approval  *Approval       `json:"approval,omitempty"`
+	Signed    json.RawMessage `json:"signed,omitempty"` // what the approver signed, for audits
 }
 
 // openedBody is the body of the first record.
@@ -114,84 +128,53 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// parsed is what a journal consists of.
-type parsed struct {
-	records []Record
-	size    int64  // bytes of whole records; what follows is torn
-	torn    int    // bytes of a torn last line
-	head    string // hex SHA-256 of the last whole line
-}
-
-// parseJournal checks every line. On damage it returns what stands before it
-// and a *DamagedError. The last line is torn, and no damage, when it lacks its
-// newline (the write was cut short) or is no JSON at all (its blocks reached
-// the disk in another order).
-func parseJournal(data []byte) (parsed, error) {
-	var p parsed
-	for rest := data; len(rest) > 0; {
-		n := len(p.records) + 1
-		bad := func(format string, args ...any) (parsed, error) {
-			return p, &DamagedError{Record: n, Reason: fmt.Sprintf(format, args...)}
-		}
-		line, next, whole := bytes.Cut(rest, []byte("\n"))
-		if !whole || !sumMatches(line) {
-			valid := json.Valid(line)
-			switch {
-			case whole && valid:
-				return bad("the line does not match its sum")
-			case len(next) > 0:
-				return bad("the line is not JSON")
-			case n == 1:
-				return bad("the first line is not whole") // it was renamed into place, so this is no crash
-			case bytes.Contains(line, fmt.Appendf(nil, `{"seq":%d,"time":"`, n+1)):
-				return bad("two lines have run together")
-			}
-			p.torn = len(rest)
-			return p, nil
-		}
-		var rec Record
-		if err := json.Unmarshal(line, &rec); err != nil {
-			return bad("%v", err)
-		}
-		if rec.Seq != n {
-			return bad("its number is %d: lines are missing or in another order", rec.Seq)
-		}
-		if rec.Prev != p.head {
-			return bad("it does not follow the line before it: prev is %.12s…, that line has %.12s…", rec.Prev, p.head)
-		}
-		p.records = append(p.records, rec)
-		p.size += int64(len(line)) + 1
-		p.head = hashOf(line)
-		rest = next
-	}
-	if len(p.records) == 0 {
-		return p, &DamagedError{Record: 1, Reason: "the journal is empty"}
-	}
-	return p, nil
-}
-
-// headerOf reads the first record.
-func headerOf(recs []Record) (Header, error) {
-	if len(recs) == 0 || recs[0].Kind != kindOpened {
-		return Header{}, &DamagedError{Record: 1, Reason: "the first line does not open a journal"}
-	}
-	var b openedBody
-	if err := json.Unmarshal(recs[0].Body, &b); err != nil {
-		return Header{}, &DamagedError{Record: 1, Reason: err.Error()}
-	}
-	if b.Format != journalFormat {
-		return Header{}, fmt.Errorf("%w: journal format is %q, this program knows %q", ErrVersion, b.Format, journalFormat)
-	}
-	return b.Header, nil
-}
-
 // append makes one record durable and then part of the state. After the first
 // failure it never tries again: the kernel may have dropped the dirty pages,
-// and a later fsync that succeeds would prove nothing.
+// and a later fsync that succeeds would prove nothing. A full disk is the one
+// exception, since nothing was believed to be written: the reserve is freed, so
+// that what was begun can be closed, and nothing begins any more.
 func (r *Run) append(rec Record, b any) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.broken != nil {
 		return r.broken
 	}
+	if r.low != nil && begins(rec.Kind) {
+		return r.closeFull(rec)
+	}
+	err := r.write(rec, b)
+	if err == nil || r.low != nil || !isDiskFull(err) {
+		return err
+	}
+	if r.low = r.store.freeReserve(); r.low != nil {
+		return r.breakDown(r.fold.seq+1, rec.Kind, errors.Join(err, r.low))
+	}
+	r.low = err
+	if begins(rec.Kind) {
+		return r.closeFull(rec)
+	}
+	return r.write(rec, b)
+}
+
+// begins tells the kinds of records after which something happens in the world.
+func begins(kind string) bool {
+	return kind == kindIntent || kind == kindUndoIntent || kind == kindStarted
+}
+
+// closeFull writes, in the freed reserve, that the run waits for room, and
+// ends this process's work on it.
+func (r *Run) closeFull(rec Record) error {
+	full := r.low
+	reason := fmt.Sprintf("the disk of the run directory is full: %q of step %q was not begun; make room, then resume", rec.Kind, rec.Step)
+	if err := r.write(Record{Kind: kindPaused, Step: rec.Step}, body{Reason: reason}); err != nil {
+		return err
+	}
+	return r.breakDown(r.fold.seq, rec.Kind, full)
+}
+
+// write is append for a caller that has the lock and knows that the record may
+// be written.
+func (r *Run) write(rec Record, b any) error {
 	raw, err := marshal(b)
 	if err != nil {
 		return fmt.Errorf("internal error: cannot encode record %q of step %q: %w", rec.Kind, rec.Step, err)
@@ -207,19 +190,65 @@ func (r *Run) append(rec Record, b any) error {
 	if err != nil {
 		return fmt.Errorf("internal error: cannot encode record %q of step %q: %w", rec.Kind, rec.Step, err)
 	}
-	rec.Sum = string(line[len(line)-18 : len(line)-2])
+	if len(line) >= maxLine {
+		return fmt.Errorf("internal error: record %q of step %q has %d bytes", rec.Kind, rec.Step, len(line))
+	}
 	if err := r.store.append(append(line, '\n'), r.size); err != nil {
-		return r.breakDown(fmt.Sprintf("record %d (%s)", rec.Seq, rec.Kind), err)
+		if isDiskFull(err) && r.low == nil {
+			return err // append knows what to do
+		}
+		return r.breakDown(rec.Seq, rec.Kind, err)
 	}
 	r.size += int64(len(line)) + 1
 	r.head = hashOf(line)
 	r.torn = 0
+	if kind := rec.Kind; kind == kindInterrupted && r.abandoned {
+		return nil // the fold is in other hands
+	}
 	return r.fold.add(rec)
 }
 
-func (r *Run) breakDown(what string, err error) error {
-	r.broken = fmt.Errorf("%w: %s: %w: nothing new is started; make room or repair the disk, then resume", ErrUnwritable, what, err)
+// breakDown ends all writing of this process. Who calls it has the lock.
+func (r *Run) breakDown(seq int, kind string, err error) error {
+	r.broken = fmt.Errorf("%w: record %d (%s): %w: nothing new is started; make room or repair the disk, then resume", ErrUnwritable, seq, kind, err)
 	return r.broken
+}
+
+// failure is why nothing is written any more; nil while it is.
+func (r *Run) failure() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.broken
+}
+
+// putBlob stores data for an intent, a result or a step.
+func (r *Run) putBlob(data []byte) (ref string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken != nil {
+		return "", r.broken
+	}
+	ref = hashOf(data)
+	err = r.store.putBlob(ref, data)
+	switch {
+	case err == nil:
+		return ref, nil
+	case !isDiskFull(err):
+		// A disk that loses a blob loses records as well.
+		r.broken = fmt.Errorf("%w: blob %s: %w: nothing new is started; repair the disk, then resume", ErrUnwritable, ref, err)
+		return "", r.broken
+	}
+	if r.low == nil {
+		if ferr := r.store.freeReserve(); ferr != nil {
+			r.broken = fmt.Errorf("%w: blob %s: %w: make room, then resume", ErrUnwritable, ref, errors.Join(err, ferr))
+			return "", r.broken
+		}
+		r.low = err
+		if err = r.store.putBlob(ref, data); err == nil {
+			return ref, nil
+		}
+	}
+	return "", fmt.Errorf("cannot store %d bytes: %w: make room, then resume", len(data), err)
 }
 
 // put encodes v for field name of b, in a blob when it is big.
@@ -235,12 +264,9 @@ func (r *Run) put(b *body, field *json.RawMessage, name string, v any) error {
 		*field = raw
 		return nil
 	}
-	if r.broken != nil {
-		return r.broken
-	}
-	ref := hashOf(raw)
-	if err := r.store.putBlob(ref, raw); err != nil {
-		return r.breakDown("blob "+ref, err)
+	ref, err := r.putBlob(raw)
+	if err != nil {
+		return err
 	}
 	if b.Blobs == nil {
 		b.Blobs = map[string]string{}

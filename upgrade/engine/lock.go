@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"time"
 )
@@ -69,6 +68,14 @@ func (l *lock) note(actor string) error {
 	return err
 }
 
+// who is the holder; nobody without a lock.
+func (l *lock) who() Holder {
+	if l == nil {
+		return Holder{}
+	}
+	return l.holder
+}
+
 // release empties the file, so that its last holder is not taken for a
 // present one, and lets go.
 func (l *lock) release() error {
@@ -95,12 +102,4 @@ func isHeld(dir string) bool {
 		return false // probing would create it
 	}
 	return probeHeld(name)
-}
-
-// whoami is the name of the user of this process.
-func whoami() string {
-	if u, err := user.Current(); err == nil && u.Username != "" {
-		return u.Username
-	}
-	return "unknown"
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,6 +42,17 @@ type Options struct {
 	Approve    []string // step IDs or sections whose gates Actor approves now
 	ApproveAll bool     // Actor approves every gate of the run, also for later calls of Apply
 	Actor      string   // who is at work; empty: who opened the run
+	// CheckApproval tells who signed an approval and what it is for. It is
+	// needed for steps with Approvers.
+	CheckApproval func(signed json.RawMessage) (Approval, error)
+	// Pause asks, with its reason, to pause at the next safe point; what a lost
+	// terminal does.
+	Pause <-chan string
+	// Quit, when closed, records that the process ends at once, in the middle
+	// of whatever it does; then Quitted is called, from another goroutine, to
+	// end it.
+	Quit    <-chan struct{}
+	Quitted func(error)
 	// Observer is called synchronously for every event, never twice at once.
 	// While it runs the run stands still, exactly at the named point; calls of
 	// Progress wait for it.
@@ -79,15 +91,22 @@ type loop struct {
 	o     Options
 	until []int // nil: to the end
 
+	back     bool        // it is a rollback
+	asked    RequestKind // the strongest request that was taken
+	askedWhy string
+
 	mu sync.Mutex // one event at a time
 }
 
 // begin checks everything that can be checked before the first record.
 func (r *Run) begin(steps []Step, o Options) (*loop, error) {
-	if r.broken != nil {
-		return nil, r.broken
+	if err := r.failure(); err != nil {
+		return nil, err
 	}
 	if err := Validate(steps); err != nil {
+		return nil, err
+	}
+	if err := r.elsewhere(); err != nil {
 		return nil, err
 	}
 	l := &loop{r: r, steps: steps, o: o}
@@ -101,14 +120,25 @@ func (r *Run) begin(steps []Step, o Options) (*loop, error) {
 		}
 	}
 	for _, id := range r.fold.order {
-		if l.index(id) < 0 {
+		i, st := l.index(id), r.fold.get(id)
+		if i < 0 {
 			return nil, fmt.Errorf("%w: its journal names step %q, which this program does not have: use the version that made it (%q)", ErrVersion, id, r.header.Version)
+		}
+		if st.Attempt > 0 && st.form != steps[i].Version {
+			return nil, fmt.Errorf("%w: step %q was begun in form %d, this program knows form %d: use the version that began it (run made by %q)", ErrVersion, id, st.form, steps[i].Version, r.header.Version)
 		}
 	}
 	for _, name := range o.Approve {
-		if !slices.ContainsFunc(steps, func(s Step) bool { return s.approvedBy(name) }) {
+		i := slices.IndexFunc(steps, func(s Step) bool { return s.approvedBy(name) })
+		if i < 0 {
 			return nil, fmt.Errorf("%w: cannot approve %q: no gate stands before such a step or section", ErrInvalid, name)
 		}
+		if n := steps[i].Approvers; n > 0 {
+			return nil, fmt.Errorf("%w: the gate before %s takes %d signed approvals, and no word of who runs it", ErrInvalid, steps[i].ID, n)
+		}
+	}
+	if err := r.store.reserve(); err != nil {
+		return nil, fmt.Errorf("%w: %w: make room, then resume", ErrUnwritable, err)
 	}
 	if err := r.lock.note(l.o.Actor); err != nil {
 		return nil, fmt.Errorf("cannot write the lock file: %w", err)
@@ -145,7 +175,12 @@ func (r *Run) Apply(ctx context.Context, steps []Step, o Options) (Outcome, erro
 	case r.fold.state == Succeeded, r.fold.state == RolledBack:
 		return Outcome{}, fmt.Errorf("%w: it is %s; make a new plan", ErrFinished, r.fold.state)
 	}
-	out, err := l.forward(ctx)
+	watched, stop := l.watch(ctx)
+	out, err := l.forward(watched)
+	stop()
+	if err == nil && l.asked == RequestRollback && out.State != Succeeded && ctx.Err() == nil && r.fold.irreversible == "" {
+		out, err = l.backWatched(ctx)
+	}
 	return l.end(out, err)
 }
 
@@ -158,12 +193,21 @@ func (l *loop) end(out Outcome, err error) (Outcome, error) {
 	return out, nil
 }
 
+// started is the first record of each call.
+func (l *loop) started(mode string) error {
+	b := body{Mode: mode, Actor: l.o.Actor, Version: l.r.version}
+	if l.r.origin != (Origin{}) {
+		b.Origin = &l.r.origin
+	}
+	return l.record(kindStarted, nil, b, mode+" by "+l.o.Actor)
+}
+
 func (l *loop) forward(ctx context.Context) (Outcome, error) {
 	mode := modeApply
 	if l.r.fold.started {
 		mode = modeResume
 	}
-	if err := l.record(kindStarted, nil, body{Mode: mode, Actor: l.o.Actor, Version: l.r.version}, mode+" by "+l.o.Actor); err != nil {
+	if err := l.started(mode); err != nil {
 		return Outcome{}, err
 	}
 	// All approvals of this call are written before anything else happens, so
@@ -191,7 +235,7 @@ func (l *loop) forward(ctx context.Context) (Outcome, error) {
 
 // approves tells whether this call approves the gate of s.
 func (l *loop) approves(s *Step) bool {
-	return s.Gate != "" && (l.o.ApproveAll || slices.ContainsFunc(l.o.Approve, s.approvedBy))
+	return s.Gate != "" && s.Approvers == 0 && (l.o.ApproveAll || slices.ContainsFunc(l.o.Approve, s.approvedBy))
 }
 
 // run brings one step to its end. A nil Outcome means: go on with the next.
@@ -200,8 +244,14 @@ func (l *loop) run(ctx context.Context, s *Step) (*Outcome, error) {
 	if st.done || st.skipped {
 		return nil, nil
 	}
-	if ctx.Err() != nil {
+	if err := l.take(); err != nil {
+		return nil, err
+	}
+	switch {
+	case ctx.Err() != nil || l.asked == RequestStop || l.asked == RequestRollback:
 		return l.interrupted(ctx, s)
+	case l.asked == RequestPause && !s.Joined:
+		return l.paused(s, l.askedWhy)
 	}
 	if l.until != nil {
 		if sec, err := parseSection(s.Section); err != nil || !within(sec, l.until) {
@@ -226,7 +276,7 @@ func (l *loop) run(ctx context.Context, s *Step) (*Outcome, error) {
 			if err := l.adopt(s, sight); err != nil {
 				return l.bad(ctx, s, "observe", err)
 			}
-			return l.finish(ctx, s)
+			return l.finish(ctx, s, made{})
 		case Absent, InProgress: // Do begins or goes on, under the same key
 		case Foreign:
 			return l.failed(ctx, s, "observe", l.conflict(s, sight))
@@ -243,29 +293,37 @@ func (l *loop) run(ctx context.Context, s *Step) (*Outcome, error) {
 			return l.failed(ctx, s, "do", err)
 		}
 		l.emit(0, kindEffect, s, "")
-		var b body
-		if err := l.r.put(&b, &b.Result, "result", result); err != nil {
+		made := made{acted: true}
+		if err := l.r.put(&made.b, &made.b.Result, "result", result); err != nil {
 			return l.bad(ctx, s, "do", err)
 		}
-		// Written even when ctx is cancelled by now: what is known is kept.
-		st = l.r.fold.get(s.ID)
-		if err := l.r.append(Record{Kind: kindEffect, Step: s.ID, Attempt: st.Attempt, Key: st.Key}, b); err != nil {
-			return nil, err
-		}
+		return l.finish(ctx, s, made)
 	}
-	return l.finish(ctx, s)
+	return l.finish(ctx, s, made{})
+}
+
+// made is what Do returned. It is written together with how the step ended:
+// one write on disk for both, and whoever dies before it observes.
+type made struct {
+	acted bool
+	b     body // with Result and its blob alone
+}
+
+// into adds what Do returned to a record.
+func (m made) into(b *body) {
+	b.Acted, b.Result = m.acted, m.b.Result
+	if ref, ok := m.b.Blobs["result"]; ok {
+		if b.Blobs == nil {
+			b.Blobs = map[string]string{}
+		}
+		b.Blobs["result"] = ref
+	}
 }
 
 // intend asks at the gate, plans, and makes the intent durable.
 func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool, err error) {
 	st := l.r.fold.get(s.ID)
-	if s.Gate != "" && st.ApprovedBy == "" {
-		if !st.asked {
-			if err := l.record(kindGate, s, body{Section: s.Section, Title: s.Title, Reason: s.Gate}, s.Gate); err != nil {
-				return nil, false, err
-			}
-		}
-		stop, err = l.paused(s, "waiting for approval: "+s.Gate)
+	if stop, err := l.gate(s); stop != nil || err != nil {
 		return stop, false, err
 	}
 
@@ -286,7 +344,7 @@ func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool
 			return stop, false, err
 		}
 	}
-	b := body{Section: s.Section, Title: s.Title, Effect: s.Effect, Pivot: s.Pivot}
+	b := body{Section: s.Section, Title: s.Title, Effect: s.Effect, Pivot: s.Pivot, Form: s.Version}
 	var lines any
 	if len(prop.Lines) > 0 {
 		lines = prop.Lines
@@ -319,18 +377,24 @@ func (l *loop) adopt(s *Step, sight Sight) error {
 }
 
 // finish proves the postcondition and closes the step.
-func (l *loop) finish(ctx context.Context, s *Step) (*Outcome, error) {
+func (l *loop) finish(ctx context.Context, s *Step, made made) (*Outcome, error) {
 	var b body
+	made.into(&b)
 	if s.Verify != nil {
 		if ctx.Err() != nil {
-			return l.interrupted(ctx, s)
+			return l.interruptedIn(ctx, s, made)
 		}
-		evidence, err := s.Verify(ctx, l.act(s))
+		act := l.act(s)
+		act.own = value{raw: made.b.Result, blob: made.b.Blobs["result"]}
+		evidence, err := s.Verify(ctx, act)
 		if err != nil {
-			return l.failed(ctx, s, "verify", err)
+			return l.failedIn(ctx, s, "verify", err, made)
 		}
 		if err := l.r.put(&b, &b.Evidence, "evidence", evidence); err != nil {
-			return l.bad(ctx, s, "verify", err)
+			if l.r.failure() != nil {
+				return nil, err
+			}
+			return l.failedIn(ctx, s, "verify", err, made)
 		}
 	}
 	return nil, l.record(kindDone, s, b, "")
@@ -339,22 +403,31 @@ func (l *loop) finish(ctx context.Context, s *Step) (*Outcome, error) {
 // bad sorts an error of put: an unwritable store ends the run, a value that
 // cannot be encoded is the step's fault.
 func (l *loop) bad(ctx context.Context, s *Step, side string, err error) (*Outcome, error) {
-	if l.r.broken != nil {
-		return nil, l.r.broken
+	if broken := l.r.failure(); broken != nil {
+		return nil, broken
 	}
 	return l.failed(ctx, s, side, err)
 }
 
 // failed stops the run at a step whose side returned err.
 func (l *loop) failed(ctx context.Context, s *Step, side string, err error) (*Outcome, error) {
+	return l.failedIn(ctx, s, side, err, made{})
+}
+
+// failedIn is failed with what Do had returned.
+func (l *loop) failedIn(ctx context.Context, s *Step, side string, err error, made made) (*Outcome, error) {
+	if broken := l.r.failure(); broken != nil {
+		return nil, broken
+	}
 	// Only Plan and Do can say that nothing happened. A definitive answer is
 	// kept even when ctx is cancelled by now.
 	definitive := side == "plan" || side == "do" && IsDefinitive(err)
 	if ctx.Err() != nil && (side == "plan" || !definitive) {
-		return l.interrupted(ctx, s)
+		return l.interruptedIn(ctx, s, made)
 	}
 	err = fmt.Errorf("step %s: %s: %w", s.ID, side, err)
 	b := body{Section: s.Section, Title: s.Title, Side: side, Error: clip(err.Error(), spill), Definitive: &definitive}
+	made.into(&b)
 	errors.As(err, &b.Conflict)
 	if err := l.record(kindFailed, s, b, err.Error()); err != nil {
 		return nil, err
@@ -384,8 +457,23 @@ func clip(s string, n int) string {
 }
 
 func (l *loop) interrupted(ctx context.Context, s *Step) (*Outcome, error) {
+	return l.interruptedIn(ctx, s, made{})
+}
+
+// interruptedIn is interrupted with what Do had returned.
+func (l *loop) interruptedIn(ctx context.Context, s *Step, made made) (*Outcome, error) {
+	if l.asked != RequestStop && l.asked != RequestRollback { // else they are taken
+		if err := l.take(); err != nil {
+			return nil, err
+		}
+	}
 	err := context.Cause(ctx)
-	if rerr := l.record(kindInterrupted, s, body{Reason: err.Error()}, err.Error()); rerr != nil {
+	if (err == nil || errors.Is(err, errAsked)) && l.askedWhy != "" {
+		err = errors.New(l.askedWhy)
+	}
+	b := body{Reason: err.Error()}
+	made.into(&b)
+	if rerr := l.record(kindInterrupted, s, b, err.Error()); rerr != nil {
 		return nil, rerr
 	}
 	return &Outcome{State: Interrupted, Step: s.ID, Reason: err.Error(), Err: err}, nil
@@ -403,7 +491,7 @@ func (l *loop) record(kind string, s *Step, b body, text string) error {
 	rec := Record{Kind: kind}
 	if s != nil {
 		rec.Step = s.ID
-		if st := l.r.fold.get(s.ID); kind != kindGate && kind != kindApproved && kind != kindSkipped {
+		if st := l.r.fold.get(s.ID); kind != kindGate && kind != kindApproval && kind != kindApproved && kind != kindSkipped {
 			rec.Attempt, rec.Key = st.Attempt, st.Key
 		}
 	}

@@ -81,7 +81,9 @@ func (s *memStore) blob(name string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
-func (s *memStore) close() error { return nil }
+func (s *memStore) reserve() error     { return nil }
+func (s *memStore) freeReserve() error { return nil }
+func (s *memStore) close() error       { return nil }
 
 // simWorld is what the procedure works on. Everything outside faults is plain data.
 type simWorld struct {
@@ -348,7 +350,7 @@ func (w *simWorld) process(t *testing.T, back, pivot, irreversible bool) (out Ou
 			panic(p)
 		}
 	}()
-	r, err := newRun(w.store.journal, nil)
+	r, err := memRun(w.store.journal, nil)
 	require.NoError(t, err)
 	r.store, r.absentPause = w.store, 0
 	steps := w.steps(pivot, irreversible)

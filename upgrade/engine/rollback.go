@@ -33,8 +33,15 @@ func (r *Run) Rollback(ctx context.Context, steps []Step, o Options) (Outcome, e
 	if r.fold.state == RolledBack || r.fold.state == Parked {
 		return Outcome{State: r.fold.state, Reason: r.fold.reason}, nil
 	}
-	out, err := l.back(ctx)
+	out, err := l.backWatched(ctx)
 	return l.end(out, err)
+}
+
+func (l *loop) backWatched(ctx context.Context) (Outcome, error) {
+	l.back, l.asked, l.askedWhy = true, "", ""
+	watched, stop := l.watch(ctx)
+	defer stop()
+	return l.undoAll(watched)
 }
 
 // undoing is one step of a rollback.
@@ -74,32 +81,39 @@ func (l *loop) toUndo() []undoing {
 	return todo
 }
 
-func (l *loop) back(ctx context.Context) (Outcome, error) {
-	if err := l.record(kindStarted, nil, body{Mode: modeRollback, Actor: l.o.Actor, Version: l.r.version}, modeRollback+" by "+l.o.Actor); err != nil {
+func (l *loop) undoAll(ctx context.Context) (Outcome, error) {
+	if err := l.started(modeRollback); err != nil {
 		return Outcome{}, err
 	}
 	todo := l.toUndo()
 	for i, u := range todo {
-		if ctx.Err() != nil {
-			stop, err := l.interrupted(ctx, u.s)
-			if err != nil {
-				return Outcome{}, err
-			}
-			return *stop, nil
+		if err := l.take(); err != nil {
+			return Outcome{}, err
 		}
-		err := l.undo(ctx, u)
+		var stop *Outcome
+		var err error
 		switch {
-		case err == nil:
-		case l.r.broken != nil:
-			return Outcome{}, l.r.broken
-		case ctx.Err() != nil:
-			stop, err := l.interrupted(ctx, u.s)
-			if err != nil {
-				return Outcome{}, err
-			}
-			return *stop, nil
+		case ctx.Err() != nil || l.asked == RequestStop:
+			stop, err = l.interrupted(ctx, u.s)
+		case l.asked == RequestPause && (i == 0 || !todo[i-1].s.Joined):
+			stop, err = l.paused(u.s, l.askedWhy)
 		default:
-			return l.incomplete(todo[i:], err)
+			uerr := l.undo(ctx, u)
+			switch broken := l.r.failure(); {
+			case uerr == nil:
+			case broken != nil:
+				return Outcome{}, broken
+			case ctx.Err() != nil:
+				stop, err = l.interrupted(ctx, u.s)
+			default:
+				return l.incomplete(todo[i:], uerr)
+			}
+		}
+		if err != nil {
+			return Outcome{}, err
+		}
+		if stop != nil {
+			return *stop, nil
 		}
 	}
 	if l.r.fold.pivotSeq > 0 {

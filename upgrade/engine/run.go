@@ -5,7 +5,9 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,16 +34,21 @@ type Run struct {
 	plan    []byte
 	version string
 	actor   string
+	origin  Origin
 
 	store store
 	lock  *lock
 	busy  sync.Mutex
 
-	fold   *fold
-	size   int64  // of the whole records of the journal, in bytes
-	head   string // hash of its last line
-	torn   int    // bytes of a torn line behind them
-	broken error  // ErrUnwritable or closed: nothing is appended any more
+	fold *fold
+
+	mu        sync.Mutex // guards what follows, and every write
+	size      int64      // of the whole records of the journal, in bytes
+	head      string     // hash of its last line
+	torn      int        // bytes of a torn line behind them
+	broken    error      // ErrUnwritable or closed: nothing is appended any more
+	low       error      // the disk is full: the reserve is in use, nothing is begun
+	abandoned bool       // Abandon has closed the journal under a working loop
 
 	// absentPause is how long a look waits for what a cloud does not show yet.
 	absentPause time.Duration
@@ -50,21 +57,30 @@ type Run struct {
 // An Option adjusts Create and Open.
 type Option func(*config)
 
-type config struct{ actor, version string }
+type config struct {
+	actor, version string
+	origin         Origin
+}
 
 func newConfig(opts []Option) config {
 	var c config
 	for _, o := range opts {
 		o(&c)
 	}
+	if c.origin == (Origin{}) {
+		c.origin = LocalOrigin()
+	}
 	if c.actor == "" {
-		c.actor = whoami()
+		c.actor = c.origin.User
 	}
 	return c
 }
 
 // WithActor sets who is named in the lock file; default the user of the process.
 func WithActor(actor string) Option { return func(c *config) { c.actor = actor } }
+
+// WithOrigin sets where this process acts from; default LocalOrigin().
+func WithOrigin(o Origin) Option { return func(c *config) { c.origin = o } }
 
 // WithVersion sets the version of the program that is journalled at each
 // start; default none.
@@ -125,7 +141,15 @@ func Create(dir string, h Header, plan []byte, o ...Option) (_ *Run, err error) 
 	if err := atomicfile.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
 		return nil, err
 	}
-	return openLocked(dir, l, c)
+	r, err := openLocked(dir, l, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.store.reserve(); err != nil {
+		_ = r.store.close() // the first error matters
+		return nil, err
+	}
+	return r, nil
 }
 
 func openingLine(h Header) ([]byte, error) {
@@ -157,41 +181,53 @@ func Open(dir string, o ...Option) (*Run, error) {
 	return r, nil
 }
 
-func openLocked(dir string, l *lock, c config) (*Run, error) {
-	journal, err := os.ReadFile(filepath.Join(dir, journalFile))
-	if err != nil {
-		return nil, err
-	}
+func openLocked(dir string, l *lock, c config) (_ *Run, err error) {
 	plan, err := os.ReadFile(filepath.Join(dir, planFile))
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRun(journal, plan)
+	d, err := openDirStore(dir)
 	if err != nil {
 		return nil, err
 	}
-	if r.store, err = openDirStore(dir); err != nil {
+	defer func() {
+		if err != nil {
+			_ = d.close() // nothing was written; the first error matters
+		}
+	}()
+	r, err := newRun(io.NewSectionReader(d.f, 0, math.MaxInt64), plan)
+	if err != nil {
 		return nil, err
 	}
-	r.dir, r.lock, r.actor, r.version = dir, l, c.actor, c.version
+	// After an fsync that failed the kernel may show what is not on the disk.
+	// Nothing is built on such a record: the last ones are written once more.
+	if err := d.rewriteTail(r.size); err != nil {
+		return nil, fmt.Errorf("%w: %w: make room or repair the disk", ErrUnwritable, err)
+	}
+	r.store, r.dir, r.lock, r.actor, r.version, r.origin = d, dir, l, c.actor, c.version, c.origin
 	return r, nil
 }
 
 // newRun checks and folds what is on disk.
-func newRun(journal, plan []byte) (*Run, error) {
-	p, err := parseJournal(journal)
-	if err != nil {
-		return nil, err
-	}
-	h, err := headerOf(p.records)
-	if err != nil {
-		return nil, err
-	}
-	if h.PlanHash != PlanHash(plan) {
-		return nil, fmt.Errorf("%w: the run was started with %s, it is %s now: put the old file back", ErrPlanChanged, h.PlanHash, PlanHash(plan))
-	}
-	f := newFold()
-	for _, rec := range p.records {
+func newRun(journal io.Reader, plan []byte) (*Run, error) {
+	p, f := newParser(journal), newFold()
+	var h Header
+	for {
+		rec, err := p.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if rec.Seq == 1 {
+			if h, err = headerOf(rec); err != nil {
+				return nil, err
+			}
+			if h.PlanHash != PlanHash(plan) {
+				return nil, fmt.Errorf("%w: the journal names %s, plan.json is %s", ErrPlanChanged, h.PlanHash, PlanHash(plan))
+			}
+		}
 		if err := f.add(rec); err != nil {
 			return nil, err
 		}
@@ -208,6 +244,8 @@ func (r *Run) Close() error {
 		return nil
 	}
 	err := errors.Join(r.store.close(), r.lock.release())
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.store, r.lock, r.broken = nil, nil, errClosed
 	return err
 }

@@ -50,6 +50,18 @@ type Step struct {
 	// Gate, when not empty, is what a person is asked and must approve before
 	// anything of this step happens.
 	Gate string
+	// Approvers is how many people must have approved the gate, each by an
+	// approval that Options.CheckApproval accepts; 0: who runs it may say so
+	// (Options.Approve). With FourEyes nobody counts who works on the run.
+	Approvers int
+	FourEyes  bool
+	// Joined means that between the step before and this one the run is not
+	// paused on request: that is no safe point.
+	Joined bool
+	// Version is the form of the step's journalled values. Raise it when this
+	// program could not use values of the form before: a run whose journal has
+	// another form of the step is refused (ErrVersion), never guessed at.
+	Version int
 	// NoUndo says why nothing needs undoing. It is required when Undo is nil
 	// and the step is neither ReadOnly nor Irreversible.
 	NoUndo string

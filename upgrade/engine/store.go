@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/upgradectl/upgradectl/internal/atomicfile"
 )
@@ -18,8 +20,14 @@ const (
 	planFile    = "plan.json"
 	journalFile = "journal.jsonl"
 	lockFile    = "lock"
+	reserveFile = "ballast"
 	blobDir     = "blobs"
+	controlDir  = "control"
 )
+
+// reserveSize is how many bytes are kept back on the disk for the records that
+// close what was begun.
+const reserveSize = 128 << 10
 
 // store keeps the bytes of a run. There is one for directories, and the crash
 // matrix has one in memory that dies on command.
@@ -30,12 +38,26 @@ type store interface {
 	// putBlob stores data durably under its hex SHA-256.
 	putBlob(name string, data []byte) error
 	blob(name string) ([]byte, error)
+	// reserve sees that the reserve is there; freeReserve gives it back to the
+	// disk.
+	reserve() error
+	freeReserve() error
 	close() error
 }
 
 type dirStore struct {
 	dir string
-	f   *os.File // the journal; nil when read-only
+	f   file // the journal; nil when read-only
+}
+
+// file is what the store needs of an *os.File.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	Stat() (fs.FileInfo, error)
+	Truncate(int64) error
+	Sync() error
+	Close() error
 }
 
 func openDirStore(dir string) (*dirStore, error) {
@@ -56,7 +78,7 @@ func (s *dirStore) append(line []byte, at int64) error {
 	switch {
 	case info.Size() < at:
 		// Somebody cut what we have already read and acted on.
-		return fmt.Errorf("%s has %d bytes, expected %d: somebody shortened it", s.f.Name(), info.Size(), at)
+		return fmt.Errorf("%s has %d bytes, expected %d: somebody shortened it", journalFile, info.Size(), at)
 	case info.Size() > at:
 		if err := s.f.Truncate(at); err != nil {
 			return err
@@ -65,7 +87,55 @@ func (s *dirStore) append(line []byte, at int64) error {
 	if _, err := s.f.WriteAt(line, at); err != nil {
 		return err
 	}
-	return s.f.Sync()
+	return s.sync()
+}
+
+// sync hides what the error is: after a failed fsync nothing may be tried
+// again, not even for want of room.
+func (s *dirStore) sync() error {
+	if err := s.f.Sync(); err != nil {
+		return fmt.Errorf("cannot fsync %s: %s", journalFile, err)
+	}
+	return nil
+}
+
+// rewriteTail writes the last whole records once more, the same bytes in the
+// same place.
+func (s *dirStore) rewriteTail(size int64) error {
+	from := max(0, size-64<<10)
+	tail := make([]byte, size-from)
+	if _, err := s.f.ReadAt(tail, from); err != nil {
+		return err
+	}
+	if _, err := s.f.WriteAt(tail, from); err != nil {
+		return err
+	}
+	return s.sync()
+}
+
+func (s *dirStore) reserve() error {
+	name := filepath.Join(s.dir, reserveFile)
+	if info, err := os.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() == reserveSize {
+		return nil
+	}
+	// Bytes that no file system compresses or leaves out as a hole.
+	data := make([]byte, 0, reserveSize)
+	for len(data) < reserveSize {
+		sum := sha256.Sum256(strconv.AppendInt(nil, int64(len(data)), 10))
+		data = append(data, sum[:]...)
+	}
+	if err := atomicfile.Write(name, data, 0o600); err != nil {
+		return fmt.Errorf("cannot keep %d bytes in reserve: %w", reserveSize, err)
+	}
+	return nil
+}
+
+func (s *dirStore) freeReserve() error {
+	err := os.Remove(filepath.Join(s.dir, reserveFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (s *dirStore) putBlob(name string, data []byte) error {

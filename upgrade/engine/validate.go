@@ -40,6 +40,12 @@ func Validate(steps []Step) error {
 			}
 			last = sec
 		}
+		if s.Approvers < 0 || s.Approvers > 0 && s.Gate == "" {
+			bad(s, "wants %d approvers and has no gate", s.Approvers)
+		}
+		if s.Joined && i == 0 {
+			bad(s, "is joined to no step before it")
+		}
 		switch s.Effect {
 		case ReadOnly:
 			if s.Do == nil && s.Verify == nil {
