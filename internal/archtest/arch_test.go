@@ -97,7 +97,7 @@ var foreign = []struct {
 		"the command line is a matter of the command"},
 	{"golang.org/x/term", []string{"cmd/upgradectl"}, false,
 		"the terminal is a matter of the command"},
-	{"go.yaml.in/yaml/v4", []string{"upgrade", "internal/sim/host"}, true,
+	{"go.yaml.in/yaml/v4", []string{"upgrade", "hostinv", "internal/sim/host"}, true,
 		"upgrade.yaml is read in one place, and compose files by the simulated host"},
 	{"mvdan.cc/sh/v3", []string{"internal/sim/host"}, true,
 		"a real host has a shell of its own"},

@@ -38,6 +38,10 @@ func packageOf(program string) string {
 		return "iproute2"
 	case "unshare", "setsid", "runuser":
 		return "util-linux"
+	case "ansible", "ansible-inventory":
+		return "ansible-core"
+	case "java":
+		return "default-jre-headless"
 	case "dnf":
 		return "dnf"
 	case "rpm":
