@@ -266,7 +266,7 @@ func movedRefs(was, now []NginxFacts) (out []string) {
 // leftovers lists what this run made in the cloud and is still there. Kept
 // snapshots are no leftovers.
 func (t *transition) leftovers(ctx context.Context, a *engine.Act) (endResult, []string, error) {
-	mine := map[string]string{"upgradectl:run": a.RunID()}
+	mine := map[string]string{runTag: a.RunID()}
 	var left []string
 	instances, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: mine})
 	if err != nil {

@@ -153,12 +153,12 @@ func (t *transition) on(a *engine.Act, r role) (*link, string, error) {
 
 // tags mark everything a step makes in the cloud.
 func (t *transition) tags(a *engine.Act) map[string]string {
-	return map[string]string{"upgradectl:run": a.RunID(), "upgradectl:step": a.StepID(), "upgradectl:key": a.Key()}
+	return map[string]string{runTag: a.RunID(), "upgradectl:step": a.StepID(), "upgradectl:key": a.Key()}
 }
 
 // stepTags find again what a step made in any of its attempts.
 func stepTags(a *engine.Act, step string) map[string]string {
-	return map[string]string{"upgradectl:run": a.RunID(), "upgradectl:step": step}
+	return map[string]string{runTag: a.RunID(), "upgradectl:step": step}
 }
 
 // notMade turns the error of a create that surely came to nothing into a
@@ -803,7 +803,7 @@ func (t *transition) guard(a *engine.Act) ecs.Guard {
 	if t.adopted() {
 		return ecs.Guard{TagKey: releaseTag, TagValue: "yes"}
 	}
-	return ecs.Guard{TagKey: "upgradectl:run", TagValue: a.RunID()}
+	return ecs.Guard{TagKey: runTag, TagValue: a.RunID()}
 }
 
 func (t *transition) recordAddresses() engine.Step {

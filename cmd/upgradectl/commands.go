@@ -19,6 +19,8 @@ func commands() []func(*app) *cobra.Command {
 		newRollback,
 		newStatus,
 		newReport,
+		newGC,
+		newUnlock,
 		newECS,
 		newSLB,
 		newNginx,

@@ -110,8 +110,19 @@ func simulateParams(files []string) testscript.Params {
 			"lines":     cmdLines,
 			"edit":      cmdEdit,
 			"gone":      cmdGone,
+			"runid":     cmdRunID,
 		},
 	}
+}
+
+// cmdRunID sets RUNID to the identifier of the run in a directory.
+func cmdRunID(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: runid DIR")
+	}
+	r, err := upgrade.ReadReport(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Setenv("RUNID", r.Run)
 }
 
 // rememberWorlds notes the worlds that run now: a world removes its file when

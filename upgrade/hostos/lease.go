@@ -226,14 +226,55 @@ func (s leases) run(ctx context.Context, h Host, l *Lease, verb, cmd string) err
 	return nil
 }
 
-// BreakLease takes the host from a holder that was seen to be dead, and frees
-// it. A lease that is no longer seen, or whose Beat has grown since, is left
-// alone: *LeaseHeldError. who is recorded on the host only as long as it takes.
-func BreakLease(ctx context.Context, h Host, seen Lease, who string, now time.Time) error {
-	return leases{jobRoot}.breakLease(ctx, h, seen, who, now)
+// WaitLeaseStill watches the lease for as long as d, asking every poll, and
+// returns it when its holder gave no sign of life: nil when nobody holds the
+// host any more, a *LeaseHeldError when Beat has grown or the holder is another
+// one. Only this machine's clock counts.
+func WaitLeaseStill(ctx context.Context, h Host, d, poll time.Duration) (*Lease, error) {
+	return leases{jobRoot}.waitStill(ctx, h, d, poll)
 }
 
-func (s leases) breakLease(ctx context.Context, h Host, seen Lease, who string, now time.Time) error {
+func (s leases) waitStill(ctx context.Context, h Host, d, poll time.Duration) (*Lease, error) {
+	first, err := s.get(ctx, h)
+	if err != nil || first == nil {
+		return nil, err
+	}
+	end := time.NewTimer(d)
+	defer end.Stop()
+	t := newTicker(poll)
+	defer t.Stop()
+	for over := false; ; {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-end.C:
+			over = true
+		case <-t.C:
+		}
+		now, err := s.get(ctx, h)
+		switch {
+		case err != nil || now == nil:
+			return nil, err
+		case now.Token != first.Token || now.Beat != first.Beat:
+			return nil, &LeaseHeldError{*now}
+		case over:
+			return now, nil
+		}
+	}
+}
+
+// BreakLease takes the host from a holder that was seen to be dead
+// (WaitLeaseStill) and frees it. A lease that is another one by now, or whose
+// Beat has grown since, is left alone: *LeaseHeldError. Who did it, when and
+// why is added to /var/lib/upgradectl/unlocks on the host.
+func BreakLease(ctx context.Context, h Host, seen Lease, who, why string, now time.Time) error {
+	return leases{jobRoot}.breakLease(ctx, h, seen, who, why, now)
+}
+
+func (s leases) breakLease(ctx context.Context, h Host, seen Lease, who, why string, now time.Time) error {
+	if strings.TrimSpace(why) == "" {
+		return errors.New("cannot break a lease without a reason")
+	}
 	cur, err := s.get(ctx, h)
 	if err != nil || cur == nil {
 		return err
@@ -243,6 +284,10 @@ func (s leases) breakLease(ctx context.Context, h Host, seen Lease, who string, 
 	}
 	l, err := s.take(ctx, h, "unlock", who, now, seen.Token)
 	if err != nil {
+		return err
+	}
+	line := fmt.Sprintf("%s %s broke the lease of run %s (epoch %d, %s, since %s): %q", l.Since, who, seen.Run, seen.Epoch, seen.Holder, seen.Since, why)
+	if err := s.run(ctx, h, l, "break", "umask 077\nprintf '%s\\n' "+shellq.Quote(line)+" >>"+shellq.Quote(s.root+"/unlocks")); err != nil {
 		return err
 	}
 	return s.release(ctx, h, l)

@@ -90,15 +90,48 @@ func TestBreakLease(t *testing.T) {
 
 		require.NoError(t, s.keep(ctx, h, dead)) // not dead at all
 		held := new(LeaseHeldError)
-		require.ErrorAs(t, s.breakLease(ctx, h, *seen, "root@ops2", leaseDay), &held)
+		require.ErrorAs(t, s.breakLease(ctx, h, *seen, "root@ops2", "dead", leaseDay), &held)
 
-		require.NoError(t, s.breakLease(ctx, h, held.Lease, "root@ops2", leaseDay))
+		require.Error(t, s.breakLease(ctx, h, held.Lease, "root@ops2", " ", leaseDay), "no reason")
+		require.NoError(t, s.breakLease(ctx, h, held.Lease, "root@ops2", "ops1's disk\nis gone", leaseDay))
+		log, err := h.ReadFile(ctx, s.root+"/unlocks")
+		require.NoError(t, err)
+		assert.Equal(t, "2026-11-22T02:00:00Z root@ops2 broke the lease of run run-a (epoch 1, root@ops1, since 2026-11-22T02:00:00Z): \"ops1's disk\\nis gone\"\n", string(log))
 		none, err := s.get(ctx, h)
 		require.NoError(t, err)
 		assert.Nil(t, none)
 		assert.ErrorIs(t, s.run(ctx, h, dead, "check", ":"), ErrFenced)
-		require.NoError(t, s.breakLease(ctx, h, *seen, "root@ops2", leaseDay), "broken already")
+		require.NoError(t, s.breakLease(ctx, h, *seen, "root@ops2", "again", leaseDay), "broken already")
 	})
+}
+
+// Scenario 59: a holder that gives no sign of life on the challenger's clock is
+// dead; one that does is not, however wrong its own clock is.
+func TestScenario59WaitLeaseStill(t *testing.T) {
+	s, h := leases{t.TempDir()}, local{[]string{"sh"}}
+	ctx := t.Context()
+	none, err := s.waitStill(ctx, h, 50*time.Millisecond, poll)
+	require.NoError(t, err)
+	assert.Nil(t, none)
+	l, err := s.take(ctx, h, "run-a", "root@ops1", leaseDay.AddDate(9, 0, 0), "")
+	require.NoError(t, err)
+	seen, err := s.waitStill(ctx, h, 50*time.Millisecond, poll)
+	require.NoError(t, err)
+	assert.Equal(t, l, seen)
+
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_ = s.keep(ctx, h, l) // until the other one has seen it
+		}
+	})
+	_, err = s.waitStill(ctx, h, time.Minute, poll)
+	cancel()
+	wg.Wait()
+	held := new(LeaseHeldError)
+	require.ErrorAs(t, err, &held)
+	assert.Positive(t, held.Lease.Beat)
 }
 
 // Of many that come at once, one run holds the host.

@@ -1,0 +1,4 @@
+package upgrade
+
+// ListByJournal is what a collection finds without the tags.
+var ListByJournal = listByJournal
