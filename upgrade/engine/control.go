@@ -319,17 +319,47 @@ func (r *Run) Abandon(reason string) error {
 	return err
 }
 
-// Unlock lets a run go on that another machine has worked on last. It is
-// recorded with who, where and why.
-func (r *Run) Unlock(actor, reason string) error {
-	if strings.TrimSpace(reason) == "" {
-		return fmt.Errorf("%w: unlock needs a reason: it is for those who read the journal", ErrInvalid)
+// A Note is what a person did or asked for, or what was done in his name, as
+// the journal has it: with who, where and why.
+type Note struct {
+	Act     string // a RequestKind, "unlock", or what Note was given, such as "takeover"
+	Actor   string // empty in a call of Note: who works on the run
+	Reason  string
+	Object  string // what it is about, such as a host; empty: the run
+	Epoch   uint64 // of a lease that was taken over; 0: none
+	Text    string // anything else a reader should know
+	Refused string // why a request was not followed
+
+	Seq    int       // of the record; set by the engine, as what follows
+	Time   time.Time // for people only
+	Origin Origin
+}
+
+// Note writes n to the journal. It may be called between Apply and Rollback,
+// and by a side of a step while the loop waits for it.
+func (r *Run) Note(n Note) error {
+	switch RequestKind(n.Act) {
+	case "", RequestPause, RequestStop, RequestRollback, RequestApprove:
+		return fmt.Errorf("%w: %q is no act of a note", ErrInvalid, n.Act)
 	}
+	if strings.TrimSpace(n.Reason) == "" {
+		return fmt.Errorf("%w: %s needs a reason: it is for those who read the journal", ErrInvalid, n.Act)
+	}
+	if n.Actor == "" {
+		n.Actor = r.actor
+	}
+	return r.append(Record{Kind: kindOperator}, body{Act: n.Act, Actor: n.Actor, Origin: &r.origin,
+		Reason: n.Reason, Object: n.Object, Epoch: n.Epoch, Text: n.Text})
+}
+
+// Unlock lets a run go on that another machine has worked on last
+// (ErrElsewhere). It is recorded.
+func (r *Run) Unlock(actor, reason string) error {
 	if !r.busy.TryLock() {
 		return ErrBusy
 	}
 	defer r.busy.Unlock()
-	return r.append(Record{Kind: kindOperator}, body{Act: actUnlock, Actor: actor, Origin: &r.origin, Reason: reason})
+	return r.Note(Note{Act: actUnlock, Actor: actor, Reason: reason, Text: "last worked on by " + r.fold.at.String()})
 }
 
 // elsewhere refuses to go on with a run whose last process worked on another

@@ -68,8 +68,9 @@ type fold struct {
 	pivotStep    string // its ID
 	irreversible string // ID of an irreversible step that has an intent
 
-	created, last time.Time       // of the first and the last record
-	at            Origin          // of the last process, or of who unlocked the run
+	created, last time.Time // of the first and the last record
+	at            Origin    // of the last process, or of who unlocked the run
+	notes         []Note
 	operators     []string        // everybody who worked on it, by all names
 	taken         map[string]bool // requests by the hash of their file
 }
@@ -122,8 +123,13 @@ func (f *fold) add(rec Record) error {
 		return nil
 	case kindOperator:
 		f.taken[b.Request] = true
-		if b.Act == actUnlock && b.Origin != nil {
-			f.at = *b.Origin
+		n := Note{Seq: rec.Seq, Time: rec.Time, Act: b.Act, Actor: b.Actor, Reason: b.Reason, Object: b.Object, Epoch: b.Epoch, Text: b.Text, Refused: b.Refused}
+		if b.Origin != nil {
+			n.Origin = *b.Origin
+		}
+		f.notes = append(f.notes, n)
+		if b.Act == actUnlock {
+			f.at = n.Origin
 		}
 		return nil
 	case kindPaused, kindInterrupted, kindRollbackIncomplete:

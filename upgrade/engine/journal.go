@@ -74,7 +74,10 @@ type body struct {
 	Conflict   *ConflictError `json:"conflict,omitempty"`
 	Work       []string       `json:"work,omitempty"`
 
-	Act       string          `json:"act,omitempty"`     // operator: a RequestKind or unlock
+	Act       string          `json:"act,omitempty"` // operator: see Note
+	Object    string          `json:"object,omitempty"`
+	Epoch     uint64          `json:"epoch,omitempty"`
+	Text      string          `json:"text,omitempty"`
 	Request   string          `json:"request,omitempty"` // hash of the request's file
 	Refused   string          `json:"refused,omitempty"` // why it was not followed
 	Approvers int             `json:"approvers,omitempty"`
