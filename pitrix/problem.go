@@ -15,7 +15,7 @@ type Problem struct {
 	Line int `json:"line"`
 	Col  int `json:"col"`
 	// Rule is RuleSyntax for problems of Parse, else the rule of CheckFleet
-	// that is broken, "R1" to "R10", or RuleRebuild.
+	// that is broken, "R1" to "R10", RuleRebuild or RuleHosts.
 	Rule string `json:"rule"`
 	Key  string `json:"key,omitempty"` // empty: no single key is meant
 	Text string `json:"text"`          // what is wrong and what to do
@@ -28,6 +28,8 @@ const (
 	// RuleRebuild is what CheckRebuild says of files that are not of the
 	// rebuilt nodes: they must not change.
 	RuleRebuild = "rebuild"
+	// RuleHosts is what CheckHosts says of the built package pitrix-hosts.
+	RuleHosts = "hosts"
 )
 
 // String returns the problem as file:line:col: key: text (rule). The key and
