@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +29,8 @@ type FleetHost struct {
 	Source   string   `json:"source,omitempty"`   // where it was named, as file:line; empty = an argument
 }
 
-func (h FleetHost) target() string {
+// Address returns what is dialed: Target, or Name without one.
+func (h FleetHost) Address() string {
 	if h.Target == "" {
 		return h.Name
 	}
@@ -38,6 +41,73 @@ func (h FleetHost) target() string {
 type FleetConn interface {
 	Host
 	io.Closer
+}
+
+// A FleetDialer connects to the hosts of a fleet: all share the connections to
+// jump hosts, but for those with an Identity of their own, which share them
+// among the hosts of that identity. It may be used by several goroutines.
+type FleetDialer struct {
+	cfg     SSHConfig
+	mu      sync.Mutex
+	closed  bool
+	dialers map[string]*Dialer // by identity
+}
+
+// NewFleetDialer reads the ssh_config file, as NewDialer does.
+func NewFleetDialer(cfg SSHConfig) (*FleetDialer, error) {
+	d, err := NewDialer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &FleetDialer{cfg: cfg, dialers: map[string]*Dialer{"": d}}, nil
+}
+
+// Dial connects to a host. Its errors are those of Dialer.Dial.
+func (f *FleetDialer) Dial(ctx context.Context, h FleetHost) (*Conn, error) {
+	d, err := f.dialer(h.Identity)
+	if err != nil {
+		return nil, err
+	}
+	return d.Dial(ctx, h.Address())
+}
+
+func (f *FleetDialer) dialer(identity string) (*Dialer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return f.dialers[""], nil // says so itself
+	}
+	if d := f.dialers[identity]; d != nil {
+		return d, nil
+	}
+	file := identity
+	if rest, ok := strings.CutPrefix(file, "~/"); ok {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return nil, fmt.Errorf("identity %s: %w", identity, err)
+		}
+		file = filepath.Join(home, rest)
+	}
+	cfg := f.cfg
+	cfg.Identities = append([]string{file}, cfg.Identities...)
+	d, err := NewDialer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	f.dialers[identity] = d
+	return d, nil
+}
+
+// Close closes all connections to jump hosts. Dial fails afterwards.
+func (f *FleetDialer) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	var errs []error
+	for _, d := range f.dialers {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // FleetOptions of CollectFleet. The zero value is usable.
@@ -99,15 +169,15 @@ func (f *Fleet) Err() error {
 var ErrNotBegun = errors.New("not begun")
 
 // CollectFleet collects the inventories of many hosts, Forks at a time. dial
-// is Dialer.Dial or a function like it; it and the Run and Close of what it
-// returns must end soon after their context does, as those of Dialer and Conn
-// do, because CollectFleet returns when all that it began has ended.
+// is FleetDialer.Dial or a function like it; it and the Run and Close of what
+// it returns must end soon after their context does, as those of FleetDialer
+// and Conn do, because CollectFleet returns when all that it began has ended.
 //
 // What fails on one host is the error of that host and touches no other. When
 // ctx ends, hosts that have not ended fail with its error, those not begun
 // with ErrNotBegun as well; every host has a result in any case.
 func CollectFleet[C FleetConn](ctx context.Context, hosts []FleetHost,
-	dial func(ctx context.Context, target string) (C, error), o FleetOptions) *Fleet {
+	dial func(ctx context.Context, h FleetHost) (C, error), o FleetOptions) *Fleet {
 	forks, timeout := o.Forks, o.Timeout
 	if forks <= 0 {
 		forks = DefaultForks
@@ -159,7 +229,7 @@ func CollectFleet[C FleetConn](ctx context.Context, hosts []FleetHost,
 
 // collectHost does one host.
 func collectHost[C FleetConn](ctx context.Context, h FleetHost, timeout time.Duration,
-	dial func(context.Context, string) (C, error), o Options) (r FleetResult) {
+	dial func(context.Context, FleetHost) (C, error), o Options) (r FleetResult) {
 	begin := time.Now()
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %v", timeout))
 	defer cancel()
@@ -174,7 +244,7 @@ func collectHost[C FleetConn](ctx context.Context, h FleetHost, timeout time.Dur
 		}
 		return FleetResult{Err: err}
 	}
-	c, err := dial(limited, h.target())
+	c, err := dial(limited, h)
 	if err != nil {
 		return fail(err)
 	}

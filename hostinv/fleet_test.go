@@ -84,7 +84,7 @@ func answer(w io.Writer, script, name, fault string) error {
 
 // fleetOf makes n hosts and the function that connects to them.
 func fleetOf(n int, host func(i int) (after time.Duration, fault string)) (hosts []hostinv.FleetHost,
-	dial func(context.Context, string) (*fleetHost, error), closed *atomic.Int32) {
+	dial func(context.Context, hostinv.FleetHost) (*fleetHost, error), closed *atomic.Int32) {
 	closed = &atomic.Int32{}
 	byName := map[string]*fleetHost{}
 	for i := range n {
@@ -95,7 +95,8 @@ func fleetOf(n int, host func(i int) (after time.Duration, fault string)) (hosts
 		byName["172.31.0.1:"+fmt.Sprint(i)] = h
 		hosts = append(hosts, hostinv.FleetHost{Name: h.name, Target: "172.31.0.1:" + fmt.Sprint(i)})
 	}
-	return hosts, func(ctx context.Context, target string) (*fleetHost, error) {
+	return hosts, func(ctx context.Context, host hostinv.FleetHost) (*fleetHost, error) {
+		target := host.Address()
 		h := byName[target]
 		if h.fault == "refused" {
 			return nil, &hostinv.DialError{Host: target, Addr: target, Err: errors.New("connection refused")}
@@ -114,13 +115,13 @@ func TestFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int32
 		seen := map[string]int{}
-		f := hostinv.CollectFleet(t.Context(), hosts, func(ctx context.Context, target string) (*fleetHost, error) {
+		f := hostinv.CollectFleet(t.Context(), hosts, func(ctx context.Context, h hostinv.FleetHost) (*fleetHost, error) {
 			if n := running.Add(1); n > most.Load() {
 				most.Store(n)
 			}
 			defer running.Add(-1)
 			time.Sleep(time.Millisecond) // virtual
-			return dial(ctx, target)
+			return dial(ctx, h)
 		}, hostinv.FleetOptions{Forks: 7, Collect: hostinv.Options{MaxOutput: 1 << 20}, Each: func(r hostinv.FleetResult) error {
 			seen[r.Host.Name]++
 			assert.Equal(t, len(seen), r.Done, "results are told one at a time")
@@ -329,10 +330,11 @@ func TestFleetSSH(t *testing.T) {
 	}
 	require.NoError(t, d.Pin("172.31.0.1", []string{string(ssh.MarshalAuthorizedKey(s.key))}))
 
+	dial := func(ctx context.Context, h hostinv.FleetHost) (*hostinv.Conn, error) { return d.Dial(ctx, h.Address()) }
 	var most uint64
 	listeners := 0
 	runtime.GC()
-	f := hostinv.CollectFleet(t.Context(), hosts, d.Dial, hostinv.FleetOptions{Each: func(r hostinv.FleetResult) error {
+	f := hostinv.CollectFleet(t.Context(), hosts, dial, hostinv.FleetOptions{Each: func(r hostinv.FleetResult) error {
 		if r.Inventory == nil {
 			return nil
 		}
@@ -349,7 +351,7 @@ func TestFleetSSH(t *testing.T) {
 	// And again, with an end in the middle.
 	ctx, cancel := context.WithCancel(t.Context())
 	var cancelled time.Time
-	f = hostinv.CollectFleet(ctx, hosts, d.Dial, hostinv.FleetOptions{Forks: 20, Each: func(r hostinv.FleetResult) error {
+	f = hostinv.CollectFleet(ctx, hosts, dial, hostinv.FleetOptions{Forks: 20, Each: func(r hostinv.FleetResult) error {
 		if r.Done == n/3 {
 			cancelled = time.Now()
 			cancel()

@@ -51,9 +51,9 @@ func MergeHosts(lists ...[]FleetHost) ([]FleetHost, error) {
 		case !ok:
 			at[h.Name] = len(out)
 			out = append(out, h)
-		case out[i].target() != h.target() || out[i].Identity != h.Identity:
+		case out[i].Address() != h.Address() || out[i].Identity != h.Identity:
 			bad = append(bad, fmt.Sprintf("host %s means %s (%s) and %s (%s); give one of them another name",
-				h.Name, out[i].target(), origin(out[i]), h.target(), origin(h)))
+				h.Name, out[i].Address(), origin(out[i]), h.Address(), origin(h)))
 		}
 	}
 	if err := bad.err(); err != nil {
@@ -329,7 +329,7 @@ func includes(from, pattern string) ([]string, error) {
 	case tilde:
 		pattern = filepath.Join(home, rest)
 	case strings.HasPrefix(pattern, "~"), strings.Contains(pattern, "${"), strings.Contains(pattern, "%"):
-		return nil, fmt.Errorf("Include %q: users, variables and tokens are not supported", pattern)
+		return nil, fmt.Errorf("include %q: users, variables and tokens are not supported", pattern)
 	case !filepath.IsAbs(pattern) && strings.HasPrefix(filepath.ToSlash(from), "/etc/ssh/"):
 		pattern, err = filepath.Join("/etc/ssh", pattern), nil
 	case !filepath.IsAbs(pattern):
@@ -338,11 +338,11 @@ func includes(from, pattern string) ([]string, error) {
 		err = nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("Include %q: %w", pattern, err)
+		return nil, fmt.Errorf("include %q: %w", pattern, err)
 	}
 	files, err := filepath.Glob(pattern) // sorted; none is no error, as in ssh
 	if err != nil {
-		return nil, fmt.Errorf("Include %q: %w", pattern, err)
+		return nil, fmt.Errorf("include %q: %w", pattern, err)
 	}
 	return files, nil
 }
