@@ -1,7 +1,6 @@
 package pitrix
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -87,10 +86,4 @@ mv -f -T "$t" "$f"`, shellq.Quote(name), shellq.Quote(temp), have, sum(data), wa
 		return fmt.Errorf("cannot write %s: %w", name, err)
 	}
 	return nil
-}
-
-// matches tells whether a file has the bytes data; nil: is absent.
-func matches(ctx context.Context, h Host, name string, data []byte) (bool, error) {
-	is, err := readFile(ctx, h, name)
-	return err == nil && (is == nil) == (data == nil) && bytes.Equal(is, data), err
 }

@@ -334,12 +334,7 @@ func ParseExec(scope Scope, tag string, out []byte) ([]ExecResult, error) {
 	for _, n := range scope.nodes {
 		p.want[n] = true
 	}
-	for _, line := range o.lines() {
-		if err := p.line(line); err != nil {
-			return nil, err
-		}
-	}
-	if err := p.end(); err != nil {
+	if err := p.parse(o.lines()); err != nil {
 		return nil, err
 	}
 	if len(p.seen) == 0 {
@@ -362,86 +357,87 @@ func ParseExec(scope Scope, tag string, out []byte) ([]ExecResult, error) {
 	return results, nil
 }
 
-// execParser follows the blocks of exec_nodes.sh. The first line of a block
-// holds the command and with it the tag, so that no command's output is taken
-// for one; blocks are never mixed.
+// execParser follows the blocks of exec_nodes.sh, which are never mixed. The
+// first line of a block and the last line of ours in it hold the tag, so that
+// what a command prints in between is not taken for anything else.
 type execParser struct {
 	o       scriptOutput
 	trailer string
 	want    map[string]bool
 	seen    map[string]ExecResult
-
-	open   string // node of the block whose end has not been seen
-	status int    // of the open block, -1 until its trailer
-	body   []string
-	done   bool
 }
 
-func (p *execParser) line(line string) error {
-	if m := execLine.FindStringSubmatch(line); m != nil && strings.HasSuffix(strings.TrimRight(line, " "), "echo "+p.trailer+"$r] ...") {
-		if err := p.finish(); err != nil {
+// begins returns the node whose block begins with line.
+func (p *execParser) begins(line string) string {
+	m := execLine.FindStringSubmatch(line)
+	if m == nil || !strings.HasSuffix(line, "echo "+p.trailer+"$r] ...") {
+		return ""
+	}
+	return m[1]
+}
+
+// unreachable returns the node that a line calls unreachable.
+func (p *execParser) unreachable(line string) string {
+	m := unreachableLine.FindStringSubmatch(line)
+	if m == nil || !p.want[m[1]] {
+		return ""
+	}
+	return m[1]
+}
+
+func (p *execParser) parse(lines []string) error {
+	for i := 0; i < len(lines); i++ {
+		node := p.begins(lines[i])
+		if node == "" {
+			if n := p.unreachable(lines[i]); n != "" {
+				if err := p.add(ExecResult{Node: n, Status: -1, Unreachable: true}); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		end := i + 1
+		for end < len(lines) && !strings.HasPrefix(lines[end], p.trailer) && p.begins(lines[end]) == "" {
+			end++
+		}
+		r := ExecResult{Node: node, Status: -1}
+		if end < len(lines) && strings.HasPrefix(lines[end], p.trailer) {
+			status, err := strconv.Atoi(lines[end][len(p.trailer):])
+			if err != nil || status < 0 || status > 255 {
+				return p.o.fail([]string{node}, "the line with the status is damaged: %q", lines[end])
+			}
+			r.Status, r.Output = status, blockText(lines[i+1:end])
+			i = end
+		} else {
+			// The connection failed, if the script went on after it. Else the
+			// output was cut in the middle of the block.
+			if lines[len(lines)-1] != "Done." {
+				return p.o.fail([]string{node}, "the output ends in the middle of its block")
+			}
+			stop := i + 1
+			for stop < min(end, len(lines)-1) && p.unreachable(lines[stop]) == "" {
+				stop++
+			}
+			r.Output = blockText(lines[i+1 : stop])
+			i = stop - 1
+		}
+		if err := p.add(r); err != nil {
 			return err
 		}
-		p.open, p.status, p.body = m[1], -1, nil
-		return nil
 	}
-	if m := unreachableLine.FindStringSubmatch(line); m != nil && m[1] != p.open && p.want[m[1]] {
-		if err := p.finish(); err != nil {
-			return err
-		}
-		return p.add(ExecResult{Node: m[1], Status: -1, Unreachable: true})
-	}
-	if p.open == "" {
-		p.done = p.done || line == "Done."
-		return nil
-	}
-	if text, ok := strings.CutPrefix(line, p.trailer); ok {
-		status, err := strconv.Atoi(text)
-		if err != nil || status < 0 {
-			return p.o.fail([]string{p.open}, "the line with the status is damaged: %q", line)
-		}
-		p.status = status
-		return p.finish()
-	}
-	p.body = append(p.body, line)
 	return nil
 }
 
-// finish closes the open block.
-func (p *execParser) finish() error {
-	if p.open == "" {
-		return nil
+// blockText is what a command wrote. One line end at the end comes from our
+// own echo or from the script.
+func blockText(lines []string) string {
+	if n := len(lines); n > 0 && lines[n-1] == "" {
+		lines = lines[:n-1]
 	}
-	body := p.body
-	// One line end comes from our own echo or from the script.
-	if n := len(body); n > 0 && body[n-1] == "" {
-		body = body[:n-1]
+	if len(lines) == 0 {
+		return ""
 	}
-	text := strings.Join(body, "\n")
-	if text != "" {
-		text += "\n"
-	}
-	r := ExecResult{Node: p.open, Output: text, Status: p.status}
-	p.open, p.body = "", nil
-	return p.add(r)
-}
-
-// end closes the last block, which without its trailer must be followed by the
-// script's closing line: else it is not known whether the output is whole.
-func (p *execParser) end() error {
-	if p.open == "" {
-		return nil
-	}
-	for n := len(p.body); n > 0 && (p.body[n-1] == "" || p.body[n-1] == "Done."); n-- {
-		if p.body[n-1] == "Done." {
-			p.body, p.done = p.body[:n-1], true
-			break
-		}
-	}
-	if !p.done {
-		return p.o.fail([]string{p.open}, "the output ends in the middle of its block")
-	}
-	return p.finish()
+	return strings.Join(lines, "\n") + "\n"
 }
 
 func (p *execParser) add(r ExecResult) error {
