@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,53 +19,8 @@ func newInventory(a *app) *cobra.Command {
 	return cmd
 }
 
-func newInventoryCollect(a *app) *cobra.Command {
-	s := &sshFlags{}
-	var file string
-	cmd := &cobra.Command{
-		Use:   "collect HOST",
-		Short: a.t("collect the inventory of a host (SSH target) with one read-only command", "以一条只读命令采集主机清单（SSH 目标）"),
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := s.dial(cmd.Context(), a, args[0])
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			inv, err := hostinv.Collect(cmd.Context(), c, hostinv.Options{})
-			if err != nil {
-				return err
-			}
-			if file != "" {
-				if err := writeNew(file, inv); err != nil {
-					return err
-				}
-				a.progress(a.t("written to %s", "已写入 %s"), file)
-			}
-			return a.result(inv, func(w io.Writer) { fmt.Fprint(w, inv.Text()) })
-		},
-	}
-	s.flags(a, cmd)
-	cmd.Flags().StringVarP(&file, "output", "o", "", a.t("write it as JSON to a new file", "以 JSON 写入新文件"))
-	return cmd
-}
-
-// writeNew writes v to a file that must not exist: an inventory taken before
-// an upgrade cannot be taken again.
-func writeNew(name string, v any) error {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b.Bytes())
-	return errors.Join(err, f.Close())
-}
+// inventoryText is an inventory for people.
+func (a *app) inventoryText(inv *hostinv.Inventory) string { return inv.Text() }
 
 func readInventory(name string) (*hostinv.Inventory, error) {
 	data, err := os.ReadFile(name)
