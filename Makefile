@@ -18,7 +18,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ip=iproute2 ss=iproute2 \
 	unshare=util-linux nsenter=util-linux setpriv=util-linux packer=packer node=nodejs npm=npm \
 	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox java=default-jre-headless \
-	haproxy=haproxy ifquery=ifupdown
+	haproxy=haproxy ifquery=ifupdown \
+	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl
 MODULES := libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
 
 empty :=

@@ -111,6 +111,30 @@ func (e *DisconnectedError) Error() string { return (*remote.DisconnectedError)(
 // Unwrap returns the cause.
 func (e *DisconnectedError) Unwrap() error { return e.Err }
 
+// A SudoError reports that commands cannot be run as root. Nothing of the
+// command was run. It is final for this Dialer where a password was refused.
+type SudoError struct {
+	Host   string // user@host:port
+	Reason string
+	Said   string // what sudo or the login shell printed; may be empty
+	Help   string // what to do; may be empty
+}
+
+// Error says what sudo refused and what to do.
+func (e *SudoError) Error() string { return (*remote.SudoError)(e).Error() }
+
+// A ShellError reports a login that does not run commands: a restricted
+// shell, a forced command, start files that end the shell. The command did
+// not run.
+type ShellError struct {
+	Host   string
+	Status int    // exit status of what ran instead
+	Said   string // start of what it printed
+}
+
+// Error quotes what the host printed.
+func (e *ShellError) Error() string { return (*remote.ShellError)(e).Error() }
+
 // A ConfigError lists every problem of an ssh_config file, or of what it
 // says about one host.
 type ConfigError struct {
@@ -144,6 +168,8 @@ func public(err error) error {
 		exit    *remote.ExitError
 		lost    *remote.DisconnectedError
 		config  *remote.ConfigError
+		sudo    *remote.SudoError
+		shell   *remote.ShellError
 		found   error
 		from    error
 	)
@@ -162,6 +188,10 @@ func public(err error) error {
 		from, found = exit, (*ExitError)(exit)
 	case errors.As(err, &lost):
 		from, found = lost, (*DisconnectedError)(lost)
+	case errors.As(err, &sudo):
+		from, found = sudo, (*SudoError)(sudo)
+	case errors.As(err, &shell):
+		from, found = shell, (*ShellError)(shell)
 	case errors.As(err, &config):
 		from, found = config, (*ConfigError)(config)
 	default:

@@ -43,3 +43,20 @@ func redactArgs(args []string) []string {
 	}
 	return out
 }
+
+var (
+	// optionValue finds an option of that name and its value in a command
+	// line: --password VALUE, -token='a b'.
+	optionValue = regexp.MustCompile(`(?i)(--?[a-z0-9_.\-]*` + secretWord + `[a-z0-9_.\-]*["']?[ =])("[^"]*"|'[^']*'|[^\s;|&)"']+)`)
+
+	// lineValue finds NAME=VALUE and NAME: VALUE in a command line.
+	lineValue = regexp.MustCompile(`(?i)(` + secretWord + `[a-z0-9_.\-\]]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s;|&)"']+)`)
+)
+
+// redactLine returns a command line without the values that look like
+// secrets. It would rather hide too much.
+func redactLine(s string) string {
+	s = urlUser.ReplaceAllString(s, "${1}"+hidden+"@")
+	s = optionValue.ReplaceAllString(s, "${1}"+hidden)
+	return lineValue.ReplaceAllString(s, "${1}"+hidden)
+}

@@ -47,6 +47,57 @@ type SSHConfig struct {
 	// Warn is told what was skipped, such as unreadable known_hosts lines;
 	// nil = nobody. It may be called from several goroutines.
 	Warn func(text string)
+
+	// Sudo runs commands and file transfers as root through sudo, where the
+	// login is not root's anyway. It needs a rule that allows /bin/sh.
+	Sudo bool
+	// SudoPassword gives the password sudo asks for; nil = none, then only
+	// hosts with NOPASSWD rules work. It is asked once for a connection, with
+	// user@host:port. The password is only ever sent as the answer to sudo's
+	// prompt: a host that asks for none never sees it, and a refused one is
+	// not tried again.
+	SudoPassword func(ctx context.Context, who string) (string, error)
+	// Audit is told about every command that was run or attempted, from the
+	// goroutine that ran it; nil = nobody. File transfers are not commands.
+	Audit func(AuditRecord)
+}
+
+// options gives the settings of the SSH layer.
+func (c SSHConfig) options() remote.Options {
+	o := remote.Options{
+		ConfigFile: c.ConfigFile, KnownHosts: c.KnownHosts, User: c.User, Identities: c.Identities, Agent: c.Agent,
+		ConnectTimeout: c.ConnectTimeout, KeepAlive: c.KeepAlive, NetDial: c.NetDial, Warn: c.Warn,
+		Sudo: c.Sudo, SudoPassword: c.SudoPassword,
+	}
+	if c.Audit != nil {
+		o.Audit = func(r remote.AuditRecord) {
+			r.Command = redactLine(r.Command)
+			r.Err = redactLine(r.Err)
+			c.Audit(AuditRecord(r))
+		}
+	}
+	return o
+}
+
+// An AuditRecord tells of one command. Values that look like secrets are
+// taken out of Command and Err.
+type AuditRecord struct {
+	Time        time.Time     // when it was asked for
+	Duration    time.Duration // until its result was known, or given up
+	Target      string        // as given to Dial
+	Addr        string        // host:port
+	User        string        // login name
+	HostKey     string        // fingerprint of the host's key, SHA256:…
+	Sudo        bool          // it ran through sudo
+	Command     string        // the whole command line, redacted
+	Exit        int           // exit status; -1: a signal, or not known
+	Signal      string        // the signal that ended it, without SIG
+	Err         string        // why the result is not known; empty if it is
+	BytesIn     int64         // bytes of input sent
+	BytesOut    int64         // bytes of standard output received
+	BytesErr    int64         // bytes of standard error received
+	OutputSHA   string        // SHA-256 of the standard output received, in hex
+	OutputKnown bool          // the output came whole
 }
 
 // A Dialer makes connections to hosts and owns the connections to the jump
@@ -57,7 +108,7 @@ type Dialer struct{ d *remote.Dialer }
 // NewDialer reads the ssh_config file. It connects to nothing. A file with
 // problems gives a *ConfigError with all of them.
 func NewDialer(cfg SSHConfig) (*Dialer, error) {
-	d, err := remote.NewDialer(remote.Options(cfg))
+	d, err := remote.NewDialer(cfg.options())
 	if err != nil {
 		return nil, public(err)
 	}
@@ -117,19 +168,60 @@ type Conn struct {
 	owned *Dialer // of the package-level Dial
 }
 
-// Run runs a POSIX sh command line on the host. stdin, stdout and stderr may
-// be nil; a nil stdin is empty. Run returns when the command has exited and
-// its output has been written; output of children left in the background is
-// not waited for longer than a second of silence. Neither writer is used
-// after Run returned; one that blocks keeps Run from returning. A reader that
-// blocks does not, but is then still read from.
+// Run runs a POSIX sh command line with /bin/sh on the host. stdin, stdout
+// and stderr may be nil; a nil stdin is empty. Run returns when the command
+// has exited and its output has been written; output of children left in the
+// background is not waited for longer than a second of silence. Neither
+// writer is used after Run returned; one that blocks keeps Run from
+// returning. A reader that blocks does not, but is then still read from.
 //
-// Errors: *ExitError when the command ran and failed; *DisconnectedError when
-// the connection was lost, the error of ctx when it ended, and other errors:
-// the result is not known. When ctx ends the session is closed, but OpenSSH
-// does not end the command because of that.
+// When ctx ends or the connection is lost, the command is ended with its
+// process group: TERM, and KILL two seconds later; see Exec for one that must
+// go on. What made a session of its own (setsid, a unit, a container) lives.
+// This needs an OpenSSH server; others are trusted to do it by themselves.
+//
+// Errors: *ExitError when the command ran and failed; *ShellError and
+// *SudoError when it was not run; *DisconnectedError when the connection was
+// lost, the error of ctx when it ended, and other errors: the result is not
+// known.
 func (c *Conn) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
 	return public(c.c.Run(ctx, cmd, stdin, stdout, stderr))
+}
+
+// OnLost says what becomes of a command when its connection is lost or its
+// context ends.
+type OnLost int
+
+const (
+	// OnLostKill ends it with its process group, as Run does.
+	OnLostKill OnLost = OnLost(remote.OnLostKill)
+	// OnLostDetach lets it go on to its end; nobody learns its result. Work
+	// whose result matters later belongs into a job on the host with a log
+	// and an exit status there.
+	OnLostDetach OnLost = OnLost(remote.OnLostDetach)
+)
+
+// A Cmd is a command for Exec.
+type Cmd struct {
+	Line           string    // a POSIX sh command line
+	Stdin          io.Reader // nil = empty
+	Stdout, Stderr io.Writer // get the output as it comes; nil = it is kept in Result
+	OnLost         OnLost
+	MaxOutput      int // bytes kept of each output without a writer; 0 = 1 MiB
+}
+
+// A Result is what Exec kept of a command's output.
+type Result struct {
+	Stdout, Stderr []byte
+	Truncated      bool   // there was more than MaxOutput; the rest was read and dropped
+	Noise          string // start of what the login shell's start files printed before the command
+}
+
+// Exec is Run with more to choose. The Result is valid with an error too.
+func (c *Conn) Exec(ctx context.Context, cmd Cmd) (Result, error) {
+	r, err := c.c.Exec(ctx, remote.Cmd{Line: cmd.Line, Stdin: cmd.Stdin, Stdout: cmd.Stdout, Stderr: cmd.Stderr,
+		OnLost: remote.OnLost(cmd.OnLost), MaxOutput: cmd.MaxOutput})
+	return Result(r), public(err)
 }
 
 // ReadFile reads a file of up to 64 MiB. errors.Is(err, fs.ErrNotExist) if

@@ -23,7 +23,11 @@ type Conn struct {
 	raw    net.Conn
 	client *ssh.Client
 	key    ssh.PublicKey
-	slots  chan struct{} // one token for each open session
+	slots  chan struct{} // one token for each open session, and for each the server does not allow
+
+	openssh bool // the server runs leash
+	sudo    *sudo
+	auditor func(AuditRecord)
 
 	done    chan struct{} // closed when the connection has ended
 	waitErr error         // why; set before done is closed
@@ -32,6 +36,7 @@ type Conn struct {
 
 	mu   sync.Mutex
 	idle *sftp.Client // kept for the next file
+	lent int          // slots taken away by MaxSessions
 }
 
 func newConn(target string, h *hop, raw net.Conn, c ssh.Conn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.Request, key ssh.PublicKey) *Conn {

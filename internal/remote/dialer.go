@@ -34,6 +34,10 @@ type Options struct {
 	KeepAlive      time.Duration
 	NetDial        func(ctx context.Context, network, addr string) (net.Conn, error)
 	Warn           func(text string)
+
+	Sudo         bool
+	SudoPassword func(ctx context.Context, who string) (string, error)
+	Audit        func(AuditRecord)
 }
 
 // A Dialer makes connections and owns those to jump hosts.
@@ -47,6 +51,7 @@ type Dialer struct {
 	closed bool
 	pins   map[string][]ssh.PublicKey // by knownName, or by host alone
 	jumps  map[string]*jump
+	sudoes map[string]*once // by user@host:port
 }
 
 // jump is the shared connection to one jump host.
@@ -57,7 +62,7 @@ type jump struct {
 
 // NewDialer reads the ssh_config file.
 func NewDialer(o Options) (*Dialer, error) {
-	d := &Dialer{opt: o, config: &config{name: "ssh_config"}, pins: map[string][]ssh.PublicKey{}, jumps: map[string]*jump{}}
+	d := &Dialer{opt: o, config: &config{name: "ssh_config"}, pins: map[string][]ssh.PublicKey{}, jumps: map[string]*jump{}, sudoes: map[string]*once{}}
 	d.base, d.stop = context.WithCancel(context.Background())
 	if o.ConfigFile != "" {
 		src, err := os.ReadFile(o.ConfigFile)
@@ -147,7 +152,11 @@ func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
 			return nil, err
 		}
 	}
-	return d.dialHops(ctx, target, hops)
+	c, err := d.dialHops(ctx, target, hops)
+	if err == nil {
+		d.become(c)
+	}
+	return c, err
 }
 
 func (d *Dialer) dialHops(ctx context.Context, target string, hops []*hop) (*Conn, error) {
@@ -336,6 +345,7 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 	if err != nil {
 		return nil, fail(err)
 	}
+	raw = quickAck(raw)
 	// Deadlines do nothing on connections through a jump host; closing works
 	// on all. The agent is closed with it, in case it waits for its owner.
 	stop := context.AfterFunc(limited, func() { raw.Close(); ids.close() })
@@ -370,7 +380,30 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 		}
 		return nil, fail(err)
 	}
-	return newConn(target, h, raw, conn, chans, reqs, v.ok), nil
+	c := newConn(target, h, raw, conn, chans, reqs, v.ok)
+	c.openssh = isOpenSSH(string(conn.ServerVersion()))
+	c.auditor = d.opt.Audit
+	return c, nil
+}
+
+// isOpenSSH reports whether a server is an OpenSSH with a POSIX shell behind.
+func isOpenSSH(version string) bool {
+	return strings.HasPrefix(version, "SSH-2.0-OpenSSH_") && !strings.Contains(version, "for_Windows")
+}
+
+// become makes the commands of a connection to a target (never of one to a
+// jump host) run as root.
+func (d *Dialer) become(c *Conn) {
+	if !d.opt.Sudo {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	who := c.hop.who()
+	if d.sudoes[who] == nil {
+		d.sudoes[who] = &once{}
+	}
+	c.sudo = &sudo{ask: d.opt.SudoPassword, who: who, bad: d.sudoes[who]}
 }
 
 // isAuthFailure reads the text, as x/crypto has no type for it: either our

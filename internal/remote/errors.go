@@ -178,3 +178,37 @@ func keyFileName(keyType string) string {
 	}
 	return "ed25519"
 }
+
+// A SudoError reports that commands cannot be run as root. Nothing of the
+// command was run. It is final for this Dialer where a password was refused.
+type SudoError struct {
+	Host   string // user@host:port
+	Reason string
+	Said   string // what sudo or the login shell printed; may be empty
+	Help   string // what to do; may be empty
+}
+
+func (e *SudoError) Error() string {
+	msg := fmt.Sprintf("cannot become root as %s: %s", e.Host, e.Reason)
+	if e.Said != "" {
+		msg += fmt.Sprintf(" (%q)", e.Said)
+	}
+	if e.Help != "" {
+		msg += "; " + e.Help
+	}
+	return msg
+}
+
+// A ShellError reports a login that does not run commands: a restricted
+// shell, a forced command, start files that end the shell. The command did
+// not run.
+type ShellError struct {
+	Host   string
+	Status int    // exit status of what ran instead
+	Said   string // start of what it printed
+}
+
+func (e *ShellError) Error() string {
+	return fmt.Sprintf("the login shell of %s did not run the command: it ended with status %d and printed %q; "+
+		"check the login shell, its start files and forced commands on the host", e.Host, e.Status, e.Said)
+}

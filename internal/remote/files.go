@@ -83,11 +83,34 @@ func (c *Conn) keep(client *sftp.Client) {
 	}
 }
 
+// dropIdle closes the idle client and its session, if there is one.
+func (c *Conn) dropIdle() bool {
+	c.mu.Lock()
+	client := c.idle
+	c.idle = nil
+	c.mu.Unlock()
+	if client == nil {
+		return false
+	}
+	client.Close()
+	return true
+}
+
 // newSFTP starts the SFTP subsystem; the caller holds a slot afterwards.
 func (c *Conn) newSFTP(ctx context.Context) (*sftp.Client, error) {
+	var talk *sudoTalk
+	if c.sudo != nil {
+		var err error
+		if talk, err = c.sudo.prepare(ctx, c); err != nil {
+			return nil, err
+		}
+	}
 	ch, reqs, err := c.openSession(ctx, "sftp")
 	if err != nil {
 		return nil, err
+	}
+	if talk != nil {
+		return c.sudoSFTP(ctx, talk, ch, reqs)
 	}
 	type made struct {
 		client *sftp.Client
@@ -124,6 +147,81 @@ func (c *Conn) newSFTP(ctx context.Context) (*sftp.Client, error) {
 		})
 		return nil, ctx.Err()
 	}
+}
+
+// sudoSFTP starts an SFTP server as root.
+func (c *Conn) sudoSFTP(ctx context.Context, talk *sudoTalk, ch ssh.Channel, reqs <-chan *ssh.Request) (*sftp.Client, error) {
+	r := &run{c: c, shown: "sftp-server", ch: ch}
+	w := talk.wrap(sftpAsRoot)
+	exited := make(chan exit, 1)
+	c.tasks.spawn(func() { exited <- awaitExit(reqs); ssh.DiscardRequests(reqs) })
+	fail := func(err error) (*sftp.Client, error) {
+		r.close()
+		c.release()
+		return nil, err
+	}
+	if err := r.exec(ctx, w.line, false); err != nil {
+		c.release()
+		return nil, err
+	}
+	pr, pw := io.Pipe()
+	out, errs := newAfterMark(w.mark, pw), newAfterMark(w.mark, io.Discard)
+	ended := make(chan struct{})
+	c.tasks.spawn(func() { _, err := io.Copy(out, ch); pw.CloseWithError(err) })
+	c.tasks.spawn(func() { defer close(ended); io.Copy(talk.listen(errs), ch.Stderr()) })
+	if err := talk.converse(ctx, ch, errs.seen, ended); err != nil {
+		pr.Close()
+		return fail(err)
+	}
+	select {
+	case <-errs.seen:
+	case <-ended:
+		said, started := errs.before()
+		if !started {
+			pr.Close()
+			select {
+			case x := <-exited:
+				return fail(talk.failed(said, x))
+			case <-c.done:
+				return fail(c.lost("sftp-server", nil))
+			}
+		}
+	case <-ctx.Done():
+		pr.Close()
+		return fail(ctx.Err())
+	}
+	type made struct {
+		client *sftp.Client
+		err    error
+	}
+	got := make(chan made, 1)
+	c.tasks.spawn(func() {
+		client, err := sftp.NewClientPipe(pr, closer{ch, pr}, sftp.UseConcurrentReads(true), sftp.UseConcurrentWrites(true))
+		got <- made{client, err}
+	})
+	select {
+	case m := <-got:
+		if m.err != nil {
+			pr.Close()
+			return fail(fmt.Errorf("cannot start an SFTP server as root: %w; the package with sftp-server must be installed there", m.err))
+		}
+		return m.client, nil
+	case <-ctx.Done():
+		pr.Close()
+		return fail(ctx.Err())
+	}
+}
+
+// closer closes the channel and what reads from it.
+type closer struct {
+	ssh.Channel
+	r *io.PipeReader
+}
+
+func (c closer) Close() error {
+	err := c.Channel.Close()
+	c.r.Close()
+	return err
 }
 
 // ReadFile reads a file. See hostinv.Conn.ReadFile.

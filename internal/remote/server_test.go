@@ -195,7 +195,7 @@ func rsaKey(t *testing.T) ssh.Signer {
 }
 
 // keyFile writes a new private key and returns its file and its public half.
-func keyFile(t *testing.T, passphrase string) (string, ssh.PublicKey) {
+func keyFile(t testing.TB, passphrase string) (string, ssh.PublicKey) {
 	pub, k, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
 	block, err := ssh.MarshalPrivateKey(k, "test")
@@ -208,6 +208,22 @@ func keyFile(t *testing.T, passphrase string) (string, ssh.PublicKey) {
 	p, err := ssh.NewPublicKey(pub)
 	require.NoError(t, err)
 	return name, p
+}
+
+func copyFile(t testing.TB, from, to string, perm os.FileMode) {
+	b, err := os.ReadFile(from)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(to, b, perm))
+}
+
+func marshal(k ssh.PublicKey) []byte { return ssh.MarshalAuthorizedKey(k) }
+
+// edKeyFile writes a new private key to name and returns the public half as
+// "TYPE BASE64".
+func edKeyFile(t testing.TB, name string) string {
+	id, pub := keyFile(t, "")
+	copyFile(t, id, name, 0o600)
+	return strings.TrimSpace(string(marshal(pub)))
 }
 
 func text(k ssh.Signer) string {

@@ -229,12 +229,16 @@ func (s *session) serve(reqs <-chan *ssh.Request) {
 				break
 			}
 			ok, started = true, true
+			if mark, kill, is := leashed(cmd.Command); is {
+				begin = func() { s.leash(mark, kill) }
+				break
+			}
 			args := []string{"/bin/sh", "-c", cmd.Command}
 			if r.Type == "shell" {
 				args = []string{"/bin/sh", "-s"}
 			}
 			p := s.start(args)
-			begin = func() { s.exec(p, args) }
+			begin = func() { s.exec(p, args, s.ch) }
 		case "subsystem":
 			var sub struct{ Name string }
 			if started || ssh.Unmarshal(r.Payload, &sub) != nil || sub.Name != "sftp" {
@@ -275,14 +279,14 @@ func (s *session) start(args []string) *process {
 
 // exec runs the command, tells its status, and closes the channel when no
 // process holds its output any more.
-func (s *session) exec(p *process, args []string) {
+func (s *session) exec(p *process, args []string, stdin io.Reader) {
 	out, errs := &sessionWriter{w: s.ch}, &sessionWriter{w: s.ch.Stderr()}
 	env := map[string]string{"PATH": defaultPath, "HOME": s.a.home, "USER": s.a.name, "LOGNAME": s.a.name, "SHELL": "/bin/bash"}
 	for k, v := range s.env {
 		env[k] = v
 	}
 	q := &Proc{
-		Host: s.h, Args: args, Env: env, Dir: s.a.home, Stdin: s.ch, Stdout: out, Stderr: errs,
+		Host: s.h, Args: args, Env: env, Dir: s.a.home, Stdin: stdin, Stdout: out, Stderr: errs,
 		User: s.a.name, PID: p.pid, p: p, umask: 0o022,
 	}
 	if _, err := s.h.tree.stat(cred{}, s.a.home, true); err != nil {
