@@ -39,6 +39,10 @@ func (h *Host) install() {
 	for name := range h.commands {
 		dir := "/usr/bin"
 		switch {
+		case hasPath(name):
+			h.tree.mkdirAll(path.Dir(name), 0o755)
+			_ = h.tree.writeFile(cred{}, name, []byte(elf+name+"\n"), oCreate|oTrunc, 0o755) // as root on our tree
+			continue
 		case h.spec.Commands[name] != nil, name == "shutdown":
 			dir = "/usr/sbin"
 		case name == "docker":

@@ -280,6 +280,9 @@ func (h *Host) start() error {
 	h.boot = b
 	h.mu.Unlock()
 	defer b.wg.Done()
+	if h.o.Boot != nil {
+		h.o.Boot(h)
+	}
 	h.bootProcesses(b)
 	for _, u := range h.enabledUnits() {
 		_ = h.startUnit(b, u) // a unit that does not start is failed, as in life

@@ -29,6 +29,10 @@ type Options struct {
 	// Ran is told when a command of an SSH session has ended and its status has
 	// not left yet; nil = nobody.
 	Ran func(h *Host, command string)
+	// Boot is called at every boot when the kernel runs and nothing else does
+	// yet: whoever simulates the machine configures its network then. nil =
+	// nobody.
+	Boot func(h *Host)
 	// Listen opens a port for a service; nil = one on loopback.
 	Listen func() (net.Listener, error)
 }
@@ -55,7 +59,7 @@ type Spec struct {
 
 	Containers []Container
 	Processes  []Process          // started by hand before the first look: a reboot loses them
-	Commands   map[string]Command // more programs, in /usr/sbin
+	Commands   map[string]Command // more programs, in /usr/sbin, or where an absolute path says
 }
 
 // A File is a file, directory or symbolic link of the tree.

@@ -1,0 +1,83 @@
+package sim
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/upgradectl/upgradectl/internal/sim/firstbox"
+)
+
+// WriteOperatorFiles writes into dir, which it makes, what an operator of
+// this world has: upgrade.yaml, ssh_config, known_hosts and id_ed25519.
+func (w *Rebuild) WriteOperatorFiles(dir string) (Operator, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
+	}
+	o := w.op
+	o.Dir = dir
+	o.Config = filepath.Join(dir, "upgrade.yaml")
+	o.SSHConfig = filepath.Join(dir, "ssh_config")
+	o.KnownHosts = filepath.Join(dir, "known_hosts")
+	o.Identity = filepath.Join(dir, "id_ed25519")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
+	}
+	for _, f := range []struct {
+		name, text string
+		perm       os.FileMode
+	}{
+		{o.Config, w.upgradeYAML(), 0o644},
+		{o.SSHConfig, w.sshConfig(o), 0o644},
+		{o.KnownHosts, w.knownHosts(), 0o644},
+		{o.Identity, string(w.key.private), 0o600},
+	} {
+		if err := writeFile(f.name, []byte(f.text), f.perm); err != nil {
+			return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
+		}
+	}
+	return o, nil
+}
+
+func (w *Rebuild) sshConfig(o Operator) string {
+	quoted := func(p string) string { return `"` + filepath.ToSlash(p) + `"` }
+	port := 0
+	if a, ok := w.ln.Addr().(*net.TCPAddr); ok {
+		port = a.Port
+	}
+	return fmt.Sprintf(`Host firstbox %s
+    HostName 127.0.0.1
+    Port %d
+    User root
+    HostKeyAlias %s
+    IdentityFile %s
+    IdentitiesOnly yes
+    UserKnownHostsFile %s
+    StrictHostKeyChecking yes
+
+Host 192.0.2.*
+    ProxyJump firstbox
+    User root
+    IdentityFile %s
+    IdentitiesOnly yes
+    UserKnownHostsFile %s
+    StrictHostKeyChecking yes
+`, firstbox.FirstboxAddr, port, firstbox.FirstboxAddr, quoted(o.Identity), quoted(o.KnownHosts), quoted(o.Identity), quoted(o.KnownHosts))
+}
+
+// knownHosts has the hosts that there are now, by address, and not the VMs to
+// come.
+func (w *Rebuild) knownHosts() string {
+	var lines []string
+	for _, m := range w.site.Machines() {
+		if a := m.Addresses(); len(a) > 0 {
+			lines = append(lines, a[0]+" "+m.Host.HostKey())
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
+}
