@@ -90,6 +90,7 @@ type Config struct {
 	Snapshots  SnapshotConfig   `json:"snapshots"`
 	Paths      PathsConfig      `json:"paths"`
 	Weights    WeightsConfig    `json:"weights"`
+	Health     HealthConfig     `json:"health"`
 	Gates      []string         `json:"gates"` // sections before which a person is asked; empty: none
 	Pace       Pace             `json:"pace"`
 }
@@ -619,7 +620,7 @@ func (d *configDecoder) integer(n *yaml.Node, path string, low, high int) (int, 
 // config fills c from the root mapping.
 func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	m := d.mapping(n, "", "version", "procedure", "host", "instance", "address", "cloud", "ssh",
-		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "weights", "gates", "pace")
+		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "weights", "health", "gates", "pace")
 	m.need("; this is version 1", "version")
 	m.need("; the only one so far is "+ProcedureTransition, "procedure")
 	m.need(": the SSH target of the production host", "host")
@@ -701,6 +702,8 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	s = d.mapping(m.values["weights"], "weights", "up", "down")
 	c.Weights.Up = d.weights(s, "up", []int{1, 10}, func(a, b int) bool { return a < b })
 	c.Weights.Down = d.weights(s, "down", []int{50, 10, 1}, func(a, b int) bool { return a > b })
+
+	d.health(m, c)
 
 	c.Gates = []string{}
 	if !m.has("gates") {

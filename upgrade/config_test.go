@@ -46,6 +46,7 @@ func TestLoadConfig(t *testing.T) {
 		OS:         OSConfig{Strategy: StrategyYumUpdate, Docker: DockerUpgrade, Reboot: true},
 		Snapshots:  SnapshotConfig{RetentionDays: 7},
 		Paths:      PathsConfig{Check: PathsAuto},
+		Health:     HealthConfig{Probes: 10, MaxErrorPercent: 1, Factor: 3, LatencyFloor: 500 * time.Millisecond, MinRequests: 20, Window: time.Minute},
 		Weights:    WeightsConfig{Up: []int{1, 10}, Down: []int{50, 10, 1}},
 		Gates:      []string{"4.1", "4.4", "5.3"},
 		Pace: Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10,

@@ -28,6 +28,7 @@ type Report struct {
 	ReleaseAfter  string       `json:"release_after,omitempty"`
 	Transition    string       `json:"transition,omitempty"` // instance and address of the transition host
 	KeptSnapshots []string     `json:"kept_snapshots,omitempty"`
+	Health        []GateReport `json:"health,omitempty"` // the automatic gates that have spoken
 	PlanHash      string       `json:"plan_hash"`
 	JournalHead   string       `json:"journal_head"` // names the whole history
 	Steps         []ReportStep `json:"steps"`
@@ -44,6 +45,14 @@ type ReportStep struct {
 	Approved string        `json:"approved_by,omitempty"`
 	Started  time.Time     `json:"started,omitzero"`
 	Took     time.Duration `json:"took_ns,omitempty"`
+}
+
+// A GateReport is what an automatic gate found when it let the run go on. What
+// one found that did not is in the blob that the step's reason names.
+type GateReport struct {
+	Step     string    `json:"step"`
+	Verdict  Verdict   `json:"verdict"`
+	Readings []Reading `json:"readings"`
 }
 
 // ReadReport makes the report of the run in dir.
@@ -81,6 +90,12 @@ func ReadReport(dir string) (*Report, error) {
 	var c cloneFacts
 	if decode(h.StepByID("3.4-addresses"), &c) {
 		r.Transition = c.InstanceID + " " + c.PrivateIP
+	}
+	for _, id := range []string{"3.11-health", "4.8-health"} {
+		var g HealthResult
+		if decode(h.StepByID(id), &g) {
+			r.Health = append(r.Health, GateReport{id, g.Verdict, g.Readings})
+		}
 	}
 	var end endResult
 	if decode(h.StepByID("5.3-verify"), &end) {
@@ -135,6 +150,13 @@ func (r *Report) Text() string {
 	}
 	if len(r.KeptSnapshots) > 0 {
 		fmt.Fprintf(&b, "  kept until their retention ends: %s\n", strings.Join(r.KeptSnapshots, ", "))
+	}
+	for _, g := range r.Health {
+		n := 0
+		for _, x := range g.Readings {
+			n += x.Samples
+		}
+		fmt.Fprintf(&b, "  automatic gate %s: %s by %d readings of %d samples\n", g.Step, g.Verdict, len(g.Readings), n)
 	}
 	fmt.Fprintf(&b, "  plan %s\n  journal head %s\n\n", r.PlanHash, r.JournalHead)
 	for _, s := range r.Steps {

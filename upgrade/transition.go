@@ -21,30 +21,32 @@ import (
 func transitionSteps(p *Plan, e *Env) []engine.Step {
 	t := &transition{p: p, cfg: &p.Config, e: e}
 	steps := []engine.Step{
-		t.recordInventory(),     // 2.1
-		t.recordContainers(),    // 2.2
-		t.recordProjects(),      // 2.3
-		t.recordPorts(),         // 2.4
-		t.recordNginx(),         // 2.5
-		t.recordBalancers(),     // 2.6
-		t.recordDirect(),        // 2.7
-		t.moveDomains(),         // 2.7
-		t.createSnapshots(),     // 3.1
-		t.createImage(),         // 3.2
-		t.createClone(),         // 3.3
-		t.recordAddresses(),     // 3.4
-		t.checkQuarantine(),     // 3.4
-		t.checkTrust(),          // 3.4
-		t.upgradeDocker(old),    // 3.5
-		t.upgradeOS(old),        // 3.6
-		t.reboot(old),           // 3.6
-		t.startContainers(old),  // 3.7
-		t.startServices(old),    // 3.8
-		t.joinGroups(),          // 3.9
-		t.holdClone(),           // 3.9
-		t.addToNginx(),          // 3.9
-		t.addToBalancers(),      // 3.10
-		t.observeClone(),        // 3.11
+		t.recordInventory(),    // 2.1
+		t.recordContainers(),   // 2.2
+		t.recordProjects(),     // 2.3
+		t.recordPorts(),        // 2.4
+		t.recordNginx(),        // 2.5
+		t.recordBalancers(),    // 2.6
+		t.recordDirect(),       // 2.7
+		t.moveDomains(),        // 2.7
+		t.recordHealth(),       // 2.7
+		t.createSnapshots(),    // 3.1
+		t.createImage(),        // 3.2
+		t.createClone(),        // 3.3
+		t.recordAddresses(),    // 3.4
+		t.checkQuarantine(),    // 3.4
+		t.checkTrust(),         // 3.4
+		t.upgradeDocker(old),   // 3.5
+		t.upgradeOS(old),       // 3.6
+		t.reboot(old),          // 3.6
+		t.startContainers(old), // 3.7
+		t.startServices(old),   // 3.8
+		t.joinGroups(),         // 3.9
+		t.holdClone(),          // 3.9
+		t.addToNginx(),         // 3.9
+		t.addToBalancers(),     // 3.10
+		t.observeClone(),       // 3.11
+		t.healthGate(old, "3.11-health", "3.11"),
 		t.drainBalancers(),      // 4.1
 		t.drainNginx(),          // 4.2
 		t.proveSilence(),        // 4.3
@@ -59,6 +61,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.restoreNginx(),        // 4.6
 		t.restoreBalancers(),    // 4.7
 		t.observeProduction(),   // 4.8
+		t.healthGate(prod, "4.8-health", "4.8"),
 		t.removeFromBalancers(), // 4.9
 		t.removeFromNginx(),     // 4.9
 		t.proveCloneSilence(),   // 4.9

@@ -35,10 +35,11 @@ type Host struct {
 	o        Options
 	tree     *tree
 	commands map[string]Command
-	panics   bool           // kernels panic at boot
-	hung     bool           // one did
-	power    power          // one change of power at a time
-	async    sync.WaitGroup // what outlives a boot: reboots asked for from inside, signals
+	failing  map[int]*failing // by port
+	panics   bool             // kernels panic at boot
+	hung     bool             // one did
+	power    power            // one change of power at a time
+	async    sync.WaitGroup   // what outlives a boot: reboots asked for from inside, signals
 	dock     *docker
 	pk       *packages
 	started  []Unit // units that ran when the host was looked at first

@@ -94,6 +94,30 @@ func (h *Host) Listening() []int {
 	return slices.Sorted(maps.Keys(h.services))
 }
 
+// FailEvery makes the built-in application behind a port answer every n-th
+// request with 500, as one does whose configuration is half wrong; 0 ends it.
+func (h *Host) FailEvery(port, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failing == nil {
+		h.failing = map[int]*failing{}
+	}
+	h.failing[port] = &failing{every: n}
+}
+
+type failing struct{ every, seen int }
+
+func (h *Host) fails(port int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := h.failing[port]
+	if f == nil || f.every == 0 {
+		return false
+	}
+	f.seen++
+	return f.seen%f.every == 0
+}
+
 // app is the built-in application.
 func (h *Host) app(name string, port int, warm time.Duration) http.Handler {
 	ready := time.Now().Add(warm)
@@ -116,6 +140,10 @@ func (h *Host) app(name string, port int, warm time.Duration) http.Handler {
 		}) // the client may be gone
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.fails(port) {
+			http.Error(w, "out of order", http.StatusInternalServerError)
+			return
+		}
 		if time.Now().Before(ready) {
 			http.Error(w, "starting", http.StatusServiceUnavailable)
 			return
