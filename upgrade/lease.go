@@ -40,6 +40,7 @@ const (
 type leaseholder struct {
 	run, holder string
 	targets     []string // hosts leased from the beginning, sorted
+	note        func(engine.Note) error
 
 	mu     sync.Mutex
 	leases map[string]*hostos.Lease
@@ -63,8 +64,8 @@ func (p *Plan) leaseTargets() []string {
 // error that wraps *hostos.LeaseHeldError, and nothing is held then.
 //
 // The context it returns ends when a lease is found to be lost.
-func (e *Env) hold(ctx context.Context, p *Plan, run, actor string) (context.Context, error) {
-	h := &leaseholder{run: run, holder: HolderName(actor), targets: p.leaseTargets(), leases: map[string]*hostos.Lease{}}
+func (e *Env) hold(ctx context.Context, p *Plan, run *engine.Run, actor string) (context.Context, error) {
+	h := &leaseholder{run: run.Header().Run, holder: HolderName(actor), targets: p.leaseTargets(), note: run.Note, leases: map[string]*hostos.Lease{}}
 	e.holder = h
 	for _, target := range h.targets {
 		if err := e.tryLease(ctx, target); err != nil {
@@ -96,7 +97,7 @@ func (e *Env) hold(ctx context.Context, p *Plan, run, actor string) (context.Con
 
 // leased does the work of a run while its hosts are held for it. They are given
 // back when the run is over: a paused, failed or parked one keeps them.
-func (e *Env) leased(ctx context.Context, p *Plan, run, actor string, do func(context.Context) (*Result, error)) (*Result, error) {
+func (e *Env) leased(ctx context.Context, p *Plan, run *engine.Run, actor string, do func(context.Context) (*Result, error)) (*Result, error) {
 	work, err := e.hold(ctx, p, run, actor)
 	if err != nil {
 		return nil, err
@@ -161,7 +162,7 @@ func (e *Env) tryLease(ctx context.Context, target string) error {
 	soon, cancel := context.WithTimeout(ctx, 4*fenceLimit)
 	defer cancel()
 	_, err := e.lease(soon, target)
-	if errors.As(err, new(*hostos.LeaseHeldError)) {
+	if errors.As(err, new(*hostos.LeaseHeldError)) || errors.Is(err, engine.ErrUnwritable) {
 		return err
 	}
 	return ctx.Err() // what else is wrong with the host, the steps find out
@@ -183,7 +184,11 @@ func (e *Env) lease(ctx context.Context, target string) (*hostos.Lease, error) {
 		return nil, fmt.Errorf("host %s: %w", target, err)
 	}
 	h.leases[target] = l
-	return l, nil
+	if l.From == "" {
+		return l, nil
+	}
+	// The journal says since when no older process can do anything there.
+	return l, h.note(engine.Note{Act: "takeover", Object: target, Epoch: l.Epoch, Reason: "the run goes on in this process", Text: "held before by " + l.From})
 }
 
 // beat shows on every host with a live connection that this process lives.

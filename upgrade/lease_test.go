@@ -13,6 +13,7 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/upgrade"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
@@ -59,6 +60,12 @@ func TestScenario16CopiedRunFencesTheOldProcess(t *testing.T) {
 					assert.Equal(t, upgrade.ExitLocked, r.ExitStatus(), "%s: %s", r.State, r.Reason)
 					assert.Empty(t, late, "the fenced process went on")
 					over = true
+					h, err := engine.Read(elsewhere)
+					require.NoError(t, err)
+					note := slices.IndexFunc(h.Notes, func(n engine.Note) bool { return n.Act == "takeover" && n.Object == "172.31.0.90" })
+					require.NotEqual(t, -1, note, "the takeover is in the journal")
+					assert.EqualValues(t, 2, h.Notes[note].Epoch)
+					assert.Contains(t, h.Notes[note].Text, "test@")
 					if until != "" {
 						require.Equal(t, "succeeded", resume(""))
 					}

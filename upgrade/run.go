@@ -212,7 +212,7 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 	}
 	defer run.Close()
 	steps := e.fenced(transitionSteps(p, e))
-	return e.leased(ctx, p, id, o.Actor, func(ctx context.Context) (*Result, error) {
+	return e.leased(ctx, p, run, o.Actor, func(ctx context.Context) (*Result, error) {
 		out, err := run.Apply(ctx, steps, o.engine())
 		return result(dir, out, err)
 	})
@@ -272,7 +272,7 @@ func reopen(ctx context.Context, dir string, o RunOptions, do func(context.Conte
 	if err := checkOptions(steps, o); err != nil {
 		return nil, err
 	}
-	return e.leased(ctx, p, h.Run, o.Actor, func(ctx context.Context) (*Result, error) {
+	return e.leased(ctx, p, run, o.Actor, func(ctx context.Context) (*Result, error) {
 		out, err := do(ctx, run, steps)
 		return result(dir, out, err)
 	})

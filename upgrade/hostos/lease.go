@@ -27,6 +27,8 @@ type Lease struct {
 	Since  string `json:"since"`  // the holder's wall clock, for people
 	Holder string `json:"holder"` // user@machine
 	Beat   uint64 `json:"beat"`   // grows while the holder lives
+	// From is who held it for the same run before TakeLease took it over.
+	From string `json:"from,omitempty"`
 }
 
 // A LeaseHeldError reports that another run changes the host.
@@ -66,7 +68,7 @@ if [ -e lease ]; then
 		echo "held $* $(cat beat 2>/dev/null || echo 0)"
 		exit 0
 	fi
-	epoch=$(($2+1))
+	epoch=$(($2+1)) from=$5
 	printf '%s\n' "@RUN@ $epoch @TOKEN@ @SINCE@ @HOLDER@" >$new
 	mv -f $new lease
 else
@@ -83,7 +85,7 @@ fi
 echo $epoch >epoch.@TOKEN@
 mv -f epoch.@TOKEN@ epoch
 echo 0 >beat
-echo "taken $epoch"
+echo "taken $epoch ${from-}"
 `
 
 // TakeLease makes this process the one that changes the host for run; holder
@@ -111,7 +113,9 @@ func (s leases) take(ctx context.Context, h Host, run, holder string, since time
 	word, rest, _ := strings.Cut(strings.TrimSpace(out), " ")
 	switch word {
 	case "taken":
-		if l.Epoch, err = strconv.ParseUint(rest, 10, 64); err == nil {
+		epoch, from, _ := strings.Cut(rest, " ")
+		if l.Epoch, err = strconv.ParseUint(epoch, 10, 64); err == nil {
+			l.From = strings.TrimSpace(from)
 			return l, nil
 		}
 	case "held":

@@ -52,6 +52,8 @@ func TestLease(t *testing.T) {
 		again, err := s.take(ctx, h, "run-a", "root@ops3", leaseDay, "")
 		require.NoError(t, err)
 		assert.EqualValues(t, 2, again.Epoch)
+		assert.Equal(t, "root@ops1", again.From)
+		assert.Empty(t, a.From)
 		assert.ErrorIs(t, s.run(ctx, h, a, "check", ":"), ErrFenced)
 		assert.ErrorIs(t, s.keep(ctx, h, a), ErrFenced)
 		assert.ErrorIs(t, s.release(ctx, h, a), ErrFenced)
