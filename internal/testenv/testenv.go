@@ -40,6 +40,8 @@ func packageOf(program string) string {
 		return "util-linux"
 	case "ansible", "ansible-inventory":
 		return "ansible-core"
+	case "ifquery":
+		return "ifupdown"
 	case "java":
 		return "default-jre-headless"
 	case "dnf":
