@@ -93,6 +93,8 @@ type Config struct {
 	Health     HealthConfig     `json:"health"`
 	Gates      []string         `json:"gates"` // sections before which a person is asked; empty: none
 	Pace       Pace             `json:"pace"`
+
+	Approvals *ApprovalConfig `json:"approvals,omitempty"` // nil: whoever runs it approves
 }
 
 // CloudConfig says which cloud to talk to. It holds no credentials: those
@@ -267,6 +269,9 @@ func LoadConfig(path string) (*Config, error) {
 	}
 	if err := c.resolve(); err != nil {
 		return nil, fmt.Errorf("cannot resolve the paths in %s: %w", path, err)
+	}
+	if err := c.loadSigners(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -620,7 +625,7 @@ func (d *configDecoder) integer(n *yaml.Node, path string, low, high int) (int, 
 // config fills c from the root mapping.
 func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	m := d.mapping(n, "", "version", "procedure", "host", "instance", "address", "cloud", "ssh",
-		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "weights", "health", "gates", "pace")
+		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "weights", "health", "gates", "approvals", "pace")
 	m.need("; this is version 1", "version")
 	m.need("; the only one so far is "+ProcedureTransition, "procedure")
 	m.need(": the SSH target of the production host", "host")
@@ -723,6 +728,8 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 			c.Gates = append(c.Gates, n.Value)
 		}
 	})
+
+	d.approvals(m, c)
 
 	s = d.mapping(m.values["pace"], "pace", "poll", "sample", "observe", "timeout", "job_timeout", "cloud_timeout")
 	c.Pace = Pace{

@@ -28,7 +28,7 @@ const (
 	RequestRollback RequestKind = "rollback" // stop now and undo; past the pivot: park
 	RequestApprove  RequestKind = "approve"  // a checked approval for a gate
 
-	actUnlock = "unlock"
+	actUnlock = "unlock" // of the run, when it is about nothing else
 )
 
 // A Request is what somebody asks of a run from another terminal. It is a file
@@ -322,7 +322,7 @@ func (r *Run) Abandon(reason string) error {
 // A Note is what a person did or asked for, or what was done in his name, as
 // the journal has it: with who, where and why.
 type Note struct {
-	Act     string // a RequestKind, "unlock", or what Note was given, such as "takeover"
+	Act     string // a RequestKind, "unlock", or what Note was given
 	Actor   string // empty in a call of Note: who works on the run
 	Reason  string
 	Object  string // what it is about, such as a host; empty: the run
@@ -352,7 +352,7 @@ func (r *Run) Note(n Note) error {
 		Reason: n.Reason, Object: n.Object, Epoch: n.Epoch, Text: n.Text})
 }
 
-// Unlock lets a run go on that another machine has worked on last
+// Unlock lets a run go on here that another machine has worked on last
 // (ErrElsewhere). It is recorded.
 func (r *Run) Unlock(actor, reason string) error {
 	if !r.busy.TryLock() {
@@ -362,9 +362,10 @@ func (r *Run) Unlock(actor, reason string) error {
 	return r.Note(Note{Act: actUnlock, Actor: actor, Reason: reason, Text: "last worked on by " + r.fold.at.String()})
 }
 
-// elsewhere refuses to go on with a run whose last process worked on another
-// machine: its lock cannot be seen from here.
-func (r *Run) elsewhere() error {
+// CheckMachine refuses a run whose last process worked on another machine: its
+// lock cannot be seen from here (*ElsewhereError). Apply and Rollback do so
+// themselves; a caller may want to know before it touches anything.
+func (r *Run) CheckMachine() error {
 	at := r.fold.at
 	if at.Machine == "" || at.Machine == r.origin.Machine {
 		return nil

@@ -128,7 +128,7 @@ func (f *fold) add(rec Record) error {
 			n.Origin = *b.Origin
 		}
 		f.notes = append(f.notes, n)
-		if b.Act == actUnlock {
+		if b.Act == actUnlock && b.Object == "" {
 			f.at = n.Origin
 		}
 		return nil

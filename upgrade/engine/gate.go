@@ -39,6 +39,32 @@ func (l *loop) takeApproval(w waiting, b body) error {
 	return l.record(kindApproval, s, b, fmt.Sprintf("by %s until %s", a.By, a.Expires.UTC().Format(time.RFC3339)))
 }
 
+// TakeApprovals makes records of the approvals that wait while no procedure
+// runs, and says why others are refused.
+func (r *Run) TakeApprovals(steps []Step, check func(signed json.RawMessage) (Approval, error)) (refused []string, err error) {
+	if !r.busy.TryLock() {
+		return nil, ErrBusy
+	}
+	defer r.busy.Unlock()
+	if err := r.CheckMachine(); err != nil {
+		return nil, err
+	}
+	l := &loop{r: r, steps: steps, o: Options{CheckApproval: check}}
+	for _, w := range requests(r.dir, r.header) {
+		if w.refused != "" || w.q.Kind != RequestApprove {
+			continue // for the next process
+		}
+		before := len(r.fold.notes)
+		if err := l.takeOne(w); err != nil {
+			return refused, err
+		}
+		for _, n := range r.fold.notes[before:] {
+			refused = append(refused, n.Refused)
+		}
+	}
+	return refused, nil
+}
+
 // checkApproval tells whether an approval counts for the next attempt of its
 // gate.
 func (l *loop) checkApproval(signed json.RawMessage) (Approval, error) {
@@ -81,7 +107,10 @@ func (l *loop) checkApproval(signed json.RawMessage) (Approval, error) {
 // operated tells whether an approver is one of those who work or worked on the
 // run, under the name they gave or under that of the operating system.
 func (l *loop) operated(by string) (string, bool) {
-	all := append(slices.Clone(l.r.fold.operators), l.o.Actor, l.r.origin.User)
+	all := slices.Clone(l.r.fold.operators)
+	if l.o.Actor != "" { // who only hands approvals in does not work on it
+		all = append(all, l.o.Actor, l.r.origin.User)
+	}
 	i := slices.IndexFunc(all, func(who string) bool { return samePerson(by, who) })
 	if i < 0 {
 		return "", false

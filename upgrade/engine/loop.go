@@ -106,7 +106,7 @@ func (r *Run) begin(steps []Step, o Options) (*loop, error) {
 	if err := Validate(steps); err != nil {
 		return nil, err
 	}
-	if err := r.elsewhere(); err != nil {
+	if err := r.CheckMachine(); err != nil {
 		return nil, err
 	}
 	l := &loop{r: r, steps: steps, o: o}
