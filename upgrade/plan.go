@@ -95,7 +95,8 @@ type PlanStep struct {
 	Effect  string   `json:"effect"`
 	Gate    string   `json:"gate,omitempty"`
 	Pivot   bool     `json:"pivot,omitempty"`
-	Lines   []string `json:"lines,omitempty"` // API calls, commands, diffs
+	Signed  int      `json:"signed,omitempty"` // how many signed approvals its gate needs
+	Lines   []string `json:"lines,omitempty"`  // API calls, commands, diffs
 }
 
 // BuildPlan makes the plan for cfg from facts. It is pure. What speaks
@@ -113,8 +114,8 @@ func BuildPlan(cfg *Config, f *Facts, now time.Time, version string) (*Plan, err
 		Config:    *cfg,
 		Facts:     *f,
 	}
-	for _, s := range transitionSteps(p, nil) {
-		p.Steps = append(p.Steps, PlanStep{ID: s.ID, Section: s.Section, Title: s.Title, Effect: string(s.Effect), Gate: s.Gate, Pivot: s.Pivot, Lines: s.Lines})
+	for _, s := range p.steps(nil) {
+		p.Steps = append(p.Steps, PlanStep{ID: s.ID, Section: s.Section, Title: s.Title, Effect: string(s.Effect), Gate: s.Gate, Pivot: s.Pivot, Signed: s.Approvers, Lines: s.Lines})
 	}
 	return p, nil
 }

@@ -32,11 +32,16 @@ type RunOptions struct {
 	Version    string   // of the program
 	Observer   func(Event)
 
+	Pause   <-chan string   // asks, with its reason, to pause at the next safe point
+	Quit    <-chan struct{} // when closed, the run is recorded as interrupted in the middle of whatever it does
+	Quitted func(error)     // called then, from another goroutine, to end the process
+
 	Access *Access // nil = as the configuration and the environment say
 }
 
-func (o RunOptions) engine() engine.Options {
-	return engine.Options{Until: o.Until, Approve: o.Approve, ApproveAll: o.ApproveAll, Actor: o.Actor, Observer: o.Observer}
+func (o RunOptions) engine(p *Plan) engine.Options {
+	return engine.Options{Until: o.Until, Approve: o.Approve, ApproveAll: o.ApproveAll, Actor: o.Actor, Observer: o.Observer,
+		CheckApproval: p.checkApproval, Pause: o.Pause, Quit: o.Quit, Quitted: o.Quitted}
 }
 
 // A Result is how a run stands after Apply, Resume, or Rollback.
@@ -49,8 +54,13 @@ type Result struct {
 	Work   []string `json:"work,omitempty"`
 	Gate   bool     `json:"gate,omitempty"` // paused for an approval
 	// Untouched tells that the run has changed nothing in the world.
-	Untouched bool  `json:"untouched"`
-	Err       error `json:"-"`
+	Untouched bool `json:"untouched"`
+	// Head names the whole journal: kept elsewhere, it shows later whether the
+	// end of it was cut off.
+	Head      string `json:"journal_head"`
+	Approvals string `json:"approvals,omitempty"` // at a gate that takes signatures: how many of how many
+
+	Err error `json:"-"`
 }
 
 // Exit statuses of a run, as docs/errors.md lists them.
@@ -115,7 +125,7 @@ func ErrorStatus(err error) int {
 	case errors.Is(err, engine.ErrDamaged), errors.Is(err, engine.ErrUnwritable):
 		return ExitJournal
 	case errors.As(err, &access), errors.As(err, &refused), errors.Is(err, ErrRunExists), errors.Is(err, engine.ErrPastReturn), errors.Is(err, engine.ErrFinished),
-		errors.Is(err, engine.ErrRollbackFirst), errors.Is(err, engine.ErrVersion):
+		errors.Is(err, engine.ErrRollbackFirst), errors.Is(err, engine.ErrVersion), errors.Is(err, engine.ErrNotAtWork):
 		return ExitRefused
 	}
 	return ExitError
@@ -195,7 +205,7 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 		return nil, err
 	}
 	// A mistyped option must not leave an empty run behind.
-	if err := checkOptions(transitionSteps(p, nil), o); err != nil {
+	if err := checkOptions(p.steps(nil), o); err != nil {
 		return nil, err
 	}
 	e, err := NewEnv(&p.Config, o.Access)
@@ -211,11 +221,29 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 		return nil, err
 	}
 	defer run.Close()
-	steps := e.fenced(transitionSteps(p, e))
+	steps := e.fenced(p.steps(e))
 	return e.leased(ctx, p, run, o.Actor, func(ctx context.Context) (*Result, error) {
-		out, err := run.Apply(ctx, steps, o.engine())
+		out, err := run.Apply(ctx, steps, o.engine(p))
 		return result(dir, out, err)
 	})
+}
+
+// steps is the procedure of the plan. With a nil Env the steps can be listed,
+// not run.
+func (p *Plan) steps(e *Env) []engine.Step {
+	steps := transitionSteps(p, e)
+	p.askApprovals(steps)
+	return steps
+}
+
+// readRun reads a run and its plan.
+func readRun(dir string) (*engine.History, *Plan, error) {
+	h, err := engine.Read(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := ParsePlan(h.Plan)
+	return h, p, err
 }
 
 // checkOptions sees that the sections and gates of o exist in the procedure.
@@ -236,30 +264,26 @@ func checkOptions(steps []engine.Step, o RunOptions) error {
 // Resume goes on with a run: after a gate, a pause, a failure, a kill, or a
 // rollback that parked it.
 func Resume(ctx context.Context, dir string, o RunOptions) (*Result, error) {
-	return reopen(ctx, dir, o, func(ctx context.Context, run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
-		return run.Apply(ctx, steps, o.engine())
-	})
+	return reopen(ctx, dir, o, (*engine.Run).Apply)
 }
 
 // Rollback takes a run back to its beginning or, past the pivot, to where the
 // transition host carries the traffic.
 func Rollback(ctx context.Context, dir string, o RunOptions) (*Result, error) {
-	return reopen(ctx, dir, o, func(ctx context.Context, run *engine.Run, steps []engine.Step) (engine.Outcome, error) {
-		return run.Rollback(ctx, steps, o.engine())
-	})
+	return reopen(ctx, dir, o, (*engine.Run).Rollback)
 }
 
-func reopen(ctx context.Context, dir string, o RunOptions, do func(context.Context, *engine.Run, []engine.Step) (engine.Outcome, error)) (*Result, error) {
+func reopen(ctx context.Context, dir string, o RunOptions, do func(*engine.Run, context.Context, []engine.Step, engine.Options) (engine.Outcome, error)) (*Result, error) {
 	run, err := engine.Open(dir, engine.WithActor(o.Actor), engine.WithVersion(o.Version))
 	if err != nil {
 		return nil, err
 	}
 	defer run.Close()
-	h, err := engine.Read(dir)
-	if err != nil {
+	// Before any lease: the hosts are not taken away from a process that works.
+	if err := run.CheckMachine(); err != nil {
 		return nil, err
 	}
-	p, err := ParsePlan(h.Plan)
+	_, p, err := readRun(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -268,12 +292,12 @@ func reopen(ctx context.Context, dir string, o RunOptions, do func(context.Conte
 		return nil, err
 	}
 	defer e.Close()
-	steps := e.fenced(transitionSteps(p, e))
+	steps := e.fenced(p.steps(e))
 	if err := checkOptions(steps, o); err != nil {
 		return nil, err
 	}
 	return e.leased(ctx, p, run, o.Actor, func(ctx context.Context) (*Result, error) {
-		out, err := do(ctx, run, steps)
+		out, err := do(run, ctx, steps, o.engine(p))
 		return result(dir, out, err)
 	})
 }
@@ -286,7 +310,7 @@ func result(dir string, out engine.Outcome, err error) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Run: h.Run, Dir: dir, State: string(out.State), Step: out.Step, Reason: out.Reason, Work: out.Work, Err: out.Err, Untouched: untouched(h),
+	return &Result{Run: h.Run, Dir: dir, State: string(out.State), Step: out.Step, Reason: out.Reason, Work: out.Work, Err: out.Err, Untouched: untouched(h), Head: h.Head, Approvals: gateWaits(h, out.Step),
 		Gate: out.State == engine.Paused && h.StepByID(out.Step).State == engine.StepPending && strings.HasPrefix(out.Reason, "waiting for approval")}, nil
 }
 

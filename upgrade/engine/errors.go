@@ -74,7 +74,7 @@ type ElsewhereError struct {
 
 // Error implements error.
 func (e *ElsewhereError) Error() string {
-	return fmt.Sprintf("run %s was last worked on by %s (process %d, last record %s): two copies of one run would do everything twice: see that nothing works on it there, then: upgradectl resume --run %s --takeover REASON",
+	return fmt.Sprintf("run %s was last worked on by %s (process %d, last record %s): two copies of one run would do everything twice: see that nothing works on it there, then: upgradectl unlock --run %s --reason TEXT --execute",
 		e.Dir, e.Origin, e.Origin.PID, e.Last.UTC().Format(time.RFC3339), e.Dir)
 }
 
