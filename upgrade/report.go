@@ -30,7 +30,11 @@ type Report struct {
 	KeptSnapshots []string     `json:"kept_snapshots,omitempty"`
 	Health        []GateReport `json:"health,omitempty"` // the automatic gates that have spoken
 	PlanHash      string       `json:"plan_hash"`
-	JournalHead   string       `json:"journal_head"` // names the whole history
+	JournalHead   string       `json:"journal_head"`        // names the whole history
+	Approvals     string       `json:"approvals,omitempty"` // at a gate that takes signatures
+	Requests      []string     `json:"requests,omitempty"`  // of operators, not taken yet
+	Notes         []string     `json:"notes,omitempty"`     // what operators did and asked for
+	Ways          []engine.Way `json:"ways"`                // what is legal now
 	Steps         []ReportStep `json:"steps"`
 }
 
@@ -71,6 +75,13 @@ func ReadReport(dir string) (*Report, error) {
 		KernelBefore: p.Facts.Boot.Kernel, ReleaseBefore: p.Facts.Boot.Release,
 	}
 	r.Updated = h.Updated
+	r.Approvals, r.Ways = gateWaits(h, h.Step), h.Ways()
+	for _, q := range h.Waiting {
+		r.Requests = append(r.Requests, strings.TrimSpace(fmt.Sprintf("%s by %s (%s) %s", q.Kind, q.Actor, q.Origin, q.Reason)))
+	}
+	for _, n := range h.Notes {
+		r.Notes = append(r.Notes, noteText(n))
+	}
 	for _, ps := range p.Steps {
 		s := h.StepByID(ps.ID)
 		rs := ReportStep{ID: ps.ID, Title: ps.Title, State: string(s.State), Reason: s.Reason, Attempt: s.Attempt, Adopted: s.Adopted, Approved: s.ApprovedBy, Started: s.Started}
@@ -104,6 +115,23 @@ func ReadReport(dir string) (*Report, error) {
 	return r, nil
 }
 
+// noteText is an operator's act in one line.
+func noteText(n engine.Note) string {
+	text := fmt.Sprintf("%s %s by %s (%s)", n.Time.UTC().Format(time.RFC3339), n.Act, n.Actor, n.Origin)
+	if n.Object != "" {
+		text += " of " + n.Object
+	}
+	for _, s := range []string{n.Reason, n.Text} {
+		if s != "" {
+			text += ": " + s
+		}
+	}
+	if n.Refused != "" {
+		text += "; refused: " + n.Refused
+	}
+	return text
+}
+
 func decode(s engine.StepHistory, out any) bool {
 	return s.State == engine.StepDone && len(s.Result) > 0 && json.Unmarshal(s.Result, out) == nil
 }
@@ -134,6 +162,12 @@ func (r *Report) Summary() string {
 	for _, w := range r.Work {
 		fmt.Fprintf(&b, "  left to do: %s\n", w)
 	}
+	if r.Approvals != "" {
+		fmt.Fprintf(&b, "  %s\n", r.Approvals)
+	}
+	for _, q := range r.Requests {
+		fmt.Fprintf(&b, "  asked, not taken yet: %s\n", q)
+	}
 	c := r.Counts()
 	fmt.Fprintf(&b, "  steps: %d done, %d not applicable, %d of %d to go\n", c["done"], c["skipped"], len(r.Steps)-c["done"]-c["skipped"], len(r.Steps))
 	return b.String()
@@ -158,7 +192,11 @@ func (r *Report) Text() string {
 		}
 		fmt.Fprintf(&b, "  automatic gate %s: %s by %d readings of %d samples\n", g.Step, g.Verdict, len(g.Readings), n)
 	}
-	fmt.Fprintf(&b, "  plan %s\n  journal head %s\n\n", r.PlanHash, r.JournalHead)
+	fmt.Fprintf(&b, "  plan %s\n  journal head %s\n", r.PlanHash, r.JournalHead)
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "  %s\n", n)
+	}
+	b.WriteByte('\n')
 	for _, s := range r.Steps {
 		note := s.Reason
 		if s.Adopted {

@@ -120,7 +120,7 @@ func ErrorStatus(err error) int {
 		return ExitDrift
 	case errors.Is(err, engine.ErrInvalid):
 		return ExitUsage
-	case errors.Is(err, engine.ErrLocked), errors.Is(err, hostos.ErrFenced), errors.As(err, &held):
+	case errors.Is(err, engine.ErrLocked), errors.Is(err, engine.ErrElsewhere), errors.Is(err, hostos.ErrFenced), errors.As(err, &held):
 		return ExitLocked
 	case errors.Is(err, engine.ErrDamaged), errors.Is(err, engine.ErrUnwritable):
 		return ExitJournal

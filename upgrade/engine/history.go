@@ -187,3 +187,52 @@ func (h *History) StepByID(id string) StepHistory {
 	}
 	return StepHistory{ID: id, State: StepPending}
 }
+
+// A Way is something that can be done with a run, or why it cannot be done now.
+type Way struct {
+	Name  string `json:"name"` // stop, rollback, park or resume
+	Legal bool   `json:"legal"`
+	Why   string `json:"why"` // what it does, or why it is not legal now
+}
+
+// Ways says what is legal now.
+func (h *History) Ways() []Way {
+	no := func(why string, args ...any) Way { return Way{Why: fmt.Sprintf(why, args...)} }
+	way := func(name string, w Way) Way {
+		w.Name = name
+		return w
+	}
+	stop := Way{Legal: true, Why: "the process at work detaches: what runs on a host goes on there, and resume or rollback goes on from here"}
+	if !h.Live {
+		stop = no("no process is at work")
+	}
+	var back, park Way
+	switch {
+	case h.State == RolledBack:
+		back, park = no("the run is rolled back already"), no("the run is rolled back")
+	case h.Live && h.RollingBack:
+		back, park = no("the run is rolling back already"), no("the run is rolling back already")
+	case h.PastReturn != "":
+		back = no("%s has begun and cannot be taken back: resume is the only way on", h.PastReturn)
+		park = back
+	case h.PastPivot != "":
+		back = no("the pivot %s has begun: the run can be parked", h.PastPivot)
+		park = Way{Legal: true, Why: "everything after " + h.PastPivot + " is undone; traffic stays where it is safe, and resume goes on"}
+		if h.State == Parked {
+			park = no("the run is parked already")
+		}
+	default:
+		back = Way{Legal: true, Why: "everything is undone, last step first"}
+		park = no("the pivot is not reached: the run can be rolled back")
+	}
+	resume := Way{Legal: true, Why: "the run goes on where it stands"}
+	switch {
+	case h.Live:
+		resume = no("a process is at work already")
+	case h.RollingBack:
+		resume = no("a rollback was begun and has to be finished first")
+	case h.State == Succeeded || h.State == RolledBack:
+		resume = no("the run is at its end")
+	}
+	return []Way{way("stop", stop), way("rollback", back), way("park", park), way("resume", resume)}
+}
