@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +13,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/upgradectl/upgradectl/internal/sshsig"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
@@ -197,7 +194,7 @@ func (p *Plan) checkApprovalAt(raw json.RawMessage, now time.Time) (engine.Appro
 		return engine.Approval{}, fmt.Errorf("it is valid until %s, and at most %s are allowed", s.Expires.UTC().Format(time.RFC3339), p.Config.Approvals.Valid)
 	}
 	return engine.Approval{Run: s.Run, PlanHash: s.PlanHash, Step: s.Gate, Attempt: s.Attempt, By: by,
-		Key: ssh.FingerprintSHA256(key), Head: s.Head, Expires: s.Expires}, nil
+		Key: sshsig.Fingerprint(key), Head: s.Head, Expires: s.Expires}, nil
 }
 
 // NewStatement is what has to be signed to approve a gate of the run in dir:
@@ -234,28 +231,15 @@ func NewStatement(dir, gate string, valid time.Duration, reason string) (*Statem
 		Head: h.Head, Expires: time.Now().Add(valid).UTC().Truncate(time.Second), Reason: reason}, nil
 }
 
-// KeySigner reads a private key file for signing.
-func KeySigner(file string) (ssh.Signer, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the key: %w", err)
-	}
-	s, err := ssh.ParsePrivateKey(data)
-	if missing := (*ssh.PassphraseMissingError)(nil); errors.As(err, &missing) {
-		return nil, fmt.Errorf("key %s has a passphrase: add it to the agent (ssh-add) and use --agent, or sign with ssh-keygen -Y sign", file)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the key %s: %w", file, err)
-	}
-	return s, nil
-}
+// A Key signs approvals: an ssh.Signer of golang.org/x/crypto.
+type Key = sshsig.Key
 
-// AgentSigner finds in the agent at socket the first key that the plan of the
-// run in dir lets approve. close ends the connection.
-func AgentSigner(dir, socket string) (s ssh.Signer, end func() error, err error) {
-	if socket == "" {
-		return nil, nil, errors.New("no agent: SSH_AUTH_SOCK is not set")
-	}
+// ReadKey reads a private key file without a passphrase.
+func ReadKey(file string) (Key, error) { return sshsig.ReadKey(file) }
+
+// AgentKey finds in the agent at socket the first key that the plan of the run
+// in dir lets approve. end ends the connection.
+func AgentKey(dir, socket string) (key Key, end func() error, err error) {
 	_, p, err := readRun(dir)
 	if err != nil {
 		return nil, nil, err
@@ -267,25 +251,21 @@ func AgentSigner(dir, socket string) (s ssh.Signer, end func() error, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err := net.Dial("unix", socket)
+	keys, end, err := sshsig.AgentKeys(socket)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot reach the agent: %w", err)
+		return nil, nil, err
 	}
-	signers, err := agent.NewClient(conn).Signers()
-	for _, s := range signers {
-		if _, werr := list.Who(s.PublicKey(), ApprovalNamespace, time.Now()); werr == nil {
-			return s, conn.Close, nil
+	for _, k := range keys {
+		if _, err := list.Who(k.PublicKey(), ApprovalNamespace, time.Now()); err == nil {
+			return k, end, nil
 		}
 	}
-	_ = conn.Close() // nothing was asked of it
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot list the agent's keys: %w", err)
-	}
-	return nil, nil, fmt.Errorf("none of the agent's %d keys is in the plan's list of approvers", len(signers))
+	_ = end() // nothing was asked of it
+	return nil, nil, fmt.Errorf("none of the agent's %d keys is in the plan's list of approvers", len(keys))
 }
 
 // Sign makes the signature of a statement, as ssh-keygen -Y sign does.
-func (s *Statement) Sign(key ssh.Signer) (statement, signature []byte, err error) {
+func (s *Statement) Sign(key Key) (statement, signature []byte, err error) {
 	if statement, err = s.Bytes(); err != nil {
 		return nil, nil, err
 	}

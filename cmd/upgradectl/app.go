@@ -20,6 +20,8 @@ type app struct {
 	json     bool      // results for machines
 	lang     string    // zh or en
 
+	interruption *interruption // nil in tests that send no signals
+
 	started bool // a command's own code runs: errors are no longer of usage
 }
 

@@ -83,12 +83,14 @@ GATE 为章节或步骤。
 						fmt.Fprintf(w, a.t("written to %s; to be signed with: ssh-keygen -Y sign -f KEY -n %s %s\n", "已写入 %s；签名命令：ssh-keygen -Y sign -f 密钥 -n %s %s\n"), write, upgrade.ApprovalNamespace, write)
 					})
 				}
-				signer, err := upgrade.KeySigner(key)
+				var signer upgrade.Key
 				if agent {
 					var end func() error
-					if signer, end, err = upgrade.AgentSigner(dir, os.Getenv("SSH_AUTH_SOCK")); err == nil {
+					if signer, end, err = upgrade.AgentKey(dir, os.Getenv("SSH_AUTH_SOCK")); err == nil {
 						defer end() // nothing was changed in it
 					}
+				} else {
+					signer, err = upgrade.ReadKey(key)
 				}
 				if err != nil {
 					return err

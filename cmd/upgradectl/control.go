@@ -89,6 +89,7 @@ reached, --park everything after it. Both need no process at work.`,
 				if way == "" {
 					return f.ways(a, dir)
 				}
+				defer a.moves()()
 				r, live, err := upgrade.Abort(cmd.Context(), dir, way, reason, f.options(a))
 				if err != nil || !live {
 					return a.finish(r, err)

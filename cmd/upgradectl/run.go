@@ -39,7 +39,11 @@ func (f *runFlags) forward(a *app, cmd *cobra.Command) {
 }
 
 func (f *runFlags) options(a *app) upgrade.RunOptions {
-	return upgrade.RunOptions{Until: f.until, Approve: f.approve, ApproveAll: f.yes, Actor: f.by, Version: version(), Observer: a.observe}
+	o := upgrade.RunOptions{Until: f.until, Approve: f.approve, ApproveAll: f.yes, Actor: f.by, Version: version(), Observer: a.observe}
+	if i := a.interruption; i != nil {
+		o.Pause, o.Quit, o.Quitted = i.pause, i.quit, func(error) { os.Exit(exitInterrupted) }
+	}
+	return o
 }
 
 // forwardRun calls apply or resume and, if that fails and --on-failure says so,
@@ -48,6 +52,7 @@ func (f *runFlags) forwardRun(ctx context.Context, a *app, do func(upgrade.RunOp
 	if f.onFailure != "stop" && f.onFailure != "rollback" {
 		return usagef(a.t("--on-failure is stop or rollback, not %q", "--on-failure 只能是 stop 或 rollback，不能是 %q"), f.onFailure)
 	}
+	defer a.moves()()
 	r, err := do(f.options(a))
 	if err != nil || r.State != "failed" || f.onFailure == "stop" {
 		return a.finish(r, err)
@@ -73,7 +78,7 @@ func (a *app) observe(e upgrade.Event) {
 			verb = a.t("undo", "撤销")
 		}
 		a.progress("%s %-6s %-18s %s", e.Time.Format(time.TimeOnly), verb, e.Step, e.Title)
-	case "done", "undone", "skipped", "failed", "adopted", "approved", "undo-failed":
+	case "done", "undone", "skipped", "failed", "adopted", "approval", "approved", "undo-failed", "operator":
 		a.progress("%s %-6s %-18s %s", e.Time.Format(time.TimeOnly), e.Kind, e.Step, e.Text)
 	case "progress":
 		for _, l := range strings.Split(strings.TrimRight(e.Text, "\n"), "\n") {
@@ -98,10 +103,14 @@ func (a *app) finish(r *upgrade.Result, err error) error {
 		for _, l := range r.Work {
 			fmt.Fprintf(w, "  %s %s\n", a.t("left to do:", "尚需处理："), l)
 		}
+		fmt.Fprintf(w, "  %s %s\n", a.t("journal head", "日志哈希"), r.Head)
 		switch r.State {
 		case "paused":
 			approve := ""
-			if r.Gate {
+			switch {
+			case r.Approvals != "":
+				fmt.Fprintf(w, "  %s\n  %s upgradectl approve %s %s --key FILE\n", r.Approvals, a.t("approve with:", "批准："), r.Dir, section(r.Step))
+			case r.Gate:
 				approve = " --approve " + section(r.Step)
 			}
 			fmt.Fprintf(w, "  %s upgradectl resume --run %s%s\n", a.t("go on with:", "继续："), r.Dir, approve)
@@ -186,6 +195,7 @@ func newRollback(a *app) *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(a, args, func(dir string) error {
+				defer a.moves()()
 				return a.finish(upgrade.Rollback(cmd.Context(), dir, f.options(a)))
 			})
 		},

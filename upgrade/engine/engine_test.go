@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/upgradectl/upgradectl/internal/atomicfile"
+	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -583,8 +584,8 @@ func TestTamper(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, p.torn)
 	stride := 1
-	if raceEnabled || testing.Short() {
-		stride = 7 // the plain run has every byte
+	if raceEnabled || !testenv.RunSlow() {
+		stride = 7 // make test has every byte in its plain run
 	}
 	for i := 0; i < len(journal); i += stride {
 		for _, b := range []byte{journal[i] ^ 1, '\n'} {

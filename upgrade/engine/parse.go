@@ -23,7 +23,7 @@ type parser struct {
 	head string // hex SHA-256 of the last whole line
 }
 
-func newParser(r io.Reader) *parser { return &parser{r: bufio.NewReaderSize(r, 64<<10)} }
+func newParser(r io.Reader) *parser { return &parser{r: bufio.NewReaderSize(r, 16<<10)} }
 
 // line reads up to a newline, which it leaves out; whole tells that it was
 // there.
