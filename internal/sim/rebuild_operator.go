@@ -59,14 +59,15 @@ func (w *Rebuild) sshConfig(o Operator) string {
     UserKnownHostsFile %s
     StrictHostKeyChecking yes
 
-Host 192.0.2.*
+Host 192.0.2.* !%s
     ProxyJump firstbox
     User root
     IdentityFile %s
     IdentitiesOnly yes
     UserKnownHostsFile %s
     StrictHostKeyChecking yes
-`, firstbox.FirstboxAddr, port, firstbox.FirstboxAddr, quoted(o.Identity), quoted(o.KnownHosts), quoted(o.Identity), quoted(o.KnownHosts))
+`, firstbox.FirstboxAddr, port, firstbox.FirstboxAddr, quoted(o.Identity), quoted(o.KnownHosts),
+		firstbox.FirstboxAddr, quoted(o.Identity), quoted(o.KnownHosts))
 }
 
 // knownHosts has the hosts that there are now, by address, and not the VMs to

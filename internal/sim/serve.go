@@ -29,9 +29,9 @@ type contact struct {
 }
 
 // reply is an answer of the control server.
-type reply struct {
-	Figures Figures `json:"figures"`
-	Error   string  `json:"error,omitempty"`
+type reply[F any] struct {
+	Figures F      `json:"figures"`
+	Error   string `json:"error,omitempty"`
 }
 
 // finishLimit bounds how long Finish waits for requests under way; it is
@@ -48,6 +48,19 @@ func Serve(ctx context.Context, dir string, cfg Config, keepFor time.Duration) (
 	if err != nil {
 		return err
 	}
+	return serve(ctx, dir, w, w.ctx, keepFor)
+}
+
+// served is a world that Serve can run; F are its figures.
+type served[F any] interface {
+	WriteOperatorFiles(dir string) (Operator, error)
+	Figures() F
+	Finish(ctx context.Context) (F, error)
+	Close() error
+}
+
+// serve is Serve for every kind of world. Life ends with the world.
+func serve[F any](ctx context.Context, dir string, w served[F], life context.Context, keepFor time.Duration) (err error) {
 	defer func() { err = errors.Join(err, w.Close()) }()
 	if keepFor > 0 {
 		var cancel context.CancelFunc
@@ -64,7 +77,7 @@ func Serve(ctx context.Context, dir string, cfg Config, keepFor time.Duration) (
 	}
 	c := contact{PID: os.Getpid(), URL: "http://" + ln.Addr().String(), Token: random(40), Operator: op, Secret: op.AccessKeySecret}
 	finished := make(chan struct{})
-	srv := &http.Server{Handler: control(w, c.Token, finished), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: control(w, life, c.Token, finished), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = srv.Serve(ln) })
 	defer wg.Wait()
@@ -90,9 +103,9 @@ func Serve(ctx context.Context, dir string, cfg Config, keepFor time.Duration) (
 }
 
 // control answers the requests of [Remote].
-func control(w *World, token string, finished chan<- struct{}) http.Handler {
-	answer := func(rw http.ResponseWriter, f Figures, err error) {
-		a := reply{Figures: f}
+func control[F any](w served[F], life context.Context, token string, finished chan<- struct{}) http.Handler {
+	answer := func(rw http.ResponseWriter, f F, err error) {
+		a := reply[F]{Figures: f}
 		if err != nil {
 			a.Error = err.Error()
 		}
@@ -104,7 +117,7 @@ func control(w *World, token string, finished chan<- struct{}) http.Handler {
 	mux.HandleFunc("GET /figures", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, w.Figures(), nil) })
 	mux.HandleFunc("POST /finish", func(rw http.ResponseWriter, _ *http.Request) {
 		// A caller that hangs up has still said that the world is to end.
-		ctx, cancel := context.WithTimeout(w.ctx, finishLimit)
+		ctx, cancel := context.WithTimeout(life, finishLimit)
 		defer cancel()
 		f, err := w.Finish(ctx)
 		answer(rw, f, err)
@@ -132,41 +145,50 @@ type Remote struct {
 
 // Attach finds the world that serves dir.
 func Attach(dir string) (*Remote, error) {
+	c, err := readContact(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Remote{Operator: c.Operator, PID: c.PID, contact: c}, nil
+}
+
+func readContact(dir string) (contact, error) {
+	var c contact
 	data, err := os.ReadFile(filepath.Join(dir, worldFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot attach to %s: %w", dir, ErrNoWorld)
+		return c, fmt.Errorf("cannot attach to %s: %w", dir, ErrNoWorld)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot attach to %s: %w", dir, err)
+		return c, fmt.Errorf("cannot attach to %s: %w", dir, err)
 	}
-	var c contact
 	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, fmt.Errorf("cannot attach to %s: %s: %w", dir, worldFile, err)
+		return c, fmt.Errorf("cannot attach to %s: %s: %w", dir, worldFile, err)
 	}
 	c.Operator.AccessKeySecret = c.Secret
-	return &Remote{Operator: c.Operator, PID: c.PID, contact: c}, nil
+	return c, nil
 }
 
 // Figures asks for what the world has counted up to now.
 func (r *Remote) Figures(ctx context.Context) (Figures, error) {
-	return r.call(ctx, http.MethodGet, "/figures")
+	return call[Figures](ctx, r.contact, http.MethodGet, "/figures")
 }
 
 // Finish stops the traffic, takes the final figures and ends the process that
 // serves the world.
 func (r *Remote) Finish(ctx context.Context) (Figures, error) {
-	return r.call(ctx, http.MethodPost, "/finish")
+	return call[Figures](ctx, r.contact, http.MethodPost, "/finish")
 }
 
-func (r *Remote) call(ctx context.Context, method, path string) (Figures, error) {
-	fail := func(err error) (Figures, error) {
-		return Figures{}, fmt.Errorf("cannot ask the simulated world (process %d): %w", r.PID, err)
+func call[F any](ctx context.Context, c contact, method, path string) (F, error) {
+	var none F
+	fail := func(err error) (F, error) {
+		return none, fmt.Errorf("cannot ask the simulated world (process %d): %w", c.PID, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, r.contact.URL+path, bytes.NewReader(nil))
+	req, err := http.NewRequestWithContext(ctx, method, c.URL+path, bytes.NewReader(nil))
 	if err != nil {
 		return fail(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+r.contact.Token)
+	req.Header.Set("Authorization", "Bearer "+c.Token)
 	tr := &http.Transport{DisableKeepAlives: true}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
@@ -176,7 +198,7 @@ func (r *Remote) call(ctx context.Context, method, path string) (Figures, error)
 	if resp.StatusCode != http.StatusOK {
 		return fail(fmt.Errorf("status %s", resp.Status))
 	}
-	var a reply
+	var a reply[F]
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
 		return fail(err)
 	}

@@ -42,7 +42,7 @@ func (s *Site) common() map[string]host.Command {
 		"shutdown": s.cmdShutdown, "reboot": s.cmdShutdown, "poweroff": s.cmdShutdown, "halt": s.cmdShutdown,
 		"dpkg-query": s.cmdDpkgQuery, "service": s.cmdService,
 		"pgrep":         s.cmdPgrep,
-		"iptables-save": s.cmdIptablesSave, "df": s.cmdDf, "free": s.cmdFree,
+		"iptables-save": s.cmdIptablesSave, "ip6tables-save": s.cmdIptablesSave, "df": s.cmdDf, "free": s.cmdFree,
 	}
 }
 
@@ -121,6 +121,9 @@ func (s *Site) cmdService(_ context.Context, p *host.Proc) int {
 	}
 	if _, err := m.Host.Stat("/usr/lib/systemd/system/" + name + ".service"); err != nil {
 		return p.Failf(1, "%s: unrecognized service", name)
+	}
+	if m.masked(name) && (verb == "start" || verb == "restart") {
+		return p.Failf(1, "Failed to start %s.service: Unit %s.service is masked.", name, name)
 	}
 	active := m.Host.UnitActive(name)
 	switch verb {
@@ -437,7 +440,10 @@ func (s *Site) cmdIptablesSave(_ context.Context, p *host.Proc) int {
 	if len(p.Args) > 1 {
 		return p.Refusef("options")
 	}
-	data, _ := p.Host.ReadFile("/etc/iptables.rules")
+	var data []byte
+	if p.Args[0] == "iptables-save" {
+		data, _ = p.Host.ReadFile("/etc/iptables.rules")
+	}
 	fmt.Fprintf(p.Stdout, "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n%sCOMMIT\n", data)
 	return 0
 }

@@ -326,7 +326,7 @@ func fileKind(i *info) string {
 }
 
 func cmdMv(_ context.Context, p *Proc) int {
-	f, ok := p.flags("-f", "-T")
+	f, ok := p.flags("-f", "-T", "-n")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -336,6 +336,9 @@ func cmdMv(_ context.Context, p *Proc) int {
 	to := p.abs(f.rest[1])
 	if i, err := p.tree().stat(p.p.cred, to, true); err == nil && i.IsDir() && !f.is["-T"] {
 		to = path.Join(to, path.Base(f.rest[0]))
+	}
+	if _, err := p.tree().stat(p.p.cred, to, false); err == nil && f.is["-n"] {
+		return 0
 	}
 	if err := p.tree().rename(p.p.cred, p.abs(f.rest[0]), to, true); err != nil {
 		return p.failf(1, "cannot move '%s' to '%s': %s", f.rest[0], f.rest[1], errText(err))
@@ -573,7 +576,7 @@ func (p *Proc) owner(s string) (uid, gid int, ok bool) {
 }
 
 func cmdCp(_ context.Context, p *Proc) int {
-	f, ok := p.flags("-p", "-a")
+	f, ok := p.flags("-p", "-a", "-r", "-R", "-f")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -589,8 +592,10 @@ func cmdCp(_ context.Context, p *Proc) int {
 		return p.failf(1, "cannot stat '%s': %s", f.rest[0], errText(err))
 	}
 	switch {
+	case i.IsDir() && !f.is["-r"] && !f.is["-R"] && !f.is["-a"]:
+		return p.failf(1, "-r not specified; omitting directory '%s'", f.rest[0])
 	case i.IsDir():
-		return p.refusef("copying directories")
+		err = p.copyTree(from, to, f.is["-p"] || f.is["-a"])
 	case i.mode&fs.ModeSymlink != 0:
 		err = p.tree().symlink(p.p.cred, i.link, to)
 	default:

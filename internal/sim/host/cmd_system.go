@@ -34,10 +34,16 @@ func cmdSleep(ctx context.Context, p *Proc) int {
 }
 
 func cmdDate(_ context.Context, p *Proc) int {
-	if len(p.Args) != 2 || p.Args[1] != "+%s" {
-		return p.refusef("only +%%s")
+	if len(p.Args) != 2 || !strings.HasPrefix(p.Args[1], "+") {
+		return p.refusef("only +FORMAT")
 	}
-	fmt.Fprintln(p.Stdout, time.Now().Unix())
+	now := time.Now().UTC()
+	line := strings.NewReplacer("%s", strconv.FormatInt(now.Unix(), 10), "%Y", now.Format("2006"), "%m", now.Format("01"), "%d", now.Format("02"),
+		"%H", now.Format("15"), "%M", now.Format("04"), "%S", now.Format("05"), "%F", now.Format("2006-01-02"), "%T", now.Format("15:04:05")).Replace(p.Args[1][1:])
+	if strings.Contains(line, "%") {
+		return p.refusef("format %s", p.Args[1])
+	}
+	fmt.Fprintln(p.Stdout, line)
 	return 0
 }
 

@@ -28,6 +28,7 @@ func programs(more map[string]Command) map[string]Command {
 		"setsid": cmdSetsid, "nohup": cmdNohup, "su": cmdSu, "runuser": cmdRunuser,
 		"systemd-run": cmdSystemdRun, "systemctl": cmdSystemctl, "shutdown": cmdShutdown,
 		"java": cmdJava, "curl": cmdCurl, "rpm": cmdRpm, "yum": cmdYum,
+		"find": cmdFind, "basename": cmdBasename, "dirname": cmdDirname,
 		"docker": cmdDocker, "docker-compose": cmdCompose,
 	}
 	maps.Copy(all, more)

@@ -43,6 +43,9 @@ func (h *Host) mountProc() {
 			"random":    dirOf(map[string]*node{"boot_id": h.genFile(func() string { return h.BootID() + "\n" })}),
 		})}),
 	}
+	for name, text := range h.spec.Proc {
+		fixed[name] = h.genFile(func() string { return text })
+	}
 	h.tree.root.kids["proc"] = &node{
 		mode: fs.ModeDir | 0o555, mtime: now,
 		look: func(name string) *node {

@@ -51,9 +51,10 @@ type Spec struct {
 	UpdateRelease string // release after yum update; empty = unchanged
 	UpdateKernel  string // kernel that yum update installs; empty = none
 
-	Files    map[string]File // by absolute path; missing parents are made
-	Users    []User          // root exists always
-	Packages []string        // more packages, "name-version-release.arch"
+	Files    map[string]File   // by absolute path; missing parents are made
+	Proc     map[string]string // more files right below /proc, or others than usual
+	Users    []User            // root exists always
+	Packages []string          // more packages, "name-version-release.arch"
 	Units    []Unit
 	Compose  []string // directories whose docker-compose.yml was brought up
 

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -132,6 +133,9 @@ func (h *Host) startUnit(b *boot, name string) error {
 	}
 	if h.unitState(name).active || !h.conditions(name) {
 		return nil
+	}
+	if h.unitMasked(name) {
+		return errors.New("unit " + name + " is masked")
 	}
 	fail := func(err error) error {
 		h.setUnit(name, func(t *transient) { t.active, t.failed = false, true })
@@ -320,13 +324,17 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 			fmt.Fprintf(p.Stderr, "Failed to get unit file state for %s: No such file or directory\n", name)
 			return 1
 		}
+		if h.unitMasked(name) {
+			fmt.Fprintln(p.Stdout, "masked")
+			return 1
+		}
 		if !h.unitEnabled(name) {
 			fmt.Fprintln(p.Stdout, "disabled")
 			return 1
 		}
 		fmt.Fprintln(p.Stdout, "enabled")
 		return 0
-	case "start", "stop", "enable", "disable", "restart", "daemon-reload":
+	case "start", "stop", "enable", "disable", "restart", "daemon-reload", "mask", "unmask":
 		if p.p.cred.uid != 0 {
 			fmt.Fprintf(p.Stderr, "Failed to %s: Interactive authentication required.\n", verb)
 			return 1
@@ -338,6 +346,9 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		return 0
 	}
 	name := unitName(f.rest[1])
+	if verb == "mask" || verb == "unmask" {
+		return p.maskUnit(name, verb == "mask")
+	}
 	_, known := h.unitFile(name)
 	if t := h.unitState(name); !known && !(t.dynamic && verb == "stop") {
 		fmt.Fprintf(p.Stderr, "Failed to %s %s: Unit %s not found.\n", verb, name, name)
@@ -355,6 +366,10 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		return 0
 	case "restart":
 		h.stopUnit(name)
+	}
+	if h.unitMasked(name) {
+		fmt.Fprintf(p.Stderr, "Failed to %s %s: Unit %s is masked.\n", verb, name, name)
+		return 1
 	}
 	if err := h.startUnit(p.p.boot, name); err != nil {
 		fmt.Fprintf(p.Stderr, "Job for %s failed because the control process exited with error code. See \"systemctl status %s\" and \"journalctl -xe\" for details.\n", name, name)
