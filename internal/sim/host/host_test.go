@@ -156,7 +156,7 @@ func TestRefused(t *testing.T) {
 		"ls -Z /":                  64,
 		"docker ps":                64,
 		"docker run x":             64,
-		"systemctl isolate docker":    64,
+		"systemctl isolate docker": 64,
 		"yum update":               64,
 		"stat -c %X /":             64,
 		"ulimit -n":                64,
