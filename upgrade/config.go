@@ -24,6 +24,9 @@ const (
 	// ProcedureTransition moves traffic to a transition host made from an
 	// image of the production host while that one is upgraded.
 	ProcedureTransition = "transition"
+	// ProcedureRebuild replaces the management nodes of a role, such as the
+	// proxies, by new virtual machines beside the old ones.
+	ProcedureRebuild = "rebuild"
 
 	// BalancersAuto looks for the production instance on every load balancer
 	// of the region; BalancersNone asks none.
@@ -75,8 +78,8 @@ type Config struct {
 	Dir string `json:"-"`
 
 	Version   int    `json:"version"`             // always 1
-	Procedure string `json:"procedure"`           // ProcedureTransition
-	Host      string `json:"host"`                // SSH target of the production host: alias, address or user@host:port
+	Procedure string `json:"procedure"`           // ProcedureTransition or ProcedureRebuild
+	Host      string `json:"host"`                // SSH target of the production host, or of the firstbox: alias, address or user@host:port
 	Instance  string `json:"instance,omitempty"`  // its ECS instance; empty: found by Address
 	Address   string `json:"address,omitempty"`   // its private address; empty: the instance's
 	Balancers string `json:"balancers,omitempty"` // BalancersAuto or BalancersNone
@@ -95,6 +98,8 @@ type Config struct {
 	Pace       Pace             `json:"pace"`
 
 	Approvals *ApprovalConfig `json:"approvals,omitempty"` // nil: whoever runs it approves
+
+	Rebuild *RebuildConfig `json:"rebuild,omitempty"` // of ProcedureRebuild only
 }
 
 // CloudConfig says which cloud to talk to. It holds no credentials: those
@@ -624,18 +629,13 @@ func (d *configDecoder) integer(n *yaml.Node, path string, low, high int) (int, 
 
 // config fills c from the root mapping.
 func (d *configDecoder) config(n *yaml.Node, c *Config) {
+	if procedureOf(n) == ProcedureRebuild {
+		d.rebuild(n, c)
+		return
+	}
 	m := d.mapping(n, "", "version", "procedure", "host", "instance", "address", "cloud", "ssh",
 		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "weights", "health", "gates", "approvals", "pace")
-	m.need("; this is version 1", "version")
-	m.need("; the only one so far is "+ProcedureTransition, "procedure")
-	m.need(": the SSH target of the production host", "host")
-
-	c.Version = m.integer("version", 1, 1, 1)
-	c.Procedure = m.enum("procedure", ProcedureTransition, ProcedureTransition)
-	c.Host = m.text("host", "", checkTarget)
-	if m.has("host") && c.Host == "" && !m.failed("host") {
-		m.problem("host", "is empty: give the SSH target of the production host")
-	}
+	d.head(m, c, "the production host")
 	c.Instance = m.text("instance", "", checkInstance)
 	hostName := targetHost(c.Host)
 	c.Address = m.text("address", "", checkAddress)
@@ -649,15 +649,7 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	c.Cloud.Endpoint = s.text("endpoint", "", checkEndpoint)
 	c.Cloud.Profile = s.text("profile", "")
 
-	s = d.mapping(m.values["ssh"], "ssh", "config", "known_hosts")
-	c.SSH.Config = s.text("config", "")
-	s.list("known_hosts", func(n *yaml.Node, path string) {
-		if f, ok := d.str(n, path); ok && f == "" {
-			d.at(n, path, "is empty: give the name of a known_hosts file")
-		} else if ok {
-			c.SSH.KnownHosts = append(c.SSH.KnownHosts, f)
-		}
-	})
+	d.ssh(m, c)
 
 	hosts := map[string]int{}
 	m.list("nginx", func(n *yaml.Node, path string) {
@@ -709,10 +701,52 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	c.Weights.Down = d.weights(s, "down", []int{50, 10, 1}, func(a, b int) bool { return a > b })
 
 	d.health(m, c)
+	d.gates(m, c, configSections[:], []string{"4.1", "4.4", "5.3"}, "docs/transition.md")
+	d.approvals(m, c)
+	d.pace(m, c)
+}
 
+// head reads what the files of all procedures begin with.
+func (d *configDecoder) head(m mapping, c *Config, host string) {
+	m.need("; this is version 1", "version")
+	m.need(": "+ProcedureTransition+" or "+ProcedureRebuild, "procedure")
+	m.need(": the SSH target of "+host, "host")
+	c.Version = m.integer("version", 1, 1, 1)
+	c.Procedure = m.enum("procedure", ProcedureTransition, ProcedureTransition, ProcedureRebuild)
+	c.Host = m.text("host", "", checkTarget)
+	if m.has("host") && c.Host == "" && !m.failed("host") {
+		m.problem("host", "is empty: give the SSH target of %s", host)
+	}
+}
+
+// procedureOf looks for the key that decides which others there may be.
+func procedureOf(n *yaml.Node) string {
+	if n.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == "procedure" {
+				return n.Content[i+1].Value
+			}
+		}
+	}
+	return ""
+}
+
+func (d *configDecoder) ssh(m mapping, c *Config) {
+	s := d.mapping(m.values["ssh"], "ssh", "config", "known_hosts")
+	c.SSH.Config = s.text("config", "")
+	s.list("known_hosts", func(n *yaml.Node, path string) {
+		if f, ok := d.str(n, path); ok && f == "" {
+			d.at(n, path, "is empty: give the name of a known_hosts file")
+		} else if ok {
+			c.SSH.KnownHosts = append(c.SSH.KnownHosts, f)
+		}
+	})
+}
+
+func (d *configDecoder) gates(m mapping, c *Config, sections, def []string, doc string) {
 	c.Gates = []string{}
 	if !m.has("gates") {
-		c.Gates = []string{"4.1", "4.4", "5.3"}
+		c.Gates = def
 	}
 	m.list("gates", func(n *yaml.Node, path string) {
 		// 4.1 is a float to YAML; what counts is how it was written, or
@@ -720,18 +754,18 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 		switch {
 		case n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" || n.ShortTag() == "!!bool":
 			d.at(n, path, "must be a section such as 4.1, not %s", kindOf(n))
-		case !slices.Contains(configSections[:], n.Value):
-			d.at(n, path, "%s is not a section of the procedure; docs/transition.md lists them", quote(n.Value))
+		case !slices.Contains(sections, n.Value):
+			d.at(n, path, "%s is not a section of the procedure; %s lists them", quote(n.Value), doc)
 		case slices.Contains(c.Gates, n.Value):
 			d.at(n, path, "%s is listed twice", quote(n.Value))
 		default:
 			c.Gates = append(c.Gates, n.Value)
 		}
 	})
+}
 
-	d.approvals(m, c)
-
-	s = d.mapping(m.values["pace"], "pace", "poll", "sample", "observe", "timeout", "job_timeout", "cloud_timeout")
+func (d *configDecoder) pace(m mapping, c *Config) {
+	s := d.mapping(m.values["pace"], "pace", "poll", "sample", "observe", "timeout", "job_timeout", "cloud_timeout")
 	c.Pace = Pace{
 		Poll:         s.duration("poll", 3*time.Second, time.Millisecond, false),
 		Sample:       s.duration("sample", time.Second, time.Millisecond, false),

@@ -220,7 +220,8 @@ func FuzzConfig(f *testing.F) {
 		case err == nil:
 			// What is accepted is complete and can stand in a plan.
 			assert.NotEmpty(t, c.Host)
-			assert.NotEmpty(t, c.Transition.Name)
+			assert.Equal(t, c.Procedure == ProcedureRebuild, c.Rebuild != nil)
+			assert.Equal(t, c.Procedure == ProcedureTransition, c.Transition.Name != "")
 			assert.Positive(t, c.Pace.Poll)
 			_, err := json.Marshal(c)
 			assert.NoError(t, err)

@@ -21,6 +21,9 @@ import (
 // Discover reads everything a plan for cfg rests on. It changes nothing. It
 // fills in what cfg leaves to discovery: the instance and its address.
 func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
+	if cfg.Procedure == ProcedureRebuild {
+		return discoverRebuild(ctx, cfg, e)
+	}
 	f := &Facts{}
 	var err error
 	if cfg.OS.Strategy == StrategyScript {

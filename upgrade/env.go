@@ -60,20 +60,16 @@ func NewEnv(cfg *Config, a *Access) (*Env, error) {
 	if a == nil {
 		a = &Access{}
 	}
-	ec, err := ecs.New(ecs.Config{
-		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
-		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
-		Timeout: cfg.Pace.CloudTimeout,
-	}, ecs.WithTransport(a.transport()))
-	if err != nil {
-		return nil, &AccessError{err}
-	}
-	sc, err := slb.New(slb.Config{
-		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
-		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
-	}, slb.WithTransport(a.transport()))
-	if err != nil {
-		return nil, &AccessError{err}
+	var (
+		ec *ecs.Client
+		sc *slb.Client
+	)
+	// A rebuild knows no cloud: it needs no credentials either.
+	if cfg.Procedure != ProcedureRebuild {
+		var err error
+		if ec, sc, err = newClients(cfg, a); err != nil {
+			return nil, &AccessError{err}
+		}
 	}
 	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: cfg.SSH.Config, KnownHosts: cfg.SSH.KnownHosts, Agent: true, NetDial: a.NetDial})
 	if err != nil {
@@ -86,6 +82,23 @@ func NewEnv(cfg *Config, a *Access) (*Env, error) {
 	return &Env{ECS: ec, SLB: sc, Dialer: d, netDial: dial, resolver: a.Resolver, links: map[string]*link{}}, nil
 }
 
+// newClients makes the clients of the cloud.
+func newClients(cfg *Config, a *Access) (*ecs.Client, *slb.Client, error) {
+	ec, err := ecs.New(ecs.Config{
+		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
+		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
+		Timeout: cfg.Pace.CloudTimeout,
+	}, ecs.WithTransport(a.transport()))
+	if err != nil {
+		return nil, nil, err
+	}
+	sc, err := slb.New(slb.Config{
+		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
+		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
+	}, slb.WithTransport(a.transport()))
+	return ec, sc, err
+}
+
 // Close ends all connections.
 func (e *Env) Close() error {
 	e.mu.Lock()
@@ -93,8 +106,12 @@ func (e *Env) Close() error {
 	for _, l := range e.links {
 		l.drop(nil)
 	}
-	e.ECS.CloseIdleConnections()
-	e.SLB.CloseIdleConnections()
+	if e.ECS != nil {
+		e.ECS.CloseIdleConnections()
+	}
+	if e.SLB != nil {
+		e.SLB.CloseIdleConnections()
+	}
 	return e.Dialer.Close()
 }
 
@@ -250,6 +267,17 @@ func (l *link) DialContext(ctx context.Context, network, addr string) (net.Conn,
 		return nil, err
 	}
 	return c.DialContext(ctx, network, addr)
+}
+
+// HostKey is the key that the host has shown in the connection of now, as in
+// authorized_keys; empty without one.
+func (l *link) HostKey() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == nil {
+		return ""
+	}
+	return l.conn.HostKey()
 }
 
 // alive makes sure that the link has a working connection, dialling anew if

@@ -44,6 +44,8 @@ type Facts struct {
 	Paths      []slb.PathFinding    `json:"paths,omitempty"`      // ways to the host past the balancers
 	Forwarding []slb.ForwardingItem `json:"forwarding,omitempty"` // domains that have to be moved behind one
 
+	Rebuild *RebuildFacts `json:"rebuild,omitempty"` // of a rebuild, and nothing else then
+
 	AdoptedServes []string `json:"adopted_serves,omitempty"` // what leads to it already
 	Unhealthy     string   `json:"unhealthy,omitempty"`      // which service does not answer, and to whom
 	Elsewhere     string   `json:"elsewhere,omitempty"`      // why the SSH target is not the instance
@@ -102,12 +104,18 @@ type PlanStep struct {
 // BuildPlan makes the plan for cfg from facts. It is pure. What speaks
 // against the upgrade comes all at once as a *RefusedError.
 func BuildPlan(cfg *Config, f *Facts, now time.Time, version string) (*Plan, error) {
-	if reasons := refusals(cfg, f); len(reasons) > 0 {
+	var reasons []string
+	if cfg.Procedure == ProcedureRebuild {
+		reasons = f.Rebuild.Problems
+	} else {
+		reasons = refusals(cfg, f)
+	}
+	if len(reasons) > 0 {
 		return nil, &RefusedError{Host: cfg.Host, Reasons: reasons}
 	}
 	p := &Plan{
 		Format:    planFormat,
-		Procedure: "transition",
+		Procedure: cfg.Procedure,
 		Host:      cfg.Host,
 		Created:   now.UTC().Truncate(time.Second),
 		Version:   version,
@@ -149,10 +157,14 @@ func ParsePlan(stored []byte) (*Plan, error) {
 	if p.Format != planFormat {
 		return nil, fmt.Errorf("cannot read the plan: its format is %q, this program reads %q", p.Format, planFormat)
 	}
-	if p.Procedure != "transition" {
+	switch {
+	case p.Procedure == ProcedureRebuild:
+		if p.Config.Rebuild == nil || p.Facts.Rebuild == nil || len(p.Facts.Rebuild.Nodes) == 0 {
+			return nil, errors.New("cannot read the plan: it names no nodes")
+		}
+	case p.Procedure != ProcedureTransition:
 		return nil, fmt.Errorf("cannot read the plan: unknown procedure %q", p.Procedure)
-	}
-	if p.Facts.Inventory == nil {
+	case p.Facts.Inventory == nil:
 		return nil, errors.New("cannot read the plan: it holds no inventory")
 	}
 	return &p, nil
@@ -161,7 +173,11 @@ func ParsePlan(stored []byte) (*Plan, error) {
 // Text prints the plan for review.
 func (p *Plan) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Transition upgrade of %s (%s, %s, %s)\n", p.Host, p.Facts.Instance.ID, p.Facts.Boot.Release, p.Facts.Boot.Kernel)
+	if p.Procedure == ProcedureRebuild {
+		fmt.Fprintf(&b, "Rebuild of %s from firstbox %s (installer %s)\n", strings.Join(newRebuild(p, nil).names(), ", "), p.Host, p.Facts.Rebuild.Installer)
+	} else {
+		fmt.Fprintf(&b, "Transition upgrade of %s (%s, %s, %s)\n", p.Host, p.Facts.Instance.ID, p.Facts.Boot.Release, p.Facts.Boot.Kernel)
+	}
 	pivot := false
 	for _, s := range p.Steps {
 		b.WriteByte('\n')

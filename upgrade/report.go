@@ -12,30 +12,31 @@ import (
 // A Report is what a run directory tells: nothing else is asked. It holds no
 // before-image and no content of a blob.
 type Report struct {
-	Run           string       `json:"run"`
-	Host          string       `json:"host"`
-	Procedure     string       `json:"procedure"`
-	State         string       `json:"state"`
-	Live          bool         `json:"live"` // a process works on it now
-	Step          string       `json:"step,omitempty"`
-	Reason        string       `json:"reason,omitempty"`
-	Work          []string     `json:"work,omitempty"` // left by an incomplete rollback
-	Created       time.Time    `json:"created"`
-	Updated       time.Time    `json:"updated"`
-	KernelBefore  string       `json:"kernel_before,omitempty"`
-	KernelAfter   string       `json:"kernel_after,omitempty"`
-	ReleaseBefore string       `json:"release_before,omitempty"`
-	ReleaseAfter  string       `json:"release_after,omitempty"`
-	Transition    string       `json:"transition,omitempty"` // instance and address of the transition host
-	KeptSnapshots []string     `json:"kept_snapshots,omitempty"`
-	Health        []GateReport `json:"health,omitempty"` // the automatic gates that have spoken
-	PlanHash      string       `json:"plan_hash"`
-	JournalHead   string       `json:"journal_head"`        // names the whole history
-	Approvals     string       `json:"approvals,omitempty"` // at a gate that takes signatures
-	Requests      []string     `json:"requests,omitempty"`  // of operators, not taken yet
-	Notes         []string     `json:"notes,omitempty"`     // what operators did and asked for
-	Ways          []engine.Way `json:"ways"`                // what is legal now
-	Steps         []ReportStep `json:"steps"`
+	Run           string        `json:"run"`
+	Host          string        `json:"host"`
+	Procedure     string        `json:"procedure"`
+	State         string        `json:"state"`
+	Live          bool          `json:"live"` // a process works on it now
+	Step          string        `json:"step,omitempty"`
+	Reason        string        `json:"reason,omitempty"`
+	Work          []string      `json:"work,omitempty"` // left by an incomplete rollback
+	Created       time.Time     `json:"created"`
+	Updated       time.Time     `json:"updated"`
+	KernelBefore  string        `json:"kernel_before,omitempty"`
+	KernelAfter   string        `json:"kernel_after,omitempty"`
+	ReleaseBefore string        `json:"release_before,omitempty"`
+	ReleaseAfter  string        `json:"release_after,omitempty"`
+	Transition    string        `json:"transition,omitempty"` // instance and address of the transition host
+	KeptSnapshots []string      `json:"kept_snapshots,omitempty"`
+	Nodes         []RebuiltNode `json:"nodes,omitempty"`  // of a rebuild
+	Health        []GateReport  `json:"health,omitempty"` // the automatic gates that have spoken
+	PlanHash      string        `json:"plan_hash"`
+	JournalHead   string        `json:"journal_head"`        // names the whole history
+	Approvals     string        `json:"approvals,omitempty"` // at a gate that takes signatures
+	Requests      []string      `json:"requests,omitempty"`  // of operators, not taken yet
+	Notes         []string      `json:"notes,omitempty"`     // what operators did and asked for
+	Ways          []engine.Way  `json:"ways"`                // what is legal now
+	Steps         []ReportStep  `json:"steps"`
 }
 
 // A ReportStep is one step of a run.
@@ -73,6 +74,9 @@ func ReadReport(dir string) (*Report, error) {
 		Run: h.Run, Host: h.Host, Procedure: h.Procedure, State: string(h.State), Live: h.Live, Step: h.Step, Reason: h.Reason, Work: h.Work,
 		Created: h.Created, PlanHash: h.PlanHash, JournalHead: h.Head,
 		KernelBefore: p.Facts.Boot.Kernel, ReleaseBefore: p.Facts.Boot.Release,
+	}
+	if f := p.Facts.Rebuild; f != nil {
+		r.Nodes = reportNodes(f, h)
 	}
 	r.Updated = h.Updated
 	r.Approvals, r.Ways = gateWaits(h, h.Step), h.Ways()
@@ -132,6 +136,24 @@ func noteText(n engine.Note) string {
 	return text
 }
 
+// reportNodes says of every node what it was and, once it is known, what it is.
+func reportNodes(f *RebuildFacts, h *engine.History) []RebuiltNode {
+	var end rebuiltResult
+	if decode(h.StepByID("9.3-verify"), &end) {
+		return end.Nodes
+	}
+	var out []RebuiltNode
+	for i, n := range f.Nodes {
+		node := RebuiltNode{Name: n.Name, Address: n.Final, Host: n.OldHost, OldHost: n.OldHost, KernelBefore: n.Old.Boot.Kernel, ReleaseBefore: n.Old.Boot.Release}
+		var m Machine
+		if decode(h.StepByID(fmt.Sprintf("7.%d-address", i+1)), &m) {
+			node.Host, node.KernelAfter, node.ReleaseAfter = n.PhysicalHost, m.Boot.Kernel, m.Boot.Release
+		}
+		out = append(out, node)
+	}
+	return out
+}
+
 func decode(s engine.StepHistory, out any) bool {
 	return s.State == engine.StepDone && len(s.Result) > 0 && json.Unmarshal(s.Result, out) == nil
 }
@@ -178,7 +200,15 @@ func (r *Report) Text() string {
 	var b strings.Builder
 	b.WriteString(r.Summary())
 	fmt.Fprintf(&b, "  began %s, last record %s\n", r.Created.Format(time.RFC3339), r.Updated.Format(time.RFC3339))
-	fmt.Fprintf(&b, "  kernel %s → %s\n  release %s → %s\n", r.KernelBefore, orNone(r.KernelAfter), r.ReleaseBefore, orNone(r.ReleaseAfter))
+	for _, n := range r.Nodes {
+		fmt.Fprintf(&b, "  %s %s on %s (was on %s): kernel %s → %s, release %s → %s\n", n.Name, n.Address, n.Host, n.OldHost, n.KernelBefore, orNone(n.KernelAfter), n.ReleaseBefore, orNone(n.ReleaseAfter))
+		for _, f := range n.Backups {
+			fmt.Fprintf(&b, "    kept on %s: %s\n", n.OldHost, f)
+		}
+	}
+	if len(r.Nodes) == 0 {
+		fmt.Fprintf(&b, "  kernel %s → %s\n  release %s → %s\n", r.KernelBefore, orNone(r.KernelAfter), r.ReleaseBefore, orNone(r.ReleaseAfter))
+	}
 	if r.Transition != "" {
 		fmt.Fprintf(&b, "  transition host %s\n", r.Transition)
 	}

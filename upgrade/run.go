@@ -231,7 +231,11 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 // steps is the procedure of the plan. With a nil Env the steps can be listed,
 // not run.
 func (p *Plan) steps(e *Env) []engine.Step {
-	steps := transitionSteps(p, e)
+	build := transitionSteps
+	if p.Procedure == ProcedureRebuild {
+		build = rebuildSteps
+	}
+	steps := build(p, e)
 	p.askApprovals(steps)
 	return steps
 }

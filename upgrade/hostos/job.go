@@ -180,6 +180,19 @@ func (j jobs) log(ctx context.Context, h Host, key string) (string, error) {
 	return lastBytes(string(b), 4096), nil
 }
 
+// ReadJobLog gives all that the job wrote, standard output and standard error
+// as they came: the answer of a script whose exit status says little.
+func ReadJobLog(ctx context.Context, h Host, key string) ([]byte, error) {
+	if !validKey.MatchString(key) {
+		return nil, fmt.Errorf("cannot read the log of job %q: bad key", key)
+	}
+	b, err := h.ReadFile(ctx, jobRoot+"/"+key+"/log")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the log of job %s: %w", key, err)
+	}
+	return b, nil
+}
+
 // A JobError reports a job that ended badly.
 type JobError struct {
 	Key   string

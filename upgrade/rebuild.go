@@ -1,0 +1,413 @@
+package upgrade
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/upgradectl/upgradectl/internal/shellq"
+	"github.com/upgradectl/upgradectl/pitrix"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
+)
+
+// rebuildSteps is the rebuild of management nodes: new machines beside the old
+// ones, then one old machine after the other makes room for its successor. The
+// chapters are those of docs/rebuild.md. With a nil Env the steps can be
+// listed, not run.
+func rebuildSteps(p *Plan, e *Env) []engine.Step {
+	r := newRebuild(p, e)
+	steps := []engine.Step{
+		r.recordInventory(), // 1.1
+		r.checkPair(),       // 1.2
+		r.checkHosts(),      // 1.3
+		r.backupSettings(),  // 1.4
+		r.setMarker(),       // 2.1
+		r.writeSettings(),   // 2.2
+		r.generateLists(),   // 2.3
+		r.buildPackages(),   // 2.4
+		r.launch(),          // 3.1
+		r.recordMachines(),  // 3.2
+		r.holdKeepalived(),  // 3.3
+		r.install(),         // 4.1
+		r.recordInstalled(), // 4.2
+	}
+	for _, pkg := range p.Facts.Rebuild.Packages {
+		steps = append(steps, r.update(pkg)) // 5.1
+	}
+	steps = append(steps,
+		r.checkFloating(),   // 5.2
+		r.compareHAProxy(),  // 6.1
+		r.compareRCLocal(),  // 6.2
+		r.restoreData(),     // 6.3
+		r.checkPrograms(),   // 6.4
+		r.compareMachines(), // 6.5
+	)
+	for i := range p.Facts.Rebuild.Nodes { // the holder of the floating address last
+		steps = append(steps,
+			r.checkReady(i),        // 7.i
+			r.finalSettings(i),     // 7.i
+			r.buildHosts(i),        // 7.i
+			r.moveFloating(i),      // 7.i
+			r.stopPrograms(i),      // 7.i
+			r.powerOff(i),          // 7.i
+			r.autostartOff(i),      // 7.i
+			r.installHosts(i),      // 7.i
+			r.takeAddress(i),       // 7.i
+			r.announce(i),          // 7.i
+			r.checkSwitched(i),     // 7.i
+			r.releaseKeepalived(i), // 7.i
+		)
+	}
+	steps = append(steps,
+		r.cleanKnownHosts(), // 8.1
+		r.checkEverything(), // 8.2
+		r.clearMarker(),     // 8.3
+		r.soak(),            // 9.1
+		r.parkImages(),      // 9.1
+		r.undefine(),        // 9.2
+		r.verifyEnd(),       // 9.3
+	)
+	for _, section := range p.Config.Gates {
+		i := slices.IndexFunc(steps, func(s engine.Step) bool { return s.Section == section })
+		if i >= 0 && steps[i].Gate == "" {
+			steps[i].Gate = r.gateText(section)
+		}
+	}
+	return steps
+}
+
+// gateText is what a person is asked before a section.
+func (r *rebuild) gateText(section string) string {
+	for i, n := range r.f.Nodes {
+		if section == fmt.Sprintf("7.%d", i+1) {
+			return fmt.Sprintf("the new %s is as good as the old one; shut the old one on %s down and give its address to the new one on %s?", n.Name, n.OldHost, n.PhysicalHost)
+		}
+	}
+	switch section {
+	case "9.1":
+		return "the new machines serve; look at the console's pages yourself; move the old machines' images aside?"
+	case "9.2":
+		return "look at the console's pages yourself; undefine the old machines? Their images stay, but from here on there is no rollback"
+	}
+	return "go on with section " + section + "?"
+}
+
+// rebuild is what the steps share: the plan and the way to the world. Nothing
+// of a run is kept in it; that is the journal's.
+type rebuild struct {
+	p    *Plan
+	cfg  *Config
+	c    *RebuildConfig
+	f    *RebuildFacts
+	role profile
+	e    *Env
+	t    *transition       // its ways to wait
+	pins map[string]string // host keys by host
+}
+
+func newRebuild(p *Plan, e *Env) *rebuild {
+	role, _ := roleProfile(p.Config.Rebuild.Role)
+	return &rebuild{p: p, cfg: &p.Config, c: p.Config.Rebuild, f: p.Facts.Rebuild, role: role, e: e, t: &transition{p: p, cfg: &p.Config, e: e}, pins: map[string]string{}}
+}
+
+// names of the nodes that are rebuilt.
+func (r *rebuild) names() []string {
+	var out []string
+	for _, n := range r.f.Nodes {
+		out = append(out, n.Name)
+	}
+	return out
+}
+
+// ---- the way to the machines ----
+
+func (r *rebuild) firstbox() *pitrix.Firstbox { return &pitrix.Firstbox{Host: r.e.host(r.cfg.Host)} }
+
+func (r *rebuild) hypervisor(addr string) *pitrix.Hypervisor {
+	return &pitrix.Hypervisor{Host: r.at(addr)}
+}
+
+func (r *rebuild) target(addr string) string { return strings.ReplaceAll(r.c.SSH, "{address}", addr) }
+
+// at gives the link to whoever has addr, by the keys that are known for it.
+func (r *rebuild) at(addr string) *link { return r.e.host(r.target(addr)) }
+
+// reach gives the link to the machine with these host keys at addr, and to no
+// other: an address goes from one machine to another in this procedure.
+func (r *rebuild) reach(addr string, keys []string) (*link, error) {
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("internal error: no host key is known of the machine at %s", addr)
+	}
+	target := r.target(addr)
+	host, want := targetHost(target), strings.Join(keys, "\n")
+	if r.pins[host] != want {
+		if err := r.e.Dialer.Pin(host, keys); err != nil {
+			return nil, err
+		}
+		r.pins[host] = want
+		r.e.host(target).drop(nil) // it may lead to the other one
+	}
+	return r.e.host(target), nil
+}
+
+// old gives the old machine of a node.
+func (r *rebuild) old(n *RebuildNodeFacts) (*pitrix.Node, *link, error) {
+	l, err := r.reach(n.Final, n.Old.HostKeys)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &pitrix.Node{Host: l, Name: n.Name}, l, nil
+}
+
+// oldNodes gives those as they are before a run begins.
+func (r *rebuild) oldNodes(nodes []RebuildNodeFacts) []*pitrix.Node {
+	var out []*pitrix.Node
+	for _, n := range nodes {
+		out = append(out, &pitrix.Node{Host: r.at(n.Final), Name: n.Name})
+	}
+	return out
+}
+
+// fresh gives the new machine of a node, at addr.
+func (r *rebuild) fresh(a *engine.Act, n *RebuildNodeFacts, addr string) (*pitrix.Node, *link, Machine, error) {
+	m, err := r.recorded(a, n)
+	if err != nil {
+		return nil, nil, m, err
+	}
+	l, err := r.reach(addr, m.HostKeys)
+	if err != nil {
+		return nil, nil, m, err
+	}
+	return &pitrix.Node{Host: l, Name: n.Name}, l, m, nil
+}
+
+// recorded gives the identity of a node's new machine, as last written down.
+func (r *rebuild) recorded(a *engine.Act, n *RebuildNodeFacts) (Machine, error) {
+	for _, step := range []string{"4.2-machines", "3.2-machines"} {
+		var all map[string]Machine
+		ok, err := a.Result(step, &all)
+		if err != nil {
+			return Machine{}, err
+		}
+		if m, there := all[n.Name]; ok && there {
+			return m, nil
+		}
+	}
+	return Machine{}, fmt.Errorf("internal error: the new machine of %s is not recorded yet", n.Name)
+}
+
+// machine reads what tells the machine behind a node from every other one.
+func (r *rebuild) machine(ctx context.Context, node *pitrix.Node) (Machine, error) {
+	id, err := node.GetIdentity(ctx)
+	if err != nil {
+		return Machine{}, err
+	}
+	l, ok := node.Host.(*link)
+	if !ok {
+		return Machine{}, errors.New("internal error: a node without a link")
+	}
+	m := Machine{MachineID: id.MachineID, OSVersion: id.OSVersion}
+	if key := l.HostKey(); key != "" {
+		m.HostKeys = []string{key}
+	}
+	for _, mac := range id.MACs {
+		m.MACs = append(m.MACs, mac.String())
+	}
+	m.Boot, err = hostos.GetBoot(ctx, l)
+	return m, err
+}
+
+// identity is m as package pitrix compares it.
+func (m Machine) identity() (pitrix.Identity, error) {
+	id := pitrix.Identity{MachineID: m.MachineID}
+	for _, s := range m.MACs {
+		mac, err := pitrix.ParseMAC(s)
+		if err != nil {
+			return id, err
+		}
+		id.MACs = append(id.MACs, mac)
+	}
+	return id, nil
+}
+
+// prove sees that node is the machine m.
+func (r *rebuild) prove(ctx context.Context, node *pitrix.Node, m Machine) error {
+	want, err := m.identity()
+	if err != nil {
+		return err
+	}
+	got, err := node.GetIdentity(ctx)
+	if err != nil {
+		return err
+	}
+	return got.Same(want)
+}
+
+// node gives whoever serves as the node now: its new machine once that has the
+// final address, else the old one. Which of them the journal says.
+func (r *rebuild) serving(a *engine.Act, i int) (*pitrix.Node, *link, error) {
+	n := &r.f.Nodes[i]
+	var done Machine
+	ok, err := a.Result(fmt.Sprintf("7.%d-address", i+1), &done)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !ok {
+		return r.old(n)
+	}
+	node, l, _, err := r.fresh(a, n, n.Final)
+	return node, l, err
+}
+
+// scope is the nodes that are rebuilt and no other, for a script.
+func (r *rebuild) scope(ctx context.Context) (pitrix.Scripts, pitrix.Scope, error) {
+	fb := r.firstbox()
+	scripts, err := fb.GetScripts(ctx)
+	if err != nil {
+		return scripts, pitrix.Scope{}, fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
+	}
+	fleet, err := fb.ReadFleet(ctx)
+	if err != nil {
+		return scripts, pitrix.Scope{}, fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
+	}
+	groups, err := fb.ReadGroups(ctx)
+	if err != nil {
+		return scripts, pitrix.Scope{}, fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
+	}
+	names := r.names()
+	scope, err := pitrix.NewScope(fleet, groups, strings.Join(names, ","), pitrix.Allow{Role: r.c.Role, Nodes: names})
+	return scripts, scope, err
+}
+
+// ---- the floating address ----
+
+// holder says which of the nodes has the floating address: exactly one may.
+func (r *rebuild) holder(ctx context.Context, nodes ...*pitrix.Node) (string, error) {
+	vip, err := netip.ParseAddr(r.c.VIP)
+	if err != nil {
+		return "", err
+	}
+	return pitrix.VIPHolder(ctx, vip, nodes...)
+}
+
+// holderNow asks those that serve.
+func (r *rebuild) holderNow(ctx context.Context, a *engine.Act, without ...int) (string, error) {
+	var nodes []*pitrix.Node
+	for i := range r.f.Nodes {
+		if slices.Contains(without, i) {
+			continue
+		}
+		node, _, err := r.serving(a, i)
+		if err != nil {
+			return "", err
+		}
+		nodes = append(nodes, node)
+	}
+	return r.holder(ctx, nodes...)
+}
+
+// consoleAnswers asks every name of the console at the floating address, from
+// the firstbox.
+func (r *rebuild) consoleAnswers(ctx context.Context, f *RebuildFacts) error {
+	vip, err := netip.ParseAddr(r.c.VIP)
+	if err != nil || len(f.Console) == 0 {
+		return err
+	}
+	var hosts []pitrix.ConsoleHost
+	for _, name := range f.Console {
+		hosts = append(hosts, pitrix.ConsoleHost{Address: vip, Name: name})
+	}
+	var bad []string
+	for _, p := range pitrix.ProbeConsole(ctx, r.e.host(r.cfg.Host).DialContext, f.Scheme, hosts) {
+		if !p.OK() {
+			bad = append(bad, fmt.Sprintf("%s://%s/ at %s: status %d %s", f.Scheme, p.Host.Name, vip, p.Status, p.Err))
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if len(bad) > 0 {
+		return fmt.Errorf("the console does not answer: %s", strings.Join(bad, "; "))
+	}
+	return nil
+}
+
+// serves says that the pair is seen to serve: one holder, and the console
+// answers.
+func (r *rebuild) serves(ctx context.Context, a *engine.Act, without ...int) error {
+	if r.c.VIP == "" {
+		return nil
+	}
+	if _, err := r.holderNow(ctx, a, without...); err != nil {
+		return err
+	}
+	return r.consoleAnswers(ctx, r.f)
+}
+
+// waitServes blocks until serves holds three times in a row.
+func (r *rebuild) waitServes(ctx context.Context, a *engine.Act, without ...int) error {
+	return r.t.holds(ctx, r.cfg.Pace.Sample, "the floating address "+r.c.VIP+" is not served", func(ctx context.Context) error {
+		return r.serves(ctx, a, without...)
+	})
+}
+
+// ---- small things ----
+
+// run runs a command and gives its standard output.
+func run(ctx context.Context, l *link, cmd string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	if err := l.Run(ctx, cmd, nil, &stdout, &stderr); err != nil {
+		if msg := strings.TrimSpace(stderr.String()); msg != "" {
+			return stdout.String(), fmt.Errorf("host %s: %w: %s", l.target, err, clip(msg))
+		}
+		return stdout.String(), fmt.Errorf("host %s: %w", l.target, err)
+	}
+	return stdout.String(), nil
+}
+
+// replaceFile changes a file that still is as old, in one rename; owner and
+// mode stay. A file that is as next already is left alone.
+func replaceFile(ctx context.Context, l *link, key, name string, old, next []byte) error {
+	tmp := name + ".upgradectl-" + key
+	if _, err := run(ctx, l, "rm -f "+shellq.Quote(tmp)); err != nil {
+		return err
+	}
+	if err := l.WriteFile(ctx, tmp, next, 0o600); err != nil {
+		return fmt.Errorf("host %s: %w", l.target, err)
+	}
+	out, err := run(ctx, l, fmt.Sprintf(`f=%s t=%s
+s=$(sha256sum <"$f") && s=${s%%%% *} || exit 1
+case "$s" in
+%s) rm -f "$t"; echo same;;
+%s) chmod --reference="$f" "$t" && chown --reference="$f" "$t" && mv -f "$t" "$f" && sync && echo done;;
+*) rm -f "$t"; echo other;;
+esac`, shellq.Quote(name), shellq.Quote(tmp), sum(next), sum(old)))
+	if err != nil {
+		return err
+	}
+	switch strings.TrimSpace(out) {
+	case "done", "same":
+		return nil
+	case "other":
+		return &engine.ConflictError{Object: l.target + ":" + name, Before: "SHA-256 " + sum(old), Ours: "SHA-256 " + sum(next), Now: "something else"}
+	}
+	return fmt.Errorf("host %s: replacing %s: unexpected answer %q", l.target, name, clip(out))
+}
+
+func sum(b []byte) string {
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:])
+}
+
+func atoi(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64)
+	return n
+}

@@ -1,0 +1,141 @@
+package upgrade
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
+)
+
+// rebuildConfig is a valid configuration of a rebuild.
+func rebuildConfig(t *testing.T, role string, nodes ...string) *Config {
+	t.Helper()
+	src := "version: 1\nprocedure: rebuild\nhost: 192.0.2.2\nrebuild:\n  role: " + role + "\n  os_name: xenial\n  os_version: 16.04.5\n  vip: 192.0.2.60\n  nodes:\n"
+	for i, n := range nodes {
+		src += "    - {name: " + n + ", address: 192.0.2.16" + string(rune('1'+i)) + ", physical_host: 192.0.2.10" + string(rune('3'+i)) + "}\n"
+	}
+	c, err := ParseConfig("upgrade.yaml", []byte(src))
+	require.NoError(t, err)
+	return c
+}
+
+func rebuildFacts(c *Config, packages ...string) *Facts {
+	f := &RebuildFacts{Installer: "4.3.1", Packages: []string{"pitrix-ks-proxy"}, Console: []string{"console.lab.example"}, Scheme: "http"}
+	for i, n := range c.Rebuild.Nodes {
+		f.Nodes = append(f.Nodes, RebuildNodeFacts{
+			RebuildNode: n, Final: "192.0.2.6" + string(rune('1'+i)), OldHost: "192.0.2.10" + string(rune('1'+i)), Interface: "eth0",
+			MAC: "00:16:3e:00:00:0" + string(rune('1'+i)), Packages: packages, Inventory: &hostinv.Inventory{},
+			Old: Machine{HostKeys: []string{"ssh-ed25519 AAAA"}, MachineID: "m", MACs: []string{"00:16:3e:00:01:0" + string(rune('1'+i))}},
+		})
+	}
+	return &Facts{Rebuild: f}
+}
+
+// Every role, with one, two and three nodes, makes a procedure that the engine
+// accepts, with its gates where the configuration wants them.
+func TestRebuildPlan(t *testing.T) {
+	for _, role := range roleNames() {
+		for n := 1; n <= 3; n++ {
+			c := rebuildConfig(t, role, []string{"a0", "a1", "a2"}[:n]...)
+			p, err := BuildPlan(c, rebuildFacts(c), time.Now(), "test")
+			require.NoError(t, err)
+			steps := rebuildSteps(p, nil)
+			require.NoError(t, engine.Validate(steps), "%s, %d nodes", role, n)
+			var gates []string
+			for _, s := range steps {
+				if s.Gate != "" {
+					gates = append(gates, s.Section)
+				}
+				assert.True(t, strings.HasPrefix(s.ID, s.Section+"-"), s.ID)
+				assert.False(t, s.Pivot, "%s: everything before the end can be undone", s.ID)
+			}
+			assert.Equal(t, c.Gates, gates)
+			assert.Equal(t, engine.Irreversible, steps[slices.IndexFunc(steps, func(s engine.Step) bool { return s.ID == "9.2-undefine" })].Effect)
+
+			stored, err := p.JSON()
+			require.NoError(t, err)
+			again, err := ParsePlan(stored)
+			require.NoError(t, err)
+			assert.Equal(t, p.Text(), again.Text())
+		}
+	}
+}
+
+// Two nodes never share a section of chapter 7: one is through before the other
+// begins, and its gate stands before anything happens to it.
+func TestRebuildOneByOne(t *testing.T) {
+	c := rebuildConfig(t, "proxy", "proxy0", "proxy1")
+	p, err := BuildPlan(c, rebuildFacts(c), time.Now(), "test")
+	require.NoError(t, err)
+	last := map[string]int{}
+	for i, s := range p.Steps {
+		if strings.HasPrefix(s.Section, "7.") {
+			if before, seen := last[s.Section]; seen {
+				assert.Equal(t, before+1, i, s.ID)
+			} else {
+				assert.NotEmpty(t, s.Gate, s.ID)
+			}
+			last[s.Section] = i
+		}
+	}
+	assert.Len(t, last, 2)
+}
+
+func TestRebuildRefused(t *testing.T) {
+	c := rebuildConfig(t, "proxy", "proxy0")
+	f := rebuildFacts(c)
+	f.Rebuild.problem("it is raining")
+	_, err := BuildPlan(c, f, time.Now(), "test")
+	var refused *RefusedError
+	require.ErrorAs(t, err, &refused)
+	assert.Equal(t, []string{"it is raining"}, refused.Reasons)
+	assert.Equal(t, ExitRefused, ErrorStatus(err))
+}
+
+// The role's own packages come first; of the rest, what an old machine carries.
+func TestRebuildPackages(t *testing.T) {
+	for _, tt := range []struct {
+		role string
+		sub  bool
+		have []string
+		want []string
+	}{
+		{"proxy", false, []string{"pitrix-hosts", "pitrix-ks-proxy", "pitrix-common"}, []string{"pitrix-ks-proxy"}},
+		{"proxy", false, []string{"pitrix-ks-proxy-warehouse", "pitrix-ks-proxy", "pitrix-ks-proxy-boss2", "pitrix-wanctl-proxy"},
+			[]string{"pitrix-ks-proxy", "pitrix-ks-proxy-boss2", "pitrix-ks-proxy-warehouse", "pitrix-wanctl-proxy"}},
+		{"webservice", false, nil, []string{"global-webservice", "global-website"}},
+		{"webservice", true, nil, []string{"pitrix-ks-api", "pitrix-ks-cli", "zone-webservice"}},
+		{"dnsmaster", true, []string{"pitrix-ks-dnsmaster"}, []string{"pitrix-ks-dnsmaster"}},
+	} {
+		c := rebuildConfig(t, tt.role, "a0", "a1")
+		c.Rebuild.Sub = tt.sub
+		f := rebuildFacts(c, tt.have...)
+		r := newRebuild(&Plan{Config: *c, Facts: *f}, nil)
+		assert.Equal(t, tt.want, r.packages(f.Rebuild), tt)
+	}
+}
+
+// What is bound to an address that the new machine does not have yet is no
+// loss; what only looks like it is one.
+func TestRebuildExpected(t *testing.T) {
+	c := rebuildConfig(t, "proxy", "proxy0")
+	r := newRebuild(&Plan{Config: *c, Facts: *rebuildFacts(c)}, nil)
+	for key, want := range map[string]bool{
+		"tcp 192.0.2.60:7777": true, "tcp 192.0.2.61:22": true, "keepalived.service": true, "keepalived": true,
+		"tcp 192.0.2.6:7777": false, "tcp 192.0.2.160:7777": false, "tcp *:7777": false, "haproxy.service": false, "mykeepalivedx": false,
+	} {
+		assert.Equal(t, want, r.expected(hostinv.Finding{Key: key}), key)
+	}
+}
+
+func TestStepWord(t *testing.T) {
+	assert.Equal(t, "pitrix-ks-proxy", stepWord("pitrix-ks-proxy"))
+	assert.Equal(t, "a_b_1.2", stepWord("a+b:1.2"))
+	assert.Len(t, stepWord(strings.Repeat("x", 200)), 58)
+}
