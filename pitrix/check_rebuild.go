@@ -62,8 +62,8 @@ func CheckRebuild(old, next Fleet, phases map[string]Phase, taken map[MAC]string
 			c.file(name, "the file is gone, although only the rebuilt nodes may change; put it back")
 		case !bytes.Equal(o.now.src, n.now.src):
 			p := Problem{File: n.Name(), Line: 1, Col: 1}
-			if keys := sameExcept(o, n, func(string) bool { return false }); len(keys) > 0 {
-				p = (&node{name: name, s: n}).problem(keys[0])
+			if keys := DiffSettings(o, n); len(keys) > 0 {
+				p = (&node{name: name, s: n}).problem(keys[0].Key)
 			}
 			p.Rule, p.Text = RuleRebuild, "the file changed, although only the rebuilt nodes may; put it back"
 			c.problems = append(c.problems, p)

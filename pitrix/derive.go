@@ -2,7 +2,6 @@ package pitrix
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -191,18 +190,4 @@ func AddressMap(temporary, final *Settings) map[string]string {
 		swap(out, from, to)
 	}
 	return out
-}
-
-// sameExcept returns the keys whose values differ between a and b, besides
-// those of except, in ascending order. A missing key is an empty value.
-func sameExcept(a, b *Settings, except func(string) bool) []string {
-	keys := map[string]bool{}
-	for _, k := range slices.Concat(a.Keys(), b.Keys()) {
-		va, _ := a.Get(k)
-		vb, _ := b.Get(k)
-		if va != vb && !except(k) {
-			keys[k] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(keys))
 }

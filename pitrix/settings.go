@@ -278,3 +278,58 @@ func secret(key string) bool {
 	}
 	return strings.HasSuffix(key, "_pass") || strings.HasSuffix(key, "_pwd")
 }
+
+// A SettingsDifference is a key that two files give different values, or that
+// one of them does not have. Values of keys that look like secrets are hidden.
+type SettingsDifference struct {
+	Key string `json:"key,omitempty"`
+	Old string `json:"old,omitempty"`
+	New string `json:"new,omitempty"`
+	// OldLine and NewLine count from 1; 0: that file does not have the key.
+	OldLine int `json:"old_line,omitempty"`
+	NewLine int `json:"new_line,omitempty"`
+}
+
+// String returns the difference as one line.
+func (d SettingsDifference) String() string {
+	side := func(v string, line int) string {
+		if line == 0 {
+			return "nothing"
+		}
+		return fmt.Sprintf("%q (line %d)", v, line)
+	}
+	return d.Key + ": old " + side(d.Old, d.OldLine) + ", new " + side(d.New, d.NewLine)
+}
+
+// DiffSettings returns the keys of old that new does not have or gives another
+// value, in their order, and then those that only new has. Comments, order and
+// quotes do not count.
+func DiffSettings(old, new *Settings) []SettingsDifference {
+	var out []SettingsDifference
+	hide := func(e *entry) (string, int) {
+		switch {
+		case e == nil:
+			return "", 0
+		case secret(e.key) && e.value != "":
+			return redact.Mark, e.line
+		}
+		return e.value, e.line
+	}
+	add := func(key string) {
+		d := SettingsDifference{Key: key}
+		d.Old, d.OldLine = hide(old.now.find(key))
+		d.New, d.NewLine = hide(new.now.find(key))
+		out = append(out, d)
+	}
+	for _, e := range old.now.entries {
+		if n := new.now.find(e.key); n == nil || n.value != e.value {
+			add(e.key)
+		}
+	}
+	for _, e := range new.now.entries {
+		if old.now.find(e.key) == nil {
+			add(e.key)
+		}
+	}
+	return out
+}

@@ -30,6 +30,7 @@ func commands() []func(*app) *cobra.Command {
 		newSLB,
 		newNginx,
 		newInventory,
+		newPitrix,
 		newPolicy,
 		newVersion,
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/nginx"
+	"github.com/upgradectl/upgradectl/pitrix"
 	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
@@ -73,7 +74,7 @@ func as[T error](err error) bool {
 
 // isList says whether the error's text is a list of positions.
 func isList(err error) bool {
-	return as[*upgrade.ConfigError](err) || as[*hostinv.ConfigError](err)
+	return as[*upgrade.ConfigError](err) || as[*hostinv.ConfigError](err) || as[pitrix.Problems](err)
 }
 
 // exitStatus is the one place that turns an error into a number.
@@ -98,7 +99,8 @@ func exitStatus(ctx context.Context, err error) int {
 	case errors.As(err, &applied):
 		return exitRolledBack
 	case as[*nginx.RefusedError](err), as[*nginx.GuardError](err), as[*ecs.GuardError](err),
-		as[*slb.RefusedError](err), as[*slb.RuleConflictError](err), errors.Is(err, slb.ErrManaged):
+		as[*slb.RefusedError](err), as[*slb.RuleConflictError](err), errors.Is(err, slb.ErrManaged),
+		as[*pitrix.ScopeError](err):
 		return exitRefused
 	// The weights, or the new workers, stay: the wait can be gone on with.
 	case as[*slb.NotSilentError](err), as[*nginx.NotDrainedError](err):
