@@ -17,8 +17,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # that needs it, elsewhere it skips it.
 PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ip=iproute2 ss=iproute2 \
 	unshare=util-linux nsenter=util-linux setpriv=util-linux packer=packer node=nodejs npm=npm \
-	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox java=default-jre-headless \
-	haproxy=haproxy ifquery=ifupdown \
+	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox-static java=default-jre-headless \
+	haproxy=haproxy ifquery=ifupdown dockerd=docker.io docker=docker.io iptables=iptables \
 	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl
 MODULES := libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
 

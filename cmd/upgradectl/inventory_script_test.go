@@ -24,10 +24,9 @@ type hostsKey struct{}
 // simHosts are the simulated hosts of one script, all behind one address, each
 // at a port of its own.
 type simHosts struct {
-	identity, authorized string
-	hosts                map[string]*host.Host
-	listeners            []net.Listener
-	wg                   sync.WaitGroup
+	hosts     map[string]*host.Host
+	listeners []net.Listener
+	wg        sync.WaitGroup
 }
 
 func (s *simHosts) close() {
