@@ -83,6 +83,9 @@ func ReadReport(dir string) (*Report, error) {
 	for _, q := range h.Waiting {
 		r.Requests = append(r.Requests, strings.TrimSpace(fmt.Sprintf("%s by %s (%s) %s", q.Kind, q.Actor, q.Origin, q.Reason)))
 	}
+	if len(h.ClockBack) > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("the clock was set back before record %v: times and durations around it are wrong, the order is not", h.ClockBack))
+	}
 	for _, n := range h.Notes {
 		r.Notes = append(r.Notes, noteText(n))
 	}

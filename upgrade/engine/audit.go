@@ -143,9 +143,14 @@ func audit(journal io.Reader, plan []byte, s store, heads []string) (*Audit, err
 		if !twice {
 			v.seen[rec.Seq] = v.line
 		}
-		head = hashOf(line)
-		v.a.Head = head
-		known[head] = rec.Seq
+		v.a.Head = hashOf(line)
+		known[v.a.Head] = rec.Seq
+		if rec.Seq == next-1 { // else it says nothing of the next one
+			head = v.a.Head
+			if changed {
+				head = ""
+			}
+		}
 		if rec.Torn > 0 {
 			v.a.Repaired++
 		}

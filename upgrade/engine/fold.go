@@ -70,6 +70,7 @@ type fold struct {
 
 	created, last time.Time // of the first and the last record
 	at            Origin    // of the last process, or of who unlocked the run
+	clockBack     []int     // records that are older than the one before, by the clock
 	notes         []Note
 	operators     []string        // everybody who worked on it, by all names
 	taken         map[string]bool // requests by the hash of their file
@@ -90,6 +91,9 @@ func (f *fold) get(id string) *stepFold {
 
 // add takes in the next record.
 func (f *fold) add(rec Record) error {
+	if rec.Time.Before(f.last) {
+		f.clockBack = append(f.clockBack, rec.Seq)
+	}
 	f.seq, f.last = rec.Seq, rec.Time
 	if rec.Kind == kindOpened {
 		if rec.Seq != 1 {

@@ -83,6 +83,7 @@ type History struct {
 	PastReturn  string        // ID of an irreversible step that was begun: there is no rollback
 	PastPivot   string        // ID of a pivot step that was begun: a rollback parks
 	Origin      Origin        // of the last process
+	ClockBack   []int         // records before which the clock was set back; only what people read is wrong
 	Notes       []Note        // what people did and asked for
 	Waiting     []Request     // not yet taken by a process
 	Steps       []StepHistory // those the journal names, in order of first appearance
@@ -148,7 +149,8 @@ func history(journal io.Reader, plan []byte, s store) (*History, error) {
 		}
 	}
 	h.Count, h.Torn, h.Head = p.n, p.torn, p.head
-	h.Created, h.Updated, h.PastReturn, h.PastPivot, h.Origin, h.Notes = f.created, f.last, f.irreversible, f.pivotStep, f.at, f.notes
+	h.Created, h.Updated, h.PastReturn, h.PastPivot, h.Origin = f.created, f.last, f.irreversible, f.pivotStep, f.at
+	h.Notes, h.ClockBack = f.notes, f.clockBack
 	h.State, h.Step, h.Reason, h.Work, h.RollingBack = f.state, f.step, f.reason, f.work, f.rollback
 	for _, id := range f.order {
 		st := f.steps[id]

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,6 +47,9 @@ func takeLock(dir, actor string) (*lock, error) {
 	l := &lock{f: f, holder: Holder{PID: os.Getpid(), Host: host, Since: time.Now().UTC().Truncate(time.Second)}}
 	if err := l.note(actor); err != nil {
 		_ = f.Close() // releases the lock; the first error matters
+		if isDiskFull(err) {
+			err = fmt.Errorf("%w: %w: make room, then resume", ErrUnwritable, err)
+		}
 		return nil, err
 	}
 	return l, nil

@@ -135,17 +135,23 @@ func TestStories(t *testing.T) {
 			"=rolled-back/=finished"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := &story{state: map[string]string{}, store: newSimWorld().store}
-			s.parse(row.steps)
-			var got []string
-			for cmd := range strings.SplitSeq(row.run, "/") {
-				s.log = nil
-				s.command(t, cmd)
-				got = append(got, strings.Join(s.log, " "))
-			}
-			assert.Equal(t, strings.Split(row.want, "/"), got, "journal:\n%s", s.store.journal)
+			tell(t, row.steps, row.run, row.want)
 		})
 	}
+}
+
+// tell runs one story in the language of TestStories.
+func tell(t *testing.T, steps, run, want string) {
+	t.Helper()
+	s := &story{state: map[string]string{}, store: newSimWorld().store}
+	s.parse(steps)
+	var got []string
+	for cmd := range strings.SplitSeq(run, "/") {
+		s.log = nil
+		s.command(t, cmd)
+		got = append(got, strings.Join(s.log, " "))
+	}
+	assert.Equal(t, strings.Split(want, "/"), got, "journal:\n%s", s.store.journal)
 }
 
 // story is a tiny world: each step's effect is "", "half", "all" or "foreign".
