@@ -17,26 +17,28 @@ import (
 //go:embed script.sh
 var scriptText string
 
-// sectionNames are the sections in the order they are collected. Never
-// written to.
-var sectionNames = []string{
-	SectionOS, SectionKernel, SectionBoot, SectionUptime, SectionHost, SectionListeners,
-	SectionOwners, SectionJava, SectionDocker, SectionContainers, SectionUnits,
-}
-
-// inspectFormat gives one JSON array a line. It takes no environment
-// variables, commands or mounts: they can hold secrets.
-const inspectFormat = `[{{json .Id}},{{json .Name}},{{json .Config.Image}},{{json .Image}},` +
-	`{{json .State.Status}},{{json .State.ExitCode}},{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},` +
-	`{{json .HostConfig.RestartPolicy.Name}},` +
-	`{{with .Config.Labels}}[{{json (index . "com.docker.compose.project")}},{{json (index . "com.docker.compose.service")}},` +
-	`{{json (index . "com.docker.compose.container-number")}},{{json (index . "com.docker.compose.project.working_dir")}},` +
-	`{{json (index . "com.docker.compose.project.config_files")}}]{{else}}[]{{end}},` +
-	`{{json .HostConfig.PortBindings}},{{json .NetworkSettings.Ports}},{{json .State.Pid}}]`
+// What docker is asked for. Each gives one JSON array a line. Of environment
+// variables only the names leave the host; commands and labels of other
+// programs, which can hold secrets, are not asked for.
+const (
+	inspectFormat = `[{{json .Id}},{{json .Name}},{{json .Config.Image}},{{json .Image}},` +
+		`{{json .State.Status}},{{json .State.ExitCode}},{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},` +
+		`{{json .HostConfig.RestartPolicy.Name}},` +
+		`{{with .Config.Labels}}[{{json (index . "com.docker.compose.project")}},{{json (index . "com.docker.compose.service")}},` +
+		`{{json (index . "com.docker.compose.container-number")}},{{json (index . "com.docker.compose.project.working_dir")}},` +
+		`{{json (index . "com.docker.compose.project.config_files")}}]{{else}}[]{{end}},` +
+		`{{json .HostConfig.PortBindings}},{{json .NetworkSettings.Ports}},{{json .State.Pid}},` +
+		`[{{range .Mounts}}[{{json .Type}},{{json .Source}},{{json .Name}},{{json .Destination}},{{json .RW}}],{{end}}null],` +
+		`[{{range $name, $_ := .NetworkSettings.Networks}}{{json $name}},{{end}}null],` +
+		`[{{range .Config.Env}}{{json (index (split . "=") 0)}},{{end}}null]]`
+	infoFormat  = `[{{json .ServerVersion}},{{json .Driver}},{{json .LoggingDriver}},{{json .CgroupDriver}},{{json .DockerRootDir}},{{json .LiveRestoreEnabled}}]`
+	imageFormat = `[{{json .ID}},{{json .Repository}},{{json .Digest}}]`
+)
 
 // script returns the text sent to a host, with its mark.
 func script(mark string) string {
-	return strings.NewReplacer("@MARK@", mark, "@FORMAT@", inspectFormat, "@SECTIONS@", strings.Join(sectionNames, " ")).Replace(scriptText)
+	return strings.NewReplacer("@MARK@", mark, "@FORMAT@", inspectFormat, "@INFO@", infoFormat, "@IMAGE@", imageFormat,
+		"@SECTIONS@", strings.Join(asked, " ")).Replace(scriptText)
 }
 
 const (

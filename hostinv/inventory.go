@@ -38,126 +38,144 @@ const (
 // Known reports whether what is not listed surely does not exist.
 func (s Status) Known() bool { return s == StatusOK || s == StatusAbsent }
 
-// The sections of an inventory, keys of Inventory.Sections.
+// The sections of an inventory, keys of Inventory.Sections, and the areas of
+// a comparison.
 const (
-	SectionOS         = "os"
-	SectionKernel     = "kernel"
-	SectionBoot       = "boot"
-	SectionUptime     = "uptime"
-	SectionHost       = "host"
-	SectionListeners  = "listeners"
-	SectionOwners     = "owners" // which process holds which listener
-	SectionJava       = "java"
-	SectionDocker     = "docker"
-	SectionContainers = "containers"
-	SectionUnits      = "units"
+	SectionOS          = "os"
+	SectionKernel      = "kernel" // the running one
+	SectionBoot        = "boot"
+	SectionUptime      = "uptime"
+	SectionHost        = "host"
+	SectionKernels     = "kernels" // installed ones, and the one that boots next
+	SectionPackages    = "packages"
+	SectionHardware    = "hardware"
+	SectionDisks       = "disks"
+	SectionFilesystems = "filesystems"
+	SectionMounts      = "mounts"
+	SectionFstab       = "fstab"
+	SectionInterfaces  = "interfaces"
+	SectionRoutes      = "routes"
+	SectionRules       = "rules"
+	SectionDNS         = "dns"
+	SectionFirewall    = "firewall"
+	SectionListeners   = "listeners"
+	SectionOwners      = "owners" // which process holds which socket
+	SectionConnections = "connections"
+	SectionProcesses   = "processes"
+	SectionJava        = "java"
+	SectionAgents      = "agents"
+	SectionDocker      = "docker"
+	SectionContainers  = "containers"
+	SectionUnits       = "units"
+	SectionTimers      = "timers"
+	SectionSupervisor  = "supervisor"
+	SectionCron        = "cron"
+	SectionSysctl      = "sysctl"
+	SectionLimits      = "limits"
+	SectionModules     = "modules"
+	SectionSecurity    = "security" // SELinux, AppArmor
+	SectionUsers       = "users"
+	SectionSSH         = "ssh" // root's .ssh, host keys, sshd_config
+	SectionTime        = "time"
+	SectionNginx       = "nginx"
 )
+
+// asked are the sections in the order the script collects them, derived those
+// that are made of them on our side. Never written to.
+var (
+	asked = []string{
+		SectionOS, SectionKernel, SectionBoot, SectionUptime, SectionHost, SectionKernels, SectionPackages,
+		SectionHardware, SectionDisks, SectionFilesystems, SectionMounts, SectionFstab,
+		SectionInterfaces, SectionRoutes, SectionRules, SectionDNS, SectionFirewall,
+		SectionListeners, SectionConnections, SectionProcesses, SectionDocker, SectionContainers, SectionUnits,
+		SectionSupervisor, SectionCron, SectionSysctl, SectionLimits, SectionModules, SectionSecurity,
+		SectionUsers, SectionSSH, SectionTime, SectionNginx,
+	}
+	derived = map[string][]string{
+		SectionProcesses: {SectionOwners, SectionJava, SectionAgents},
+		SectionUnits:     {SectionTimers},
+	}
+)
+
+// SectionNames returns the names of all sections in the order they are shown.
+func SectionNames() []string {
+	var names []string
+	for _, n := range asked {
+		names = append(append(names, n), derived[n]...)
+	}
+	return names
+}
 
 // A Section says how the collection of one part went.
 type Section struct {
-	Status  Status `json:"status"`
-	Message string `json:"message,omitempty"` // what the host said, or why it is not ok
-	Bytes   int    `json:"bytes"`             // raw output
+	Status     Status   `json:"status"`
+	Message    string   `json:"message,omitempty"`    // what the host said, or why it is not ok
+	Unreadable []string `json:"unreadable,omitempty"` // what this user may not read, or what did not answer
+	Bytes      int      `json:"bytes"`                // raw output; 0 for a section made of another's
 }
+
+// schema is the form of Inventory; ParseInventory tells what it does with
+// another.
+const schema = 2
 
 // An Inventory is what a host was found to be and to run. It holds no secret
-// values: environment variables are not read, and values of arguments that
-// look like passwords, tokens or keys are replaced.
+// values: of environment variables only the names are read, and values of
+// arguments and settings that look like passwords, tokens or keys are replaced.
 type Inventory struct {
-	Schema      int                `json:"schema"` // 1
+	Schema      int                `json:"schema"` // 2
 	CollectedAt time.Time          `json:"collected_at"`
 	Hostname    string             `json:"hostname"`
-	UID         int                `json:"uid"`           // of the login; -1 = unknown. Without root, listeners have no process
+	MachineID   string             `json:"machine_id,omitempty"`
+	UID         int                `json:"uid"`           // of the login; -1 = unknown
 	ClockSkew   time.Duration      `json:"clock_skew_ns"` // the host's clock minus ours, to about a second
 	OS          OS                 `json:"os"`
-	Kernel      string             `json:"kernel"`  // release, as uname -r gives
-	BootID      string             `json:"boot_id"` // changes with every boot
+	Kernel      string             `json:"kernel"`      // release, as uname -r gives
+	KernelArgs  []string           `json:"kernel_args"` // of its command line, without the image
+	BootID      string             `json:"boot_id"`     // changes with every boot
 	Uptime      time.Duration      `json:"uptime_ns"`
-	Docker      string             `json:"docker,omitempty"` // version of the daemon
-	Noise       string             `json:"noise,omitempty"`  // what the login shell printed by itself
+	Noise       string             `json:"noise,omitempty"` // what the login shell printed by itself
 	Sections    map[string]Section `json:"sections"`
-	Listeners   []Listener         `json:"listeners"`
-	Java        []Java             `json:"java"`
-	Containers  []Container        `json:"containers"`
-	Units       []Unit             `json:"units"`
 
-	owners map[string]owner // by socket inode
-	clock  int64            // the host's, Unix seconds
-}
+	Kernels     Kernels      `json:"kernels"`
+	Packages    []Package    `json:"packages"`
+	Hardware    Hardware     `json:"hardware"`
+	Disks       []Disk       `json:"disks"`
+	Filesystems []Filesystem `json:"filesystems"`
+	Mounts      []Mount      `json:"mounts"`
+	Fstab       []Mount      `json:"fstab"`
 
-// OS identifies the distribution.
-type OS struct {
-	ID      string `json:"id"`                // os-release ID, for instance centos
-	Version string `json:"version"`           // os-release VERSION_ID
-	Pretty  string `json:"pretty"`            // os-release PRETTY_NAME
-	Release string `json:"release,omitempty"` // first line of /etc/redhat-release
-}
+	Interfaces  []Interface `json:"interfaces"`
+	Routes      []Route     `json:"routes"`
+	Rules       []string    `json:"rules"` // "4 0: from all lookup local"
+	DNS         DNS         `json:"dns"`
+	Firewall    []Rule      `json:"firewall"`
+	Listeners   []Listener  `json:"listeners"`
+	Connections []Peer      `json:"connections"`
 
-// A Listener is a socket that accepts traffic from elsewhere.
-type Listener struct {
-	Proto   string `json:"proto"` // tcp or udp
-	Addr    string `json:"addr"`  // 0.0.0.0 and :: mean every address
-	Port    int    `json:"port"`
-	UID     int    `json:"uid"`
-	PID     int    `json:"pid,omitempty"`     // 0 = not known or not permitted to know
-	Process string `json:"process,omitempty"` // name of that process
+	Processes  []Process   `json:"processes"` // without kernel threads
+	Java       []Java      `json:"java"`
+	Agents     []Agent     `json:"agents"`
+	Docker     Docker      `json:"docker"`
+	Containers []Container `json:"containers"`
+	Units      []Unit      `json:"units"` // services and timers
+	Supervisor []Program   `json:"supervisor"`
+	Cron       []Line      `json:"cron"` // with secrets replaced; at jobs too
 
-	inode string
-}
+	Sysctl   Sysctl   `json:"sysctl"`
+	Limits   []Line   `json:"limits"`
+	Modules  []string `json:"modules"`
+	Security Security `json:"security"`
+	Users    []User   `json:"users"`
+	Groups   []Group  `json:"groups"`
+	Sudoers  []File   `json:"sudoers"`
+	SSH      SSHFiles `json:"ssh"`
+	Time     Time     `json:"time"`
+	Nginx    Nginx    `json:"nginx"`
 
-// A Java is a process of a Java virtual machine.
-type Java struct {
-	PID       int      `json:"pid"`
-	Cwd       string   `json:"cwd"` // as the kernel says it, with " (deleted)" if it is gone
-	User      string   `json:"user"`
-	Exe       string   `json:"exe,omitempty"`
-	Args      []string `json:"args"`                 // with secrets replaced
-	Jar       string   `json:"jar,omitempty"`        // value of -jar
-	MainClass string   `json:"main_class,omitempty"` // where there is no -jar
-	Container string   `json:"container,omitempty"`  // ID of the Docker container it runs in
-	Ports     []int    `json:"ports"`                // TCP ports it listens on, sorted
-}
-
-// A Container is a Docker container, running or not.
-type Container struct {
-	ID            string  `json:"id"`
-	Name          string  `json:"name"` // without the leading slash
-	Image         string  `json:"image"`
-	ImageID       string  `json:"image_id"`
-	State         string  `json:"state"` // running, exited, …
-	ExitCode      int     `json:"exit_code"`
-	Health        string  `json:"health,omitempty"`
-	RestartPolicy string  `json:"restart_policy"`
-	Compose       Compose `json:"compose"`
-	Ports         []Port  `json:"ports"`         // published
-	PID           int     `json:"pid,omitempty"` // of its first process; 0 = it does not run
-}
-
-// Compose says which service of which compose project a container belongs
-// to. It is empty for a container started by hand.
-type Compose struct {
-	Project string `json:"project,omitempty"`
-	Service string `json:"service,omitempty"`
-	Number  string `json:"number,omitempty"`
-	Dir     string `json:"dir,omitempty"`
-	File    string `json:"file,omitempty"` // one or several, separated by commas
-}
-
-// A Port is a port of a container made reachable on the host.
-type Port struct {
-	Proto         string `json:"proto"`
-	ContainerPort int    `json:"container_port"`
-	HostIP        string `json:"host_ip"` // empty or 0.0.0.0 = every address
-	HostPort      int    `json:"host_port"`
-}
-
-// A Unit is a systemd service.
-type Unit struct {
-	Name    string `json:"name"`
-	Load    string `json:"load,omitempty"`
-	Active  string `json:"active,omitempty"`  // active, inactive, failed, …; empty = not loaded
-	Sub     string `json:"sub,omitempty"`     // running, exited, dead, …
-	Enabled string `json:"enabled,omitempty"` // enabled, disabled, static, …; empty = no unit file
+	uuids  map[string]string // of file systems, by device
+	peers  []socket          // established connections
+	owners map[string]int    // pid by socket inode
+	clock  int64             // the host's, Unix seconds
 }
 
 // A Connection is a TCP connection of the host that is not a listener.

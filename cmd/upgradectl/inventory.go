@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -20,21 +19,20 @@ func newInventory(a *app) *cobra.Command {
 }
 
 // inventoryText is an inventory for people.
-func (a *app) inventoryText(inv *hostinv.Inventory) string { return inv.Text() }
+func (a *app) inventoryText(inv *hostinv.Inventory) string {
+	return inv.Text(hostinv.Lang(a.lang))
+}
 
 func readInventory(name string) (*hostinv.Inventory, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
-	var inv hostinv.Inventory
-	if err := json.Unmarshal(data, &inv); err != nil {
-		return nil, fmt.Errorf("%s is not an inventory: %w", name, err)
+	inv, err := hostinv.ParseInventory(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if inv.Schema != 1 {
-		return nil, fmt.Errorf("%s is not an inventory that this version reads: its schema is %d, not 1", name, inv.Schema)
-	}
-	return &inv, nil
+	return inv, nil
 }
 
 func newInventoryShow(a *app) *cobra.Command {
@@ -47,7 +45,7 @@ func newInventoryShow(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.result(inv, func(w io.Writer) { fmt.Fprint(w, inv.Text()) })
+			return a.result(inv, func(w io.Writer) { fmt.Fprint(w, inv.Text(hostinv.Lang(a.lang))) })
 		},
 	}
 }
@@ -78,7 +76,7 @@ func newInventoryDiff(a *app) *cobra.Command {
 				ReleaseChanged: slices.Contains(expect, "release"),
 				DockerChanged:  slices.Contains(expect, "docker"),
 			})
-			if err := a.result(c, func(w io.Writer) { fmt.Fprint(w, c.Text()) }); err != nil {
+			if err := a.result(c, func(w io.Writer) { fmt.Fprint(w, c.Text(hostinv.Lang(a.lang))) }); err != nil {
 				return err
 			}
 			if n := len(c.Losses()); n > 0 {

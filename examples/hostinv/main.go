@@ -73,6 +73,6 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(inventory)
 	}
-	_, err = io.WriteString(stdout, inventory.Text())
+	_, err = io.WriteString(stdout, inventory.Text(hostinv.English))
 	return err
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func cmdCat(ctx context.Context, p *Proc) int {
 }
 
 func cmdLs(_ context.Context, p *Proc) int {
-	f, ok := p.flags("-l", "-d", "-1", "-A")
+	f, ok := p.flags("-l", "-d", "-1", "-A", "-b")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -111,7 +112,7 @@ func cmdLs(_ context.Context, p *Proc) int {
 		}
 		plain = append(plain, i)
 	}
-	p.list(plain, f.is["-l"])
+	p.list(plain, f.is["-l"], f.is["-b"])
 	for n, dir := range dirs {
 		entries, err := p.tree().readDir(p.p.cred, p.abs(dir))
 		if err != nil {
@@ -142,7 +143,7 @@ func cmdLs(_ context.Context, p *Proc) int {
 		if f.is["-l"] {
 			fmt.Fprintln(p.Stdout, "total 0")
 		}
-		p.list(kids, f.is["-l"])
+		p.list(kids, f.is["-l"], f.is["-b"])
 	}
 	return status
 }
@@ -160,26 +161,65 @@ func (p *Proc) linkTarget(i *info, full, name string) bool {
 	return true
 }
 
-func (p *Proc) list(files []*info, long bool) {
+func (p *Proc) list(files []*info, long, escape bool) {
+	name := func(s string) string {
+		if escape {
+			return escapeName(s)
+		}
+		return s
+	}
+	var out bytes.Buffer
+	defer func() { _, _ = p.Stdout.Write(out.Bytes()) }()
+	if !long {
+		for _, i := range files {
+			fmt.Fprintln(&out, name(i.name))
+		}
+		return
+	}
 	var wn, wu, wg, ws int
 	type row struct{ n, u, g, s string }
 	rows := make([]row, len(files))
+	users, groups := p.Host.userNames(), map[int]string{}
 	for k, i := range files {
-		rows[k] = row{strconv.Itoa(i.nlink), p.Host.userName(i.uid), p.Host.groupName(i.gid), strconv.FormatInt(i.size, 10)}
+		u := users[i.uid]
+		if u == "" {
+			u = strconv.Itoa(i.uid)
+		}
+		if groups[i.gid] == "" {
+			groups[i.gid] = p.Host.groupName(i.gid)
+		}
+		rows[k] = row{strconv.Itoa(i.nlink), u, groups[i.gid], strconv.FormatInt(i.size, 10)}
 		wn, wu, wg, ws = max(wn, len(rows[k].n)), max(wu, len(rows[k].u)), max(wg, len(rows[k].g)), max(ws, len(rows[k].s))
 	}
 	for k, i := range files {
-		if !long {
-			fmt.Fprintln(p.Stdout, i.name)
-			continue
-		}
-		name := i.name
+		target := ""
 		if i.link != "" {
-			name += " -> " + i.link
+			target = " -> " + name(i.link)
 		}
-		fmt.Fprintf(p.Stdout, "%s %*s %-*s %-*s %*s %s %s\n", modeString(i.mode), wn, rows[k].n, wu, rows[k].u, wg, rows[k].g, ws, rows[k].s,
-			i.mtime.Format("Jan _2 15:04"), name)
+		fmt.Fprintf(&out, "%s %*s %-*s %-*s %*s %s %s%s\n", modeString(i.mode), wn, rows[k].n, wu, rows[k].u, wg, rows[k].g, ws, rows[k].s,
+			i.mtime.Format("Jan _2 15:04"), name(i.name), target)
 	}
+}
+
+// escapeName writes a name as ls -b does in the C locale.
+func escapeName(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == ' ' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c == '\n':
+			b.WriteString(`\n`)
+		case c == '\t':
+			b.WriteString(`\t`)
+		case c < ' ' || c >= 0x7f:
+			fmt.Fprintf(&b, `\%03o`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // modeString is the mode as ls shows it.
@@ -225,11 +265,14 @@ func cmdReadlink(_ context.Context, p *Proc) int {
 }
 
 func cmdStat(_ context.Context, p *Proc) int {
-	f, ok := p.flags("-c=")
+	f, ok := p.flags("-c=", "-f")
 	if !ok {
 		return statusUnknownFlag
 	}
 	format, has := f.val["-c"]
+	if f.is["-f"] {
+		return p.statFilesystem(format, f.rest)
+	}
 	if !has || len(f.rest) == 0 {
 		return p.refusef("stat without -c FORMAT or without a file")
 	}
@@ -245,6 +288,22 @@ func cmdStat(_ context.Context, p *Proc) int {
 			return p.refusef("%s", err)
 		}
 		fmt.Fprintln(p.Stdout, line)
+	}
+	return status
+}
+
+// statFilesystem is stat -f on the host's one file system.
+func (p *Proc) statFilesystem(format string, names []string) int {
+	if format != "%S %b %a %c %n" || len(names) == 0 {
+		return p.refusef("stat -f with this format or without a file")
+	}
+	status := 0
+	for _, name := range names {
+		if _, err := p.tree().stat(p.p.cred, p.abs(name), true); err != nil {
+			status = p.failf(1, "cannot read file system information for '%s': %s", name, errText(err))
+			continue
+		}
+		fmt.Fprintf(p.Stdout, "4096 %d %d %d %s\n", diskBlocks/4, diskBlocks/8, diskBlocks/16, name)
 	}
 	return status
 }

@@ -2,9 +2,12 @@ package host
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -152,6 +155,14 @@ func basicRegexp(s string) (*regexp.Regexp, error) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; c {
+		case '[': // to its end as it is
+			end := strings.IndexByte(s[min(i+2, len(s)):], ']')
+			if end < 0 {
+				return nil, errors.New("a bracket without its end")
+			}
+			end += i + 3
+			b.WriteString(strings.ReplaceAll(s[i:end], "\\", "\\\\"))
+			i = end - 1
 		case '+', '?', '(', ')', '{', '}', '|':
 			b.WriteString("\\" + string(c))
 		case '\\':
@@ -172,7 +183,7 @@ func basicRegexp(s string) (*regexp.Regexp, error) {
 }
 
 func cmdGrep(ctx context.Context, p *Proc) int {
-	f, ok := p.flags("-c", "-q", "-F", "-x")
+	f, ok := p.flags("-c", "-q", "-F", "-x", "-E", "-H", "-a", "-s", "-z")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -181,35 +192,52 @@ func cmdGrep(ctx context.Context, p *Proc) int {
 	}
 	pattern := f.rest[0]
 	re, err := basicRegexp(pattern)
-	if f.is["-F"] {
+	switch {
+	case f.is["-F"]:
 		re, err = regexp.Compile(regexp.QuoteMeta(pattern))
+	case f.is["-E"]:
+		re, err = regexp.CompilePOSIX(pattern)
 	}
 	if err != nil {
 		return p.refusef("pattern %q", pattern)
 	}
+	end := byte('\n')
+	if f.is["-z"] {
+		end = 0
+	}
+	if f.is["-s"] {
+		p.Stderr = io.Discard
+	}
 	total := 0
+	var out bytes.Buffer
 	status := p.inputs(ctx, f.rest[1:], func(name string, data []byte) {
 		count := 0
 		prefix := ""
-		if len(f.rest) > 2 {
-			prefix = name + ":"
+		if len(f.rest) > 2 || f.is["-H"] {
+			if prefix = name + ":"; name == "-" {
+				prefix = "(standard input):"
+			}
 		}
-		for line := range strings.Lines(string(data)) {
-			line = strings.TrimSuffix(line, "\n")
-			at := re.FindStringIndex(line)
+		for len(data) > 0 {
+			line, rest, _ := bytes.Cut(data, []byte{end})
+			data = rest
+			at := re.FindIndex(line)
 			if at == nil || f.is["-x"] && (at[0] != 0 || at[1] != len(line)) {
 				continue
 			}
 			count++
 			if !f.is["-c"] && !f.is["-q"] {
-				fmt.Fprintf(p.Stdout, "%s%s\n", prefix, line)
+				out.WriteString(prefix)
+				out.Write(line)
+				out.WriteByte(end)
 			}
 		}
 		if f.is["-c"] && !f.is["-q"] {
-			fmt.Fprintf(p.Stdout, "%s%d\n", prefix, count)
+			fmt.Fprintf(&out, "%s%d\n", prefix, count)
 		}
 		total += count
 	})
+	_, _ = p.Stdout.Write(out.Bytes())
 	switch {
 	case status != 0:
 		return 2
@@ -217,6 +245,80 @@ func cmdGrep(ctx context.Context, p *Proc) int {
 		return 1
 	}
 	return 0
+}
+
+// sedRule is one s/REGEXP/TEXT/p, or /REGEXP/p.
+type sedRule struct {
+	re   *regexp.Regexp
+	with string // Go's template; "" with subst false
+	sub  bool
+}
+
+// cmdSed is sed -n with rules that print the lines they match.
+func cmdSed(ctx context.Context, p *Proc) int {
+	var rules []sedRule
+	args := p.Args[1:]
+	if len(args) == 0 || args[0] != "-n" {
+		return p.refusef("sed without -n")
+	}
+	for args = args[1:]; len(args) >= 2 && args[0] == "-e"; args = args[2:] {
+		r, err := parseSed(args[1])
+		if err != nil {
+			return p.refusef("script %q: %s", args[1], err)
+		}
+		rules = append(rules, r)
+	}
+	if len(args) > 0 || len(rules) == 0 {
+		return p.refusef("anything but sed -n -e RULE… on standard input")
+	}
+	var out bytes.Buffer
+	status := p.inputs(ctx, nil, func(_ string, data []byte) {
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSuffix(line, "\n")
+			for _, r := range rules {
+				m := r.re.FindStringSubmatchIndex(line)
+				if m == nil {
+					continue
+				}
+				if r.sub {
+					line = line[:m[0]] + string(r.re.ExpandString(nil, r.with, line, m)) + line[m[1]:]
+				}
+				out.WriteString(line + "\n")
+			}
+		}
+	})
+	_, _ = p.Stdout.Write(out.Bytes())
+	return status
+}
+
+func parseSed(s string) (sedRule, error) {
+	var r sedRule
+	s, ok := strings.CutSuffix(s, "/p")
+	if !ok {
+		return r, errors.New("it does not end with /p")
+	}
+	s, r.sub = strings.CutPrefix(s, "s")
+	if !strings.HasPrefix(s, "/") {
+		return r, errors.New("it does not begin with / or s/")
+	}
+	pattern, with := s[1:], ""
+	for i := 0; i < len(pattern); i++ {
+		switch {
+		case pattern[i] == '\\':
+			i++
+		case pattern[i] == '/':
+			pattern, with = pattern[:i], pattern[i+1:]
+		}
+	}
+	var err error
+	if r.re, err = basicRegexp(pattern); err != nil {
+		return r, err
+	}
+	if strings.ContainsAny(with, "$/&") {
+		return r, errors.New("its replacement has $, & or /")
+	}
+	r.with = regexp.MustCompile(`\\([0-9])`).ReplaceAllString(with, "$${$1}")
+	return r, nil
 }
 
 func lines(data []byte) []string {

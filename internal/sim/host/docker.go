@@ -419,7 +419,7 @@ func cmdDocker(_ context.Context, p *Proc) int {
 	sub := *p
 	sub.Args = append([]string{"docker " + verb}, p.Args[2:]...)
 	todo := map[string]func(*Proc) int{
-		"ps": dockerPs, "inspect": dockerInspect, "start": dockerStartStop, "stop": dockerStartStop, "info": dockerInfo, "version": dockerVersion,
+		"ps": dockerPs, "inspect": dockerInspect, "start": dockerStartStop, "stop": dockerStartStop, "info": dockerInfo, "version": dockerVersion, "images": dockerImages,
 	}[verb]
 	if todo == nil {
 		return p.refusef("docker %s", verb)
@@ -561,6 +561,41 @@ func dockerInfo(p *Proc) int {
 	}
 	d.mu.Unlock()
 	return p.printFormat(format, v)
+}
+
+// dockerImages lists the images of the containers; none of them was pulled by
+// digest, as of images that were built or loaded here.
+func dockerImages(p *Proc) int {
+	f, ok := p.flags("--digests", "--no-trunc", "--format=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	format, has := f.val["--format"]
+	if !has || !f.is["--no-trunc"] || len(f.rest) > 0 {
+		return p.refusef("docker images without --no-trunc and --format")
+	}
+	if err := p.dockerUp(); err != nil {
+		fmt.Fprintln(p.Stderr, err)
+		return 1
+	}
+	d := p.Host.dock
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	seen := map[string]bool{}
+	for _, c := range d.list {
+		if seen[c.image] {
+			continue
+		}
+		seen[c.image] = true
+		repository, tag, _ := strings.Cut(c.image, ":")
+		line, err := p.render(format, map[string]any{"ID": c.imageID, "Repository": repository, "Tag": tag, "Digest": "<none>"})
+		if err != nil {
+			fmt.Fprintf(p.Stderr, "template parsing error: %v\n", err)
+			return 64
+		}
+		fmt.Fprintln(p.Stdout, line)
+	}
+	return 0
 }
 
 func dockerVersion(p *Proc) int {

@@ -21,6 +21,7 @@ func programs(more map[string]Command) map[string]Command {
 		"cat": cmdCat, "ls": cmdLs, "readlink": cmdReadlink, "stat": cmdStat, "mv": cmdMv, "ln": cmdLn, "rm": cmdRm,
 		"mkdir": cmdMkdir, "rmdir": cmdRmdir, "chmod": cmdChmod, "chown": cmdChown, "cp": cmdCp,
 		"touch": cmdTouch, "sync": cmdSync,
+		"grubby": cmdGrubby, "timeout": cmdTimeout, "sed": cmdSed, "ip": cmdIP, "iptables-save": cmdIptablesSave, "ip6tables-save": cmdIptablesSave,
 		"sha256sum": cmdSha256sum, "tr": cmdTr, "cut": cmdCut, "head": cmdHead, "wc": cmdWc, "grep": cmdGrep,
 		"sort": cmdSort, "uniq": cmdUniq, "echo": cmdEcho,
 		"sleep": cmdSleep, "date": cmdDate, "id": cmdID, "hostname": cmdHostname, "uname": cmdUname,
@@ -93,6 +94,12 @@ func (h *Host) install() {
 	} {
 		_ = h.WriteFile(name, []byte(text), 0o644) // the tree is new
 	}
+	for name, text := range settings {
+		_ = h.WriteFile(name, []byte(text), 0o644) // the tree is new
+	}
+	_ = h.WriteFile("/etc/hosts", []byte("127.0.0.1 localhost localhost.localdomain\n"+h.spec.Addr+" "+h.spec.Hostname+"\n"), 0o644)
+	_ = h.tree.chmod(root, "/etc/sudoers", 0o440)
+	_ = h.tree.symlink(root, "../usr/share/zoneinfo/Asia/Shanghai", "/etc/localtime")
 	_ = h.tree.symlink(root, "redhat-release", "/etc/centos-release")
 	h.putKernel(h.spec.Kernel)
 	for _, dir := range []string{"/var/log", "/var/lib/rpm", "/var/lib/yum", "/srv", "/opt", "/etc/yum.repos.d", "/tmp", unitDir, unitEtc + "/multi-user.target.wants"} {
@@ -190,7 +197,7 @@ func (h *Host) execute(ctx context.Context, p *Proc, args []string) int {
 			fmt.Fprintf(p.Stderr, "sh: %s: not simulated\n", name)
 			return statusUnknownCommand
 		}
-		p.p.become(args, file)
+		p.p.become(args, file, p.Env)
 		return cmd(ctx, &q)
 	}
 	first, _, _ := strings.Cut(string(data), "\n")
@@ -209,7 +216,7 @@ func (h *Host) execute(ctx context.Context, p *Proc, args []string) int {
 	} else {
 		q.Args = append([]string{"sh", file}, args[1:]...)
 	}
-	p.p.become(q.Args, "/usr/bin/bash")
+	p.p.become(q.Args, "/usr/bin/bash", p.Env)
 	return cmdSh(ctx, &q)
 }
 
@@ -349,12 +356,19 @@ func (h *Host) credOf(name string) (cred, bool) {
 }
 
 func (h *Host) userName(uid int) string {
-	for _, a := range h.accounts() {
-		if a.cred.uid == uid {
-			return a.name
-		}
+	if name := h.userNames()[uid]; name != "" {
+		return name
 	}
 	return strconv.Itoa(uid)
+}
+
+// userNames are the names by user ID; of several, the first.
+func (h *Host) userNames() map[int]string {
+	names := map[int]string{}
+	for _, a := range slices.Backward(h.accounts()) {
+		names[a.cred.uid] = a.name
+	}
+	return names
 }
 
 // groups maps the names of /etc/group to their ids.

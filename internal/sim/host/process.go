@@ -44,6 +44,7 @@ type process struct {
 	cred    cred
 	args    []string
 	title   string
+	env     map[string]string // as it was started with; never written to; nil = what systemd gives
 	exe     string
 	cwd     string
 	unit    string // systemd unit it belongs to
@@ -111,10 +112,10 @@ func (p *process) child(args []string, cwd string) *process {
 }
 
 // become is exec(2): the process goes on as another program.
-func (p *process) become(args []string, exe string) {
+func (p *process) become(args []string, exe string, env map[string]string) {
 	p.h.mu.Lock()
 	defer p.h.mu.Unlock()
-	p.args, p.exe, p.title = args, exe, ""
+	p.args, p.exe, p.title, p.env = args, exe, "", env
 }
 
 // end takes the process off the table. Its listeners close at once, requests

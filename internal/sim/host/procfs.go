@@ -19,6 +19,10 @@ func (h *Host) mountProc() {
 	defer h.tree.mu.Unlock()
 	now := time.Now()
 	dev := newDir(0o755)
+	uuid, disk := newDir(0o755), newDir(0o755)
+	uuid.kids[diskUUID] = &node{mode: fs.ModeSymlink | 0o777, mtime: now, link: "../../vda1"}
+	disk.kids["by-uuid"] = uuid
+	dev.kids["disk"] = disk
 	dev.kids["null"] = &node{
 		mode: fs.ModeDevice | fs.ModeCharDevice | 0o666, mtime: now,
 		gen: func() []byte { return nil }, put: func([]byte, int) {},
@@ -30,22 +34,56 @@ func (h *Host) mountProc() {
 		"cmdline": h.genFile(func() string { return "BOOT_IMAGE=/boot/vmlinuz-" + h.Kernel() + " root=UUID=0 ro\n" }),
 		"loadavg": h.genFile(func() string { return "0.00 0.01 0.05 1/100 1000\n" }),
 		"mounts":  h.genFile(func() string { return "/dev/vda1 / ext4 rw,relatime 0 0\nproc /proc proc rw 0 0\n" }),
+		"self": dirOf(map[string]*node{"mountinfo": h.genFile(func() string {
+			return "20 0 253:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,data=ordered\n21 20 0:3 / /proc rw,nosuid,nodev,noexec,relatime shared:5 - proc proc rw\n"
+		})}),
+		"partitions": h.genFile(func() string {
+			return fmt.Sprintf("major minor  #blocks  name\n\n 253        0 %10d vda\n 253        1 %10d vda1\n", diskBlocks, diskBlocks-1024)
+		}),
+		"cpuinfo": h.genFile(func() string {
+			return "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Platinum 8269CY CPU @ 2.50GHz\n\nprocessor\t: 1\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Platinum 8269CY CPU @ 2.50GHz\n\n"
+		}),
+		"meminfo": h.genFile(func() string {
+			return "MemTotal:        8009300 kB\nMemFree:         5009300 kB\nMemAvailable:    6009300 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n"
+		}),
+		"modules": h.genFile(func() string {
+			return "ip_tables 27126 0 - Live 0x0000000000000000\next4 571716 1 - Live 0x0000000000000000\nvirtio_net 28024 0 - Live 0x0000000000000000\nvirtio_blk 18166 2 - Live 0x0000000000000000\n"
+		}),
 		"net": dirOf(map[string]*node{
 			"tcp":  h.genFile(func() string { return h.netTCP(false, nil) }),
 			"tcp6": h.genFile(func() string { return h.netTCP(true, nil) }),
 			"udp":  h.genFile(func() string { return udpHeader + "\n" }),
 			"udp6": h.genFile(func() string { return udp6Header + "\n" }),
 		}),
-		"sys": dirOf(map[string]*node{"kernel": dirOf(map[string]*node{
-			"osrelease": h.genFile(func() string { return h.Kernel() + "\n" }),
-			"ostype":    h.genFile(func() string { return "Linux\n" }),
-			"hostname":  h.genFile(func() string { return h.spec.Hostname + "\n" }),
-			"random":    dirOf(map[string]*node{"boot_id": h.genFile(func() string { return h.BootID() + "\n" })}),
-		})}),
+		"sys": h.genTree(map[string]func() string{
+			"kernel/osrelease":                func() string { return h.Kernel() },
+			"kernel/ostype":                   func() string { return "Linux" },
+			"kernel/hostname":                 func() string { return h.spec.Hostname },
+			"kernel/random/boot_id":           h.BootID,
+			"kernel/pid_max":                  func() string { return "32768" },
+			"vm/swappiness":                   func() string { return "30" },
+			"fs/file-max":                     func() string { return "791752" },
+			"net/core/somaxconn":              func() string { return "128" },
+			"net/ipv4/ip_forward":             func() string { return "1" },
+			"net/ipv4/ip_local_port_range":    func() string { return "32768\t60999" },
+			"net/ipv4/conf/all/rp_filter":     func() string { return "0" },
+			"net/ipv4/conf/default/rp_filter": func() string { return "0" },
+		}),
 	}
 	for name, text := range h.spec.Proc {
 		fixed[name] = h.genFile(func() string { return text })
 	}
+	h.tree.root.kids["sys"] = h.genTree(map[string]func() string{
+		"devices/system/cpu/online": func() string { return "0-1" },
+		"class/dmi/id/sys_vendor":   func() string { return "Alibaba Cloud" },
+		"class/dmi/id/product_name": func() string { return "Alibaba Cloud ECS" },
+		"class/net/lo/address":      func() string { return "00:00:00:00:00:00" },
+		"class/net/lo/mtu":          func() string { return "65536" },
+		"class/net/lo/operstate":    func() string { return "unknown" },
+		"class/net/eth0/address":    h.mac,
+		"class/net/eth0/mtu":        func() string { return "1500" },
+		"class/net/eth0/operstate":  func() string { return "up" },
+	})
 	h.tree.root.kids["proc"] = &node{
 		mode: fs.ModeDir | 0o555, mtime: now,
 		look: func(name string) *node {
@@ -81,6 +119,44 @@ func dirOf(kids map[string]*node) *node {
 	}
 }
 
+// What the one disk of every host is.
+const (
+	diskBlocks = 40 << 20 // of 1 KiB
+	diskUUID   = "1114fe9e-2309-4580-b183-d778e6d97397"
+)
+
+// genTree makes directories of files that are made at every read. Each gets a
+// line feed at its end.
+func (h *Host) genTree(files map[string]func() string) *node {
+	kids := map[string]*node{}
+	deeper := map[string]map[string]func() string{}
+	for name, text := range files {
+		dir, rest, nested := strings.Cut(name, "/")
+		if !nested {
+			kids[name] = h.genFile(func() string { return text() + "\n" })
+			continue
+		}
+		if deeper[dir] == nil {
+			deeper[dir] = map[string]func() string{}
+		}
+		deeper[dir][rest] = text
+	}
+	for dir, files := range deeper {
+		kids[dir] = h.genTree(files)
+	}
+	return dirOf(kids)
+}
+
+// mac is the hardware address of eth0, made of the private address.
+func (h *Host) mac() string {
+	a, err := netip.ParseAddr(h.spec.Addr)
+	if err != nil || !a.Is4() {
+		return "00:16:3e:00:00:01"
+	}
+	b := a.As4()
+	return fmt.Sprintf("00:16:3e:%02x:%02x:%02x", b[1], b[2], b[3])
+}
+
 // uptime is in seconds of the world.
 func (h *Host) uptime() string {
 	h.mu.Lock()
@@ -89,7 +165,7 @@ func (h *Host) uptime() string {
 	return fmt.Sprintf("%.2f %.2f\n", up, up*1.9)
 }
 
-// procDir is /proc/PID as it is at this moment.
+// procDir is /proc/PID as it is at the moment of each look.
 func (h *Host) procDir(pid int) *node {
 	h.mu.Lock()
 	p := h.procs[pid]
@@ -97,67 +173,113 @@ func (h *Host) procDir(pid int) *node {
 		h.mu.Unlock()
 		return nil
 	}
-	uid, gid, ppid, cwd, exe, unit := p.cred.uid, p.cred.gid, p.ppid, p.cwd, p.exe, p.unit
-	comm, kernel := p.comm(), len(p.args) == 0 && p.title == ""
+	uid, gid := p.cred.uid, p.cred.gid
+	exe, nat := p.exe != "", p.nat != nil
+	h.mu.Unlock()
+	return &node{
+		mode: fs.ModeDir | 0o555, uid: uid, gid: gid, mtime: p.start,
+		look: func(name string) *node { return h.procFile(p, name) },
+		list: func() []string {
+			names := []string{"cgroup", "cmdline", "comm", "cwd", "environ"}
+			if exe {
+				names = append(names, "exe")
+			}
+			names = append(names, "fd")
+			if nat {
+				names = append(names, "net")
+			}
+			return append(names, "root", "stat", "status")
+		},
+	}
+}
+
+// procFile is one file of /proc/PID; nil when there is none.
+func (h *Host) procFile(p *process, name string) *node {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	uid, gid := p.cred.uid, p.cred.gid
+	kernel := len(p.args) == 0 && p.title == ""
+	file := func(mode fs.FileMode, text string) *node {
+		return &node{mode: mode, uid: uid, gid: gid, mtime: p.start, gen: func() []byte { return []byte(text) }}
+	}
+	link := func(target string) *node {
+		return &node{mode: fs.ModeSymlink | 0o777, uid: uid, gid: gid, mtime: p.start, link: target, private: true}
+	}
+	comm := p.comm()
 	if kernel {
 		comm = "kthreadd"
 	}
-	cmdline := strings.Join(p.args, "\x00")
-	if cmdline != "" {
-		cmdline += "\x00"
+	switch name {
+	case "status":
+		return file(0o444, procStatus(comm, p.pid, p.ppid, uid, gid, kernel))
+	case "cmdline":
+		cmdline := strings.Join(p.args, "\x00")
+		if cmdline != "" {
+			cmdline += "\x00"
+		}
+		if p.title != "" {
+			cmdline = p.title + "\x00"
+		}
+		return file(0o444, cmdline)
+	case "comm":
+		return file(0o644, comm+"\n")
+	case "environ":
+		if kernel {
+			return file(0o400, "")
+		}
+		return file(0o400, p.environ())
+	case "cgroup":
+		return file(0o444, procCgroup(p.unit))
+	case "stat":
+		return file(0o444, procStat(comm, p.pid, p.ppid, p.start.Sub(h.bootTime).Seconds()*h.o.Speed))
+	case "cwd":
+		return link(p.cwd)
+	case "root":
+		return link("/")
+	case "exe":
+		if p.exe == "" {
+			return nil
+		}
+		return link(p.exe)
+	case "net":
+		if nat := p.nat; nat != nil {
+			return dirOf(map[string]*node{
+				"tcp":  h.genFile(func() string { return h.netTCP(false, nat) }),
+				"tcp6": h.genFile(func() string { return h.netTCP(true, nat) }),
+			})
+		}
+		return nil
+	case "fd":
+		fds := map[string]*node{}
+		if !kernel {
+			for _, n := range []string{"0", "1", "2"} {
+				fds[n] = link("/dev/null")
+			}
+		}
+		for i, s := range p.service {
+			fds[strconv.Itoa(3+i)] = link(fmt.Sprintf("socket:[%d]", s.inode))
+		}
+		if len(p.args) > 0 && p.unit == "sshd.service" && p.ppid == 1 {
+			fds["3"], fds["4"] = link(fmt.Sprintf("socket:[%d]", sshdInode)), link(fmt.Sprintf("socket:[%d]", sshdInode+1))
+		}
+		fd := dirOf(fds)
+		fd.mode, fd.uid, fd.gid = fs.ModeDir|0o500, uid, gid
+		return fd
 	}
-	if p.title != "" {
-		cmdline = p.title + "\x00"
-	}
-	started := p.start.Sub(h.bootTime).Seconds() * h.o.Speed
-	nat := p.nat
-	links := map[string]string{"0": "/dev/null", "1": "/dev/null", "2": "/dev/null"}
-	if kernel {
-		clear(links)
-	}
-	for i, s := range p.service {
-		links[strconv.Itoa(3+i)] = fmt.Sprintf("socket:[%d]", s.inode)
-	}
-	if len(p.args) > 0 && p.unit == "sshd.service" && p.ppid == 1 {
-		links["3"] = fmt.Sprintf("socket:[%d]", sshdInode)
-		links["4"] = fmt.Sprintf("socket:[%d]", sshdInode+1)
-	}
-	h.mu.Unlock()
+	return nil
+}
 
-	file := func(mode fs.FileMode, text string) *node {
-		return &node{mode: mode, uid: uid, gid: gid, mtime: time.Now(), gen: func() []byte { return []byte(text) }}
+// environ is /proc/PID/environ. Host.mu is held.
+func (p *process) environ() string {
+	env := p.env
+	if env == nil {
+		env = map[string]string{"PATH": defaultPath, "LANG": "en_US.UTF-8", "USER": p.user}
 	}
-	link := func(target string) *node {
-		return &node{mode: fs.ModeSymlink | 0o777, uid: uid, gid: gid, mtime: time.Now(), link: target, private: true}
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		b.WriteString(name + "=" + env[name] + "\x00")
 	}
-	fds := map[string]*node{}
-	for n, target := range links {
-		fds[n] = link(target)
-	}
-	fd := dirOf(fds)
-	fd.mode, fd.uid, fd.gid = fs.ModeDir|0o500, uid, gid
-	kids := map[string]*node{
-		"status":  file(0o444, procStatus(comm, pid, ppid, uid, gid, kernel)),
-		"cmdline": file(0o444, cmdline),
-		"comm":    file(0o644, comm+"\n"),
-		"cgroup":  file(0o444, procCgroup(unit)),
-		"stat":    file(0o444, procStat(comm, pid, ppid, started)),
-		"cwd":     link(cwd),
-		"root":    link("/"),
-		"fd":      fd,
-	}
-	if exe != "" {
-		kids["exe"] = link(exe)
-	}
-	if nat != nil {
-		kids["net"] = dirOf(map[string]*node{
-			"tcp":  h.genFile(func() string { return h.netTCP(false, nat) }),
-			"tcp6": h.genFile(func() string { return h.netTCP(true, nat) }),
-		})
-	}
-	d := dirOf(kids)
-	d.uid, d.gid = uid, gid
-	return d
+	return b.String()
 }
 
 // escapeComm writes a command name as /proc/PID/status does.

@@ -790,7 +790,16 @@ func (sh *shell) access(ctx context.Context, name string, mode interp.AccessMode
 
 func (sh *shell) readDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
 	hc := interp.HandlerCtx(ctx)
-	return sh.h.tree.readDir(sh.proc(hc).cred, sh.abs(hc, name))
+	c, full := sh.proc(hc).cred, sh.abs(hc, name)
+	list, err := sh.h.tree.readDir(c, full)
+	if errors.Is(err, fs.ErrNotExist) {
+		// The interpreter asks so whether a path of a pattern exists; a link that
+		// leads nowhere does.
+		if _, lerr := sh.h.tree.stat(c, full, false); lerr == nil {
+			return nil, perr("open", name, errNotDir)
+		}
+	}
+	return list, err
 }
 
 // quote makes one word of s for the shell. In double quotes: the interpreter

@@ -272,7 +272,7 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 	if !ok {
 		return statusUnknownFlag
 	}
-	if t, has := f.val["--type"]; has && t != "service" || len(f.rest) == 0 {
+	if t, has := f.val["--type"]; has && t != "service" && t != "service,timer" || len(f.rest) == 0 {
 		return p.refusef("only services")
 	}
 	h, verb := p.Host, f.rest[0]
