@@ -198,6 +198,22 @@ func TestDerivePair(t *testing.T) {
 	}
 }
 
+// What is derived bash reads as we do, key by key.
+func TestDerivedAsBash(t *testing.T) {
+	path := realBash(t)
+	for i, name := range []string{"proxy0", "proxy1"} {
+		old := near(t)[name]
+		temporary, err := pitrix.DeriveTemporary(old, side(t, i))
+		require.NoError(t, err)
+		sameAsBash(t, path, temporary)
+		final, err := pitrix.DeriveFinal(temporary, old)
+		require.NoError(t, err)
+		sameAsBash(t, path, final)
+		require.NoError(t, final.Delete("role"))
+		sameAsBash(t, path, final)
+	}
+}
+
 // A gateway that is the physical host moves with the VM (R1, R8).
 func TestDeriveGateway(t *testing.T) {
 	old := pitrix.Fleet(near(t))

@@ -3,6 +3,7 @@ package pitrix_test
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -339,35 +340,60 @@ func TestCheckFleetOrder(t *testing.T) {
 	assert.Regexp(t, `^dnsmaster1:\d+:\d+: [a-z_]+: .* \(R\d+\)$`, first[1].String())
 }
 
+// BenchmarkFleet reads 2,000 settings files, makes the node lists of a region
+// of two zones, resolves a scope and checks every rule. live-MB is what is in
+// use with all of it in memory.
 func BenchmarkFleet(b *testing.B) {
 	const hosts, vms = 200, 1800
 	files := map[string][]byte{}
 	made := map[string]*pitrix.Settings{}
 	address := func(i int) string { return fmt.Sprintf("10.9.%d.%d", i/250, i%250+1) }
+	zone := func(i int) []string {
+		return []string{"is_region", "1", "region_id", "lab", "zone_id", []string{"laba", "labb"}[i%2]}
+	}
 	for i := range hosts {
-		host(b, made, fmt.Sprintf("lab1ar%02dn%02d", i/20, i%20), "TBD", address(i))
+		host(b, made, fmt.Sprintf("lab%cr%02dn%02d", 'a'+i%2, i/20, i%20), "TBD", address(i), append(zone(i), "mgmt_network_netmask", "255.255.0.0", "mgmt_network_gateway", "10.9.250.254")...)
 	}
 	for i := range vms {
 		own := address(hosts + i)
-		put(b, made, fmt.Sprintf("vm%d", i), "role", fmt.Sprintf("role%d", i/hosts), "mgmt_network_address", own,
+		put(b, made, fmt.Sprintf("lab%c-vm%d", 'a'+i%2, i), append(zone(i), "role", fmt.Sprintf("role%d", i/hosts), "mgmt_network_address", own,
+			"mgmt_network_netmask", "255.255.0.0", "mgmt_network_gateway", "10.9.250.254",
 			"mgmt_network_mac_address", fmt.Sprintf("00:16:3e:01:%02x:%02x", i/256, i%256),
-			"vm_network_routing_rule", vmRule(own, "192.0.2.254"), "physical_host", address(i%hosts))
+			"vm_network_routing_rule", vmRule(own, "10.9.250.254"), "physical_host", address(i%hosts))...)
 	}
 	for name, s := range made {
 		files[name] = s.Bytes()
 	}
+	clear(made)
+	site := pitrix.Site{Region: true, ZoneIDs: []string{"laba", "labb"}, Releases: []string{"16.04.5"}}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
 	b.ReportAllocs()
 	for b.Loop() {
-		fleet := map[string]*pitrix.Settings{}
-		for name, src := range files {
-			s, err := pitrix.Parse(name, src)
-			if err != nil {
-				b.Fatal(err)
-			}
-			fleet[name] = s
+		fleet, err := pitrix.ParseFleet(files)
+		if err != nil {
+			b.Fatal(err)
+		}
+		groups, err := pitrix.GroupsOf(fleet, site)
+		if err != nil {
+			b.Fatal(err)
+		}
+		nodes, err := groups.Resolve(fleet, "laba-vm,labb-vm")
+		if err != nil || len(nodes) != vms {
+			b.Fatal(len(nodes), err)
 		}
 		if problems := pitrix.CheckFleet(fleet); problems != nil {
 			b.Fatal(problems[0])
 		}
+		if problems := pitrix.CheckSite(fleet, site); problems != nil {
+			b.Fatal(problems[0])
+		}
+		if after.HeapAlloc == 0 {
+			runtime.ReadMemStats(&after)
+		}
+		runtime.KeepAlive(fleet)
 	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "live-MB")
+	b.ReportMetric(float64(after.Sys)/1e6, "process-MB")
 }

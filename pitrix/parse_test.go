@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -78,82 +79,29 @@ func TestParse(t *testing.T) {
 }
 
 // refused are files with the position of their one problem and a part of what
-// is said about it.
-var refused = []struct{ src, at, text string }{
-	{"a=\"$(hostname)\"\n", "1:4", "run this command"},
-	{"a=$(hostname)\n", "1:3", "run this command"},
-	{"a=\"`hostname`\"\n", "1:4", "run this command"},
-	{"a=`hostname`\n", "1:3", "run this command"},
-	{"a='$(hostname)'\n", "1:3", "holds a command"},
-	{"a=\"\\$(hostname)\"\n", "1:3", "holds a command"},
-	{"a=\"\\`x\\`\"\n", "1:3", "holds a command"},
-	{"a=\"x ${b}\"\n", "1:6", "in the place of $"},
-	{"a=\"$b\"\n", "1:4", "in the place of $"},
-	{"a=$b\n", "1:3", "in the place of $"},
-	{"a=$'x'\n", "1:3", "in the place of $"},
-	{"a=\"v\n", "1:3", "the \" is not closed"},
-	{"a=\"v\\\"\n", "1:3", "the \" is not closed"},
-	{"a=\"\n", "1:3", "the \" is not closed"},
-	{"a=\"v\\", "1:3", "the \" is not closed"},
-	{"a='v\n", "1:3", "the ' is not closed"},
-	{"a=v\"\n", "1:4", "a quote in the middle"},
-	{"a=it's\n", "1:5", "a quote in the middle"},
-	{"a=\"v\"\"\n", "1:6", "behind the closing quote"},
-	{"a=\"v\"w\n", "1:6", "behind the closing quote"},
-	{"a=\"v\"#note\n", "1:6", "behind the closing quote"},
-	{"a='v''w'\n", "1:6", "behind the closing quote"},
-	{"a=\"v\"\u3000\n", "1:6", "behind the closing quote"},
-	{"a=\"v\"\r\n", "1:6", "this line ends with CR LF"},
-	{"# note\r\n\r\na=\"v\"\r\n", "1:7", "this line and 2 more end with CR LF"},
-	{"a=\"v\rw\"\n", "1:5", "control character 0x0d"},
-	{"a=\"v\x00\"\n", "1:5", "control character 0x00"},
-	{"# bell \a\n", "1:8", "control character 0x07"},
-	{"a=\"v\v\"\n", "1:5", "control character 0x0b"},
-	{"a=\"\x7f\"\n", "1:4", "control character 0x7f"},
-	{"a = \"v\"\n", "1:1", "blanks before the ="},
-	{"  a =\"v\"\n", "1:3", "blanks before the ="},
-	{"a= \"v\"\n", "1:4", "blanks behind the ="},
-	{"a=\"{{ x }}\"\n", "1:4", "{{ }} is not filled in"},
-	{"a=\"ip route via {{ gw }} x\"\n", "1:17", "{{ }} is not filled in"},
-	{"a={{ x }}\n", "1:3", "{{ }} is not filled in"},
-	{"a=x{{y}}\n", "1:4", "{{ }} is not filled in"},
-	{"a='{{ x }}'\n", "1:4", "{{ }} is not filled in"},
-	{"a=\"x }}\"\n", "1:3", "{{ }} is not filled in"},
-	{"{{ section }}\n", "1:1", "{{ }} is not filled in"},
-	{"{{ key }}=\"v\"\n", "1:1", "{{ }} is not filled in"},
-	{"a=\"v\"\n\na=\"v\"\n", "3:1", "already in line 1"},
-	{"a=\"v\"; b=\"w\"\n", "1:6", "code behind the value"},
-	{"a=\"v\" b=\"w\"\n", "1:7", "code behind the value"},
-	{"a=\"v\" reboot\n", "1:7", "code behind the value"},
-	{"a=\"v\"&\n", "1:6", "code behind the value"},
-	{"a=v reboot\n", "1:5", "code behind the value"},
-	{"a=v;reboot\n", "1:4", "has a meaning for the shell"},
-	{"a=v>x\n", "1:4", "has a meaning for the shell"},
-	{"a=(x y)\n", "1:3", "has a meaning for the shell"},
-	{"a=v\\ w\n", "1:4", "needs quotes"},
-	{"a=#note\n", "1:3", "needs quotes"},
-	{"a=~/x\n", "1:3", "needs quotes"},
-	{"a=节点\n", "1:3", "needs quotes"},
-	{"a==v\n", "1:3", "needs quotes"},
-	{"a+=\"v\"\n", "1:1", "appending"},
-	{"a[0]=\"v\"\n", "1:1", "arrays"},
-	{"export a=\"v\"\n", "1:1", "delete the word export"},
-	{"readonly a=\"v\"\n", "1:1", "delete the word readonly"},
-	{"[default]\n", "1:1", "no [sections]"},
-	{"1a=\"v\"\n", "1:1", "not a name the shell can assign"},
-	{"a-b=\"v\"\n", "1:1", "not a name the shell can assign"},
-	{"=\"v\"\n", "1:1", "not a name the shell can assign"},
-	{"reboot\n", "1:1", "not an assignment"},
-	{". /etc/profile\n", "1:1", "not an assignment"},
-	{"节点\n", "1:1", "not an assignment"},
-	{"a: v\n", "1:1", "not an assignment"},
-	{"if true; then\n", "1:1", "not an assignment"},
-	{"PATH=\"/tmp\"\n", "1:1", "belong to the shell"},
-	{"_=\"v\"\n", "1:1", "belong to the shell"},
-	{"\xef\xbb\xbfa=\"v\"\n", "1:1", "byte order mark"},
-	{"a=\"\xff\"\n", "1:3", "not valid UTF-8"},
-	{"a='\xb0\xd7'\n", "1:3", "not valid UTF-8"},
-	{strings.Repeat("#", 1<<20+1), "1:1", "at most 1048576"},
+// is said about it, from testdata/refused.txt.
+var refused = readRefused()
+
+type refusedRow struct{ src, at, text string }
+
+func readRefused() []refusedRow {
+	text, err := os.ReadFile("testdata/refused.txt")
+	if err != nil {
+		panic(err)
+	}
+	rows := []refusedRow{{strings.Repeat("#", 1<<20+1), "1:1", "at most 1048576"}}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		columns := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		src, err := strconv.Unquote(columns[2])
+		if err != nil {
+			panic(fmt.Sprintf("%s: %v", line, err))
+		}
+		rows = append(rows, refusedRow{src, columns[0], columns[1]})
+	}
+	return rows
 }
 
 func TestParseRefuses(t *testing.T) {

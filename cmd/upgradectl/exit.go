@@ -90,7 +90,7 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitInterrupted
 	case as[*usageError](err):
 		return exitUsage
-	case isList(err):
+	case isList(err), errors.Is(err, pitrix.ErrBadValue), errors.Is(err, pitrix.ErrBadKey):
 		return exitConfig
 	case upgrade.ErrorStatus(err) != exitFailure:
 		return upgrade.ErrorStatus(err) // of plans and runs; what somebody else changed as well
