@@ -322,8 +322,11 @@ func (s *Site) buildStrangers() {
 func (s *Site) settingText(n member) string {
 	vg := s.cfg.VG
 	gw, rule := gateway, ""
-	if vg && n.role == "proxy" {
+	switch {
+	case vg && n.role == "proxy":
 		gw = ""
+	case vg && n.role == "dnsmaster":
+		gw = n.host
 	}
 	text := fmt.Sprintf(`## Role
 role="%s"
@@ -378,7 +381,7 @@ mgmt_network_routing_rule="%s"
 func (s *Site) writeSettings() {
 	for i, name := range hostNames {
 		role, vg := "TBD", "off"
-		if s.cfg.VG && i < 2 {
+		if s.cfg.VG {
 			role, vg = "vgateway", "on"
 		}
 		text := fmt.Sprintf(`## Role

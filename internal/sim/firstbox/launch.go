@@ -270,7 +270,7 @@ func (s *Site) install(ctx context.Context, p *host.Proc, mu *sync.Mutex, name s
 		far, err := s.await(ctx, name, v)
 		if err == nil {
 			if !far.isNew() {
-				s.hurt("install_nodes installed %s on %s, which was in service", c.name, far.label)
+				s.hurt("install_nodes installed %s on %s, which was in service", name, far.label)
 			}
 			err = s.component(ctx, far, c.name, name, v)
 		}
@@ -280,6 +280,9 @@ func (s *Site) install(ctx context.Context, p *host.Proc, mu *sync.Mutex, name s
 			}
 			if err = far.Host.Reboot(); err == nil {
 				_, err = s.await(ctx, name, v)
+			}
+			if err == nil {
+				err = p.Host.Sleep(ctx, stepTakes)
 			}
 		}
 		if !t.line(text, err) {

@@ -285,7 +285,6 @@ func (s *Site) booted(h *host.Host) {
 	s.mu.Lock()
 	m := s.byHost[h]
 	if m != nil {
-		m.isUp = true
 		for _, n := range m.nics {
 			n.addrs = nil
 		}
