@@ -288,3 +288,36 @@ func (f *Firstbox) ProveName(ctx context.Context, name string, want Identity) er
 	}
 	return err
 }
+
+// pointed ends the lines of PointName.
+const pointed = " # upgradectl"
+
+// PointName makes a name mean an address on the firstbox, whatever the lines
+// of pitrix-hosts say: the first line of /etc/hosts counts. It is for the time
+// in which the scripts have to reach a new VM that has a temporary address.
+func (f *Firstbox) PointName(ctx context.Context, name string, a netip.Addr) error {
+	return f.point(ctx, name, a.String()+" "+name+pointed+"\n")
+}
+
+// UnpointName takes the line of PointName away. None is fine.
+func (f *Firstbox) UnpointName(ctx context.Context, name string) error {
+	return f.point(ctx, name, "")
+}
+
+func (f *Firstbox) point(ctx context.Context, name, line string) error {
+	if err := checkNode(name); err != nil {
+		return err
+	}
+	file := f.at("/etc/hosts")
+	src, err := readFile(ctx, f.Host, file)
+	if err != nil {
+		return err
+	}
+	next := line
+	for l := range strings.SplitAfterSeq(string(src), "\n") {
+		if !strings.HasSuffix(strings.TrimRight(l, "\n"), " "+name+pointed) {
+			next += l
+		}
+	}
+	return replaceFile(ctx, f.Host, file, src, []byte(next))
+}

@@ -118,6 +118,7 @@ func newBox(t *testing.T) *box {
 		b.write("hosts/"+host+"/kernels/base.img", "base")
 	}
 	b.write("pitrix/conf/nodes/proxy", "nodes=( proxy0 proxy1 );\n")
+	b.write("pitrix/conf/nodes/webservice", "nodes=( webservice0 );\n")
 	b.write("pitrix/conf/nodes/all", "nodes=( proxy0 proxy1 webservice0 );\n")
 	b.write("pitrix/conf/nodes/empty", "nodes=(  );\n")
 	b.write("pitrix/conf/variables/is_region", "0\n")

@@ -1,0 +1,208 @@
+package pitrix
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// edited is a node in a directory of its own, with two files to edit and
+// programs cron and shutdown to be seen by.
+type edited struct {
+	t    *testing.T
+	root string
+	*Node
+	id   Identity
+	edit NetworkEdit
+}
+
+const (
+	oldInterfaces = "auto eth0\niface eth0 inet static\n  address 192.0.2.161\n"
+	newInterfaces = "auto eth0\niface eth0 inet static\n  address 192.0.2.61\n"
+)
+
+func newEdited(t *testing.T, cron string) *edited {
+	t.Helper()
+	e := &edited{t: t, root: t.TempDir()}
+	bin := filepath.Join(e.root, "bin")
+	e.write("etc/network/interfaces", oldInterfaces)
+	e.write("etc/rc.local.tail", "ip route add 10.80.0.0/16 src 192.0.2.161 via 192.0.2.254\n")
+	e.write("bin/pgrep", "#!/bin/sh\n[ \"$2\" = "+cron+" ]\n")
+	e.write("bin/shutdown", "#!/bin/sh\necho \"$@\" >>"+e.root+"/shutdowns\n")
+	for _, p := range []string{"pgrep", "shutdown"} {
+		require.NoError(t, os.Chmod(filepath.Join(bin, p), 0o755))
+	}
+	e.Node = &Node{Host: &localHost{env: []string{"PATH=" + bin + ":" + os.Getenv("PATH")}}, Name: "proxy0", Root: e.root}
+	var err error
+	e.id, err = e.GetIdentity(t.Context())
+	require.NoError(t, err)
+	e.edit = NetworkEdit{Key: "run-1-proxy0", Minutes: 3, Files: []FileEdit{
+		{"/etc/network/interfaces", []byte(oldInterfaces), []byte(newInterfaces)},
+		{"/etc/rc.local.tail", []byte("ip route add 10.80.0.0/16 src 192.0.2.161 via 192.0.2.254\n"), []byte("ip route add 10.80.0.0/16 src 192.0.2.61 via 192.0.2.254\n")},
+	}}
+	return e
+}
+
+func (e *edited) write(name, text string) {
+	e.t.Helper()
+	name = filepath.Join(e.root, name)
+	require.NoError(e.t, os.MkdirAll(filepath.Dir(name), 0o755))
+	require.NoError(e.t, os.WriteFile(name, []byte(text), 0o644))
+}
+
+func (e *edited) read(name string) string {
+	data, err := os.ReadFile(filepath.Join(e.root, name))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// minute does what cron does every minute.
+func (e *edited) minute() {
+	e.t.Helper()
+	if _, err := os.Stat(e.editCron(e.edit.Key)); err != nil {
+		return
+	}
+	_, err := output(e.t.Context(), e.Host, "/bin/sh "+e.editDir(e.edit.Key)+"/tick")
+	require.NoError(e.t, err)
+}
+
+// rebooted makes the node one that has booted since.
+func (e *edited) rebooted() {
+	e.t.Helper()
+	e.write("var/lib/upgradectl/net-"+e.edit.Key+"/boot", "another-boot\n")
+}
+
+func (e *edited) phase() EditState {
+	e.t.Helper()
+	st, err := e.GetEdit(e.t.Context(), e.edit.Key)
+	require.NoError(e.t, err)
+	return st
+}
+
+func (e *edited) isOld() bool { return e.read("etc/network/interfaces") == oldInterfaces }
+
+func TestEditConfirmed(t *testing.T) {
+	e := newEdited(t, "cron")
+	assert.Equal(t, EditState{Phase: EditNone}, e.phase())
+	for range 2 {
+		require.NoError(t, e.BeginEdit(t.Context(), e.edit, e.id))
+		assert.Equal(t, EditState{EditPending, 3}, e.phase())
+		assert.Equal(t, newInterfaces, e.read("etc/network/interfaces"))
+	}
+	assert.Equal(t, "* * * * * root /bin/sh "+e.editDir(e.edit.Key)+"/tick\n", e.read("etc/cron.d/upgradectl-run-1-proxy0"))
+	info, err := os.Stat(e.editCron(e.edit.Key))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o644), info.Mode(), "cron ignores files that others may write")
+
+	e.minute()
+	e.rebooted()
+	e.minute()
+	assert.Equal(t, EditState{EditPending, 1}, e.phase())
+	for range 2 {
+		require.NoError(t, e.ConfirmEdit(t.Context(), e.edit.Key))
+	}
+	for range 5 {
+		e.minute()
+	}
+	assert.Equal(t, EditState{Phase: EditConfirmed}, e.phase())
+	assert.Equal(t, newInterfaces, e.read("etc/network/interfaces"))
+	assert.NoFileExists(t, filepath.Join(e.root, "shutdowns"))
+	assert.ErrorContains(t, e.RevertEdit(t.Context(), e.edit.Key), "confirmed")
+	assert.ErrorContains(t, e.BeginEdit(t.Context(), e.edit, e.id), "another key")
+	for range 2 {
+		require.NoError(t, e.RemoveEdit(t.Context(), e.edit.Key))
+		assert.Equal(t, EditState{Phase: EditNone}, e.phase())
+	}
+	assert.NoFileExists(t, e.editCron(e.edit.Key))
+}
+
+func TestEditTakenBack(t *testing.T) {
+	for _, rebooted := range []bool{true, false} {
+		t.Run("rebooted "+strconv.FormatBool(rebooted), func(t *testing.T) {
+			e := newEdited(t, "crond")
+			require.NoError(t, e.BeginEdit(t.Context(), e.edit, e.id))
+			e.minute()
+			if rebooted {
+				e.rebooted()
+			}
+			e.minute()
+			require.False(t, e.isOld())
+			e.minute()
+			assert.True(t, e.isOld())
+			assert.Contains(t, e.read("etc/rc.local.tail"), "src 192.0.2.161")
+			assert.Equal(t, EditState{Phase: EditReverted}, e.phase())
+			if rebooted {
+				assert.Equal(t, "-r now\n", e.read("shutdowns"), "the old addresses count after another boot")
+			} else {
+				assert.NoFileExists(t, filepath.Join(e.root, "shutdowns"), "nothing but files had changed")
+			}
+			assert.ErrorContains(t, e.ConfirmEdit(t.Context(), e.edit.Key), "reverted")
+			assert.NoFileExists(t, e.editCron(e.edit.Key))
+			require.NoError(t, e.RevertEdit(t.Context(), e.edit.Key))
+			require.NoError(t, e.RemoveEdit(t.Context(), e.edit.Key))
+		})
+	}
+}
+
+func TestEditRevertedByHand(t *testing.T) {
+	e := newEdited(t, "cron")
+	require.NoError(t, e.RevertEdit(t.Context(), e.edit.Key), "of an edit that never was")
+	require.NoError(t, e.BeginEdit(t.Context(), e.edit, e.id))
+	e.rebooted()
+	// What somebody has made of a file meanwhile is kept.
+	e.write("etc/rc.local.tail", "by hand\n")
+	for range 2 {
+		require.NoError(t, e.RevertEdit(t.Context(), e.edit.Key))
+		assert.True(t, e.isOld())
+	}
+	assert.Equal(t, "by hand\n", e.read("var/lib/upgradectl/net-run-1-proxy0/1.found"))
+	assert.NoFileExists(t, filepath.Join(e.root, "shutdowns"))
+}
+
+// A way back that was cut off anywhere is gone on with in the next minute.
+func TestEditRevertCutOff(t *testing.T) {
+	e := newEdited(t, "cron")
+	require.NoError(t, e.BeginEdit(t.Context(), e.edit, e.id))
+	dir := "var/lib/upgradectl/net-run-1-proxy0"
+	e.write(dir+"/decided/word", "reverting\n")
+	e.rebooted()
+	assert.Equal(t, EditReverting, e.phase().Phase)
+	assert.ErrorContains(t, e.ConfirmEdit(t.Context(), e.edit.Key), "reverting")
+	e.minute()
+	assert.True(t, e.isOld())
+	assert.Equal(t, EditReverted, e.phase().Phase)
+}
+
+func TestEditRefused(t *testing.T) {
+	e := newEdited(t, "nothing")
+	err := e.BeginEdit(t.Context(), e.edit, e.id)
+	assert.ErrorContains(t, err, "cron does not run")
+	assert.True(t, e.isOld())
+
+	e = newEdited(t, "cron")
+	wrong := e.id
+	wrong.MACs = []MAC{{0, 0x16, 0x3e, 1, 2, 3}}
+	var other *IdentityError
+	require.ErrorAs(t, e.BeginEdit(t.Context(), e.edit, wrong), &other)
+	assert.Equal(t, EditNone, e.phase().Phase)
+
+	e.write("etc/rc.local.tail", "by hand\n")
+	var drift *DriftError
+	require.ErrorAs(t, e.BeginEdit(t.Context(), e.edit, e.id), &drift)
+	assert.Equal(t, filepath.Join(e.root, "etc/rc.local.tail"), drift.Path)
+	assert.True(t, e.isOld())
+	assert.Equal(t, EditBegun, e.phase().Phase)
+	require.NoError(t, e.RevertEdit(t.Context(), e.edit.Key))
+	assert.Equal(t, EditNone, e.phase().Phase)
+
+	for _, bad := range []NetworkEdit{{}, {Key: "k", Minutes: 1, Files: e.edit.Files}, {Key: "k", Minutes: 5}, {Key: "../k", Minutes: 5, Files: e.edit.Files},
+		{Key: "k", Minutes: 5, Files: []FileEdit{{Path: "relative", Old: []byte("a"), New: []byte("b")}}}} {
+		assert.Error(t, e.BeginEdit(t.Context(), bad, e.id), "%+v", bad)
+	}
+}
