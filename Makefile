@@ -19,8 +19,10 @@ PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ip=iproute
 	unshare=util-linux nsenter=util-linux setpriv=util-linux packer=packer node=nodejs npm=npm \
 	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox-static java=default-jre-headless \
 	haproxy=haproxy ifquery=ifupdown dockerd=docker.io docker=docker.io iptables=iptables \
-	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl
-MODULES := libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
+	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl \
+	supervisord=supervisor keepalived=keepalived arping=iputils-arping cron=cron \
+	libvirtd=libvirt-daemon virsh=libvirt-clients qemu-img=qemu-utils qemu-system-x86_64=qemu-system-x86
+MODULES := libvirt-daemon-driver-qemu libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
 
 empty :=
 space := $(empty) $(empty)
