@@ -329,6 +329,8 @@ func (p *Proc) statLine(format string, i *info) (string, error) {
 			b.WriteString(p.Host.groupName(i.gid))
 		case 's':
 			fmt.Fprint(&b, i.size)
+		case 'Y':
+			fmt.Fprint(&b, i.mtime.Unix())
 		case 'h':
 			fmt.Fprint(&b, i.nlink)
 		case 'F':
@@ -643,7 +645,7 @@ func cmdCp(_ context.Context, p *Proc) int {
 		return p.refusef("needs two operands")
 	}
 	from, to := p.abs(f.rest[0]), p.abs(f.rest[1])
-	if i, err := p.tree().stat(p.p.cred, to, true); err == nil && i.IsDir() {
+	if i, err := p.tree().stat(p.p.cred, to, true); err == nil && i.IsDir() && !strings.HasSuffix(f.rest[0], "/.") {
 		to = path.Join(to, path.Base(from))
 	}
 	i, err := p.tree().stat(p.p.cred, from, !f.is["-a"])
