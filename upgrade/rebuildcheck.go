@@ -547,14 +547,8 @@ func (r *rebuild) compareMachines() engine.Step {
 				if err != nil {
 					return nil, err
 				}
-				have, err := node.Packages(ctx)
-				if err != nil {
-					return nil, fmt.Errorf("new %s: %w", n.Name, err)
-				}
-				for _, p := range n.Packages {
-					if have[p] == "" {
-						return nil, fmt.Errorf("the new %s does not have the package %s of the old one", n.Name, p)
-					}
+				if err := r.samePackages(ctx, node, n, hostsPackage); err != nil {
+					return nil, err
 				}
 				before, err := r.before(a, n)
 				if err != nil {
@@ -569,6 +563,24 @@ func (r *rebuild) compareMachines() engine.Step {
 			return out, nil
 		},
 	}
+}
+
+// hostsPackage is installed when the machine is switched, and not before.
+const hostsPackage = "pitrix-hosts"
+
+// samePackages sees that a machine has the packages of the old one, but those
+// that come later.
+func (r *rebuild) samePackages(ctx context.Context, node *pitrix.Node, n *RebuildNodeFacts, later ...string) error {
+	have, err := node.Packages(ctx)
+	if err != nil {
+		return fmt.Errorf("new %s: %w", n.Name, err)
+	}
+	for _, p := range n.Packages {
+		if have[p] == "" && !slices.Contains(later, p) {
+			return fmt.Errorf("the new %s does not have the package %s of the old one", n.Name, p)
+		}
+	}
+	return nil
 }
 
 // compareMachine compares until nothing is lost, or it does not settle.

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/upgradectl/upgradectl/internal/shellq"
 	"github.com/upgradectl/upgradectl/pitrix"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
@@ -373,10 +373,13 @@ func (r *rebuild) verifyNode(ctx context.Context, a *engine.Act, n *RebuildNodeF
 	if left := strings.Fields(out); len(left) > 0 {
 		say("a revert of its network is still scheduled: %s", strings.Join(left, ", "))
 	}
-	if out, err = run(ctx, l, "ip -o -4 addr show | grep -wF -e "+shellq.Quote(n.Address)+" || :"); err != nil {
+	temporary, err := netip.ParseAddr(n.Address)
+	if err != nil {
 		return RebuiltNode{}, nil, err
 	}
-	if strings.TrimSpace(out) != "" {
+	if dev, err := node.AddressDevice(ctx, temporary); err != nil {
+		return RebuiltNode{}, nil, fmt.Errorf("new %s: %w", n.Name, err)
+	} else if dev != "" {
 		say("it still has its temporary address %s", n.Address)
 	}
 	files, err := r.hypervisor(n.OldHost).GetFiles(ctx, n.Name)

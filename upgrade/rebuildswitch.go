@@ -514,6 +514,9 @@ func lastLine(log []byte) string {
 	return lines[len(lines)-1]
 }
 
+// networkFileNames are the files of a node that hold its own address.
+var networkFileNames = [...]string{"/etc/network/interfaces", "/etc/rc.local.tail", "/opt/install/os/setting"}
+
 // networkFiles are the edits that give the new machine its final address: the
 // interfaces, the routes of rc.local.tail, and its own copy of its settings.
 func (r *rebuild) networkFiles(ctx context.Context, a *engine.Act, i int) ([]pitrix.FileEdit, error) {
@@ -528,7 +531,7 @@ func (r *rebuild) networkFiles(ctx context.Context, a *engine.Act, i int) ([]pit
 	}
 	addresses := pitrix.AddressMap(temporary, final)
 	var out []pitrix.FileEdit
-	for _, name := range []string{"/etc/network/interfaces", "/etc/rc.local.tail", "/opt/install/os/setting"} {
+	for _, name := range networkFileNames {
 		old, err := l.ReadFile(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("new %s: %w", n.Name, err)
@@ -575,7 +578,7 @@ func (r *rebuild) takeAddress(i int) engine.Step {
 	return engine.Step{
 		ID: id, Section: r.sec(i), Effect: engine.OneShot,
 		Title: fmt.Sprintf("the new %s takes the address %s with a reboot", n.Name, n.Final),
-		Lines: []string{"/etc/network/interfaces, /etc/rc.local.tail, /opt/install/os/setting: " + n.Address + " → " + n.Final, "reverted by the machine itself unless it answers at " + n.Final, "nobody may answer at " + n.Final + " before", "shutdown -r now"},
+		Lines: []string{"/etc/network/interfaces, /etc/rc.local.tail, /opt/install/os/setting: " + n.Address + " → " + n.Final, "reverted by the machine itself unless it answers at " + n.Final + "; it announces itself when it boots", "nobody may answer at " + n.Final + " before", "shutdown -r now"},
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
 			_, l, _, err := r.fresh(a, n, n.Address)
 			if err != nil {
@@ -654,6 +657,9 @@ func (r *rebuild) doTakeAddress(ctx context.Context, a *engine.Act, i int) (any,
 		if err := node.BeginEdit(ctx, edit, want); err != nil {
 			return nil, fmt.Errorf("new %s: %w", n.Name, err)
 		}
+		if err := armAnnounce(ctx, l, edit.Key, n.Final, n.FinalEIP); err != nil {
+			return nil, err
+		}
 		if err := node.Reboot(ctx, want); err != nil {
 			a.Progress("new %s: %v; it may be rebooting already", n.Name, err)
 		}
@@ -681,6 +687,42 @@ func (r *rebuild) doTakeAddress(ctx context.Context, a *engine.Act, i int) (any,
 		case <-tick.C:
 		}
 	}
+}
+
+// announceAtBoot tells the neighbours of a machine's addresses as soon as it has
+// them: they know its predecessor's MAC, and nobody could reach it to announce
+// them for as long as they believe in that.
+const announceAtBoot = `n=0
+while [ $n -lt 60 ]; do
+	left=
+	for a in @ADDRESSES@; do
+		d=$(ip -o -4 addr show | grep -F " $a/" | head -n 1 | cut -d ' ' -f 2)
+		if [ -n "$d" ]; then arping -U -c 2 -w 3 -I "$d" "$a"; arping -A -c 2 -w 3 -I "$d" "$a"; else left=yes; fi
+	done
+	if [ -z "$left" ]; then exit 0; fi
+	n=$((n + 1))
+	sleep 1
+done
+`
+
+func announceFiles(key string) (cron, script string) {
+	return "/etc/cron.d/upgradectl-" + key + "-announce", "/var/lib/upgradectl/announce-" + key
+}
+
+// armAnnounce has the machine announce the addresses at its next boot.
+func armAnnounce(ctx context.Context, l *link, key string, addresses ...string) error {
+	cron, file := announceFiles(key)
+	addresses = slices.DeleteFunc(addresses, func(s string) bool { return s == "" })
+	text := strings.ReplaceAll(announceAtBoot, "@ADDRESSES@", strings.Join(addresses, " "))
+	_, err := run(ctx, l, fmt.Sprintf(`umask 022
+printf '%%s' %[1]s >%[2]s && printf '@reboot root /bin/sh %%s >/dev/null 2>&1\n' %[2]s >%[3]s.part && mv -f %[3]s.part %[3]s && sync`, shellq.Quote(text), shellq.Quote(file), shellq.Quote(cron)))
+	return err
+}
+
+func disarmAnnounce(ctx context.Context, l *link, key string) error {
+	cron, file := announceFiles(key)
+	_, err := run(ctx, l, "rm -f "+shellq.Join(cron, file))
+	return err
 }
 
 // revertMinutes is how long a machine waits for us at its final address: long
@@ -713,7 +755,7 @@ func (r *rebuild) find(ctx context.Context, a *engine.Act, i int) (hostos.Boot, 
 // confirm ends the revert once the machine is proved at its final address.
 func (r *rebuild) confirm(ctx context.Context, a *engine.Act, i int, m Machine, key string) (any, error) {
 	n := &r.f.Nodes[i]
-	node, _, _, err := r.fresh(a, n, n.Final)
+	node, l, _, err := r.fresh(a, n, n.Final)
 	if err != nil {
 		return nil, err
 	}
@@ -722,6 +764,9 @@ func (r *rebuild) confirm(ctx context.Context, a *engine.Act, i int, m Machine, 
 	}
 	if err := node.ConfirmEdit(ctx, key); err != nil {
 		return nil, fmt.Errorf("new %s: %w", n.Name, err)
+	}
+	if err := disarmAnnounce(ctx, l, key); err != nil {
+		return nil, err
 	}
 	now, err := r.machine(ctx, node)
 	if err != nil {
@@ -797,12 +842,17 @@ func (r *rebuild) checkSwitched(i int) engine.Step {
 			if err := r.hostsFile(ctx, l, n); err != nil {
 				return nil, err
 			}
-			out, err := run(ctx, l, "grep -lwF -e "+shellq.Quote(n.Address)+" /etc/network/interfaces /etc/rc.local.tail /opt/install/os/setting || [ $? = 1 ]")
-			if err != nil {
+			if err := r.samePackages(ctx, node, n); err != nil {
 				return nil, err
 			}
-			if left := strings.Fields(out); len(left) > 0 {
-				return nil, fmt.Errorf("new %s: the temporary address %s is still in %s", n.Name, n.Address, strings.Join(left, ", "))
+			for _, name := range networkFileNames {
+				b, err := l.ReadFile(ctx, name)
+				if err != nil {
+					return nil, fmt.Errorf("new %s: %w", n.Name, err)
+				}
+				if containsWord(string(b), n.Address) {
+					return nil, fmt.Errorf("new %s: the temporary address %s is still in %s", n.Name, n.Address, name)
+				}
 			}
 			return s, nil
 		},

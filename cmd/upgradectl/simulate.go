@@ -21,13 +21,14 @@ import (
 
 // simulation is what `upgradectl simulate` was told.
 type simulation struct {
-	speed   float64
-	keep    string
-	keepFor time.Duration
-	killAt  string
-	finish  string
-	served  service
-	world   string // hidden: serve the world of --keep in this process
+	procedure string
+	speed     float64
+	keep      string
+	keepFor   time.Duration
+	killAt    string
+	finish    string
+	served    service
+	world     string // hidden: serve the world of --keep in this process
 }
 
 func newSimulate(a *app) *cobra.Command {
@@ -38,16 +39,28 @@ func newSimulate(a *app) *cobra.Command {
 		Long: a.t(`simulate builds a world (a cloud, a production host with containers and Java
 processes, two nginx hosts, a load balancer, clients that never stop), runs the
 whole procedure in it through the real client code, and ends with the figures.
-It exits 0 only if no request failed and nothing was lost or left behind.`,
+It exits 0 only if no request failed and nothing was lost or left behind.
+
+With --procedure rebuild the world is a firstbox with its scripts, physical
+hosts and a pair of proxies, which are replaced by new virtual machines. Only
+requests that overlap the moment in which the floating address moves may fail;
+they are counted apart (gap_ms, gap_failed).`,
 			`simulate 构建一个模拟环境（云、带容器与 Java 进程的生产主机、两台 nginx、负载均衡、
 持续不断的客户端），用真实的客户端代码执行完整流程，最后给出统计。
-只有没有任何请求失败、没有任何丢失或遗留时才返回 0。`),
+只有没有任何请求失败、没有任何丢失或遗留时才返回 0。
+
+使用 --procedure rebuild 时，模拟环境为 firstbox 及其脚本、物理机和一对 proxy 节点，
+它们会被新的虚拟机替换。只有与 VIP 漂移窗口重叠的请求允许失败，并单独统计（gap_ms、gap_failed）。`),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			switch {
+			case s.procedure != upgrade.ProcedureTransition && s.procedure != upgrade.ProcedureRebuild:
+				return usagef(a.t("--procedure is transition or rebuild, not %q", "--procedure 必须是 transition 或 rebuild，而不是 %q"), s.procedure)
 			case !(s.speed > 0) || math.IsInf(s.speed, 1): // NaN neither
 				return usagef(a.t("--speed is a number greater than 0", "--speed 必须大于 0"))
+			case s.world != "" && s.procedure == upgrade.ProcedureRebuild:
+				return sim.ServeRebuild(ctx, s.world, sim.RebuildConfig{Speed: s.speed}, s.keepFor)
 			case s.world != "":
 				return sim.Serve(ctx, s.world, sim.Config{Speed: s.speed}, s.keepFor)
 			case s.finish != "":
@@ -65,6 +78,7 @@ It exits 0 only if no request failed and nothing was lost or left behind.`,
 		},
 	}
 	fl := cmd.Flags()
+	fl.StringVar(&s.procedure, "procedure", upgrade.ProcedureTransition, a.t("which procedure: transition or rebuild", "演练的流程：transition 或 rebuild"))
 	fl.Float64Var(&s.speed, "speed", 100, a.t("how much faster than a real cloud the world's clock runs", "模拟时钟相对真实云的倍速"))
 	fl.StringVar(&s.keep, "keep", "", a.t("leave the world running in a process of its own, with an operator's files in this directory", "让模拟环境在独立进程中继续运行，并把运维文件写入该目录"))
 	fl.DurationVar(&s.keepFor, "keep-for", time.Hour, a.t("when a kept world stops by itself", "保留的模拟环境自动停止的时间"))
@@ -149,18 +163,37 @@ func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgra
 }
 
 // once runs everything in this process and leaves nothing.
-func (s *simulation) once(ctx context.Context, a *app) (err error) {
+func (s *simulation) once(ctx context.Context, a *app) error {
+	if s.procedure == upgrade.ProcedureRebuild {
+		w, err := sim.NewRebuild(ctx, sim.RebuildConfig{Speed: s.speed})
+		if err != nil {
+			return err
+		}
+		return runOnce(ctx, a, s, w, a.rebuildFigures)
+	}
+	w, err := sim.New(ctx, sim.Config{Speed: s.speed})
+	if err != nil {
+		return err
+	}
+	return runOnce(ctx, a, s, w, a.figures)
+}
+
+// A world is what the simulated worlds have in common; F is what it counts.
+type world[F any] interface {
+	WriteOperatorFiles(dir string) (sim.Operator, error)
+	Finish(context.Context) (F, error)
+	Close() error
+}
+
+// runOnce closes w.
+func runOnce[F any](ctx context.Context, a *app, s *simulation, w world[F], judge func(F, string, time.Time) error) (err error) {
+	began := time.Now()
+	defer func() { err = errors.Join(err, w.Close()) }()
 	dir, err := os.MkdirTemp("", "upgradectl-simulate-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	began := time.Now()
-	w, err := sim.New(ctx, sim.Config{Speed: s.speed})
-	if err != nil {
-		return err
-	}
-	defer w.Close()
 	op, err := w.WriteOperatorFiles(dir)
 	if err != nil {
 		return err
@@ -172,7 +205,13 @@ func (s *simulation) once(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	return a.figures(figures, filepath.Join(dir, "run"), began)
+	return judge(figures, filepath.Join(dir, "run"), began)
+}
+
+// A keptWorld is a world that another process serves.
+type keptWorld[F any] interface {
+	Figures(context.Context) (F, error)
+	Finish(context.Context) (F, error)
 }
 
 // kept runs the upgrade against a world in a process of its own.
@@ -180,6 +219,29 @@ func (s *simulation) kept(ctx context.Context, a *app) error {
 	if _, _, err := s.killPoint(); s.killAt != "" && err != nil {
 		return err
 	}
+	if s.procedure == upgrade.ProcedureRebuild {
+		return runKept(ctx, a, s, attachRebuild, a.rebuildFigures)
+	}
+	return runKept(ctx, a, s, attachTransition, a.figures)
+}
+
+func attachTransition(dir string) (keptWorld[sim.Figures], sim.Operator, error) {
+	r, err := sim.Attach(dir)
+	if err != nil {
+		return nil, sim.Operator{}, err
+	}
+	return r, r.Operator, nil
+}
+
+func attachRebuild(dir string) (keptWorld[sim.RebuildFigures], sim.Operator, error) {
+	r, err := sim.AttachRebuild(dir)
+	if err != nil {
+		return nil, sim.Operator{}, err
+	}
+	return r, r.Operator, nil
+}
+
+func runKept[F any](ctx context.Context, a *app, s *simulation, attach func(string) (keptWorld[F], sim.Operator, error), judge func(F, string, time.Time) error) error {
 	dir, err := filepath.Abs(s.keep)
 	if err != nil {
 		return err
@@ -200,7 +262,7 @@ func (s *simulation) kept(ctx context.Context, a *app) error {
 	}
 	defer log.Close()
 	began := time.Now()
-	world := exec.Command(self, "simulate", "--world", dir, "--speed", strconv.FormatFloat(s.speed, 'g', -1, 64), "--keep-for", s.keepFor.String())
+	world := exec.Command(self, "simulate", "--world", dir, "--procedure", s.procedure, "--speed", strconv.FormatFloat(s.speed, 'g', -1, 64), "--keep-for", s.keepFor.String())
 	world.Stdout, world.Stderr = log, log
 	detach(world)
 	if err := world.Start(); err != nil {
@@ -210,12 +272,12 @@ func (s *simulation) kept(ctx context.Context, a *app) error {
 	// its own business. Only a death before it is ready is ours to report.
 	died := make(chan error, 1)
 	go func() { died <- world.Wait() }()
-	remote, err := attach(ctx, dir, died)
+	remote, op, err := waitKept(ctx, dir, died, attach)
 	if err != nil {
 		return fmt.Errorf("%w (see %s)", err, log.Name())
 	}
 	a.progress(a.t("the world runs in process %d for %s; its files are in %s", "模拟环境运行于进程 %d，保留 %s；文件位于 %s"), world.Process.Pid, s.keepFor, dir)
-	if _, err := s.apply(ctx, a, remote.Operator); err != nil {
+	if _, err := s.apply(ctx, a, op); err != nil {
 		if as[*usageError](err) { // a mistyped step is no reason to keep a world
 			_, end := remote.Finish(ctx)
 			err = errors.Join(err, end)
@@ -226,29 +288,42 @@ func (s *simulation) kept(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.figures(figures, filepath.Join(dir, "run"), began)
+	return judge(figures, filepath.Join(dir, "run"), began)
 }
 
-// attach waits until the world in dir is ready.
-func attach(ctx context.Context, dir string, died <-chan error) (*sim.Remote, error) {
+// waitKept waits until the world in dir is ready.
+func waitKept[F any](ctx context.Context, dir string, died <-chan error, attach func(string) (keptWorld[F], sim.Operator, error)) (keptWorld[F], sim.Operator, error) {
 	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
 	for {
-		r, err := sim.Attach(dir)
+		r, op, err := attach(dir)
 		if err == nil {
-			return r, nil
+			return r, op, nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, op, ctx.Err()
 		case err := <-died:
-			return nil, fmt.Errorf("the world's process ended: %v", err)
+			return nil, op, fmt.Errorf("the world's process ended: %v", err)
 		case <-t.C:
 		}
 	}
 }
 
+// finishWorld ends a kept world. Which one it is, its operator's file says.
 func (s *simulation) finishWorld(ctx context.Context, a *app) error {
+	run := filepath.Join(s.finish, "run")
+	if cfg, err := upgrade.LoadConfig(filepath.Join(s.finish, "upgrade.yaml")); err == nil && cfg.Procedure == upgrade.ProcedureRebuild {
+		r, err := sim.AttachRebuild(s.finish)
+		if err != nil {
+			return err
+		}
+		figures, err := r.Finish(ctx)
+		if err != nil {
+			return err
+		}
+		return a.rebuildFigures(figures, run, figures.Since)
+	}
 	r, err := sim.Attach(s.finish)
 	if err != nil {
 		return err
@@ -257,7 +332,7 @@ func (s *simulation) finishWorld(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.figures(figures, filepath.Join(s.finish, "run"), figures.Since)
+	return a.figures(figures, run, figures.Since)
 }
 
 // simulated is the result of a simulation.
@@ -311,14 +386,19 @@ func (a *app) figures(f sim.Figures, run string, began time.Time) error {
 	}); err != nil {
 		return err
 	}
+	return simulationStatus(rep.State, res.Problems)
+}
+
+// simulationStatus is the exit status of a simulation whose run ended so.
+func simulationStatus(state string, problems []string) error {
 	switch {
-	case len(res.Problems) > 0:
+	case len(problems) > 0:
 		return &exitError{code: exitFailed}
-	case rep.State == "parked":
+	case state == "parked":
 		return &exitError{code: exitParked}
-	case rep.State == "interrupted":
+	case state == "interrupted":
 		return &exitError{code: exitInterrupted}
-	case rep.State != "succeeded" && rep.State != "rolled-back":
+	case state != "succeeded" && state != "rolled-back":
 		return &exitError{code: exitFailed}
 	}
 	return nil
