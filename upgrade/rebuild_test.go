@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -121,4 +122,28 @@ func TestRebuild(t *testing.T) {
 		assert.Positive(t, f.Requests)
 		t.Logf("%d requests, %d failed, gap %v ms, %d failed in it", f.Requests, f.Failed, f.GapMS, f.GapFailed)
 	})
+}
+
+// Rolled back before the undefine, from the very end of the way there, the old
+// pair serves again.
+func TestRebuildRolledBack(t *testing.T) {
+	t.Parallel()
+	for _, until := range []string{"2.4", "4.1", "6.5", "7.1", "7.2", "9.1"} {
+		t.Run(until, func(t *testing.T) {
+			t.Parallel()
+			if until != "9.1" { // the longest way back stands for all at a desk
+				testenv.Slow(t)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newRebuildStage(t, sim.RebuildConfig{}, nil, nil)
+				r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: until})
+				require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+				r = s.rollback()
+				require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+				f := s.end("rolled-back")
+				assert.Zero(t, f.Failed)
+				assert.LessOrEqual(t, f.GapMS, 1000.0)
+			})
+		})
+	}
 }

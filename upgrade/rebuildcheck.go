@@ -180,7 +180,7 @@ func (r *rebuild) compareHAProxy() engine.Step {
 			return engine.Proposal{Params: p, Lines: lines}, nil
 		},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			return nil, r.eachCarried(ctx, a, func(n *RebuildNodeFacts, node *pitrix.Node, l *link, f carried, old, next []byte) error {
+			return nil, r.eachCarried(a, func(n *RebuildNodeFacts, node *pitrix.Node, l *link, f carried, old, next []byte) error {
 				m, err := r.recorded(a, n)
 				if err != nil {
 					return err
@@ -205,7 +205,10 @@ func (r *rebuild) compareHAProxy() engine.Step {
 			return nil, nil
 		},
 		Undo: func(ctx context.Context, a *engine.Act) error {
-			return r.eachCarried(ctx, a, func(n *RebuildNodeFacts, node *pitrix.Node, l *link, f carried, old, next []byte) error {
+			return r.eachCarried(a, func(n *RebuildNodeFacts, node *pitrix.Node, l *link, f carried, old, next []byte) error {
+				if on, err := r.on(ctx, n); err != nil || !on {
+					return err
+				}
 				return node.UndoHAProxy(ctx, a.Key(), next)
 			})
 		},
@@ -226,7 +229,7 @@ func (f *carried) put(a *engine.Act, was, old, next []byte) error {
 }
 
 // eachCarried does something with each file of the step that changes.
-func (r *rebuild) eachCarried(_ context.Context, a *engine.Act, do func(n *RebuildNodeFacts, node *pitrix.Node, l *link, f carried, old, next []byte) error) error {
+func (r *rebuild) eachCarried(a *engine.Act, do func(n *RebuildNodeFacts, node *pitrix.Node, l *link, f carried, old, next []byte) error) error {
 	var p carriedParams
 	if err := a.Params(&p); err != nil {
 		return err
@@ -257,6 +260,13 @@ func (r *rebuild) eachCarried(_ context.Context, a *engine.Act, do func(n *Rebui
 		}
 	}
 	return nil
+}
+
+// on tells whether a node's new machine runs. In a rollback those that were
+// switched are off already, and go as a whole.
+func (r *rebuild) on(ctx context.Context, n *RebuildNodeFacts) (bool, error) {
+	d, err := r.newDomain(ctx, n)
+	return d != nil && d.State == pitrix.DomainRunning, err
 }
 
 // both reads a file of a node's old and new machine. One that the old machine
@@ -421,12 +431,15 @@ func (r *rebuild) compareRCLocal() engine.Step {
 			return engine.Proposal{Params: p, Lines: lines}, nil
 		},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			return nil, r.eachCarried(ctx, a, func(_ *RebuildNodeFacts, _ *pitrix.Node, l *link, f carried, old, next []byte) error {
+			return nil, r.eachCarried(a, func(_ *RebuildNodeFacts, _ *pitrix.Node, l *link, f carried, old, next []byte) error {
 				return replaceFile(ctx, l, a.Key(), f.File, old, next)
 			})
 		},
 		Undo: func(ctx context.Context, a *engine.Act) error {
-			return r.eachCarried(ctx, a, func(_ *RebuildNodeFacts, _ *pitrix.Node, l *link, f carried, old, next []byte) error {
+			return r.eachCarried(a, func(n *RebuildNodeFacts, _ *pitrix.Node, l *link, f carried, old, next []byte) error {
+				if on, err := r.on(ctx, n); err != nil || !on {
+					return err
+				}
 				return replaceFile(ctx, l, a.Key(), f.File, next, old)
 			})
 		},

@@ -350,12 +350,17 @@ func (r *rebuild) powerOff(i int) engine.Step {
 						return nil, err
 					}
 				}
-				old, _, err := r.old(n)
+				old, l, err := r.old(n)
 				if err != nil {
 					return nil, err
 				}
 				want, err := n.Old.identity()
 				if err != nil {
+					return nil, err
+				}
+				// Should it ever come back, whoever knows its successor's MAC must
+				// learn its own.
+				if err := armAnnounce(ctx, l, a.Key(), n.Final, n.FinalEIP); err != nil {
 					return nil, err
 				}
 				if err := old.Shutdown(ctx, want); err != nil {
@@ -396,6 +401,9 @@ func (r *rebuild) powerOff(i int) engine.Step {
 				return fmt.Errorf("old %s: %w", n.Name, err)
 			}
 			if err := r.announceAll(ctx, old, n); err != nil {
+				return err
+			}
+			if err := disarmAnnounce(ctx, l, a.Key()); err != nil {
 				return err
 			}
 			return r.startOldPrograms(ctx, n)
@@ -715,7 +723,7 @@ func armAnnounce(ctx context.Context, l *link, key string, addresses ...string) 
 	addresses = slices.DeleteFunc(addresses, func(s string) bool { return s == "" })
 	text := strings.ReplaceAll(announceAtBoot, "@ADDRESSES@", strings.Join(addresses, " "))
 	_, err := run(ctx, l, fmt.Sprintf(`umask 022
-printf '%%s' %[1]s >%[2]s && printf '@reboot root /bin/sh %%s >/dev/null 2>&1\n' %[2]s >%[3]s.part && mv -f %[3]s.part %[3]s && sync`, shellq.Quote(text), shellq.Quote(file), shellq.Quote(cron)))
+mkdir -p /var/lib/upgradectl && printf '%%s' %[1]s >%[2]s && printf '@reboot root /bin/sh %%s >/dev/null 2>&1\n' %[2]s >%[3]s.part && mv -f %[3]s.part %[3]s && sync`, shellq.Quote(text), shellq.Quote(file), shellq.Quote(cron)))
 	return err
 }
 
