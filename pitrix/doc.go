@@ -1,57 +1,111 @@
-// Package pitrix reads, edits and checks the settings files of a QingCloud
-// installer, /pitrix/conf/settings/NODE, without losing a byte of them.
+// Package pitrix is for the management nodes of a QingCloud installation: it
+// reads, edits and checks their settings files, /pitrix/conf/settings/NODE,
+// without losing a byte of them, compares the files of an old node with those of
+// the one that replaces it, and drives the installer's scripts, which cannot be
+// trusted to say what they did.
 //
 // # Example
 //
-//	s, err := pitrix.Parse("proxy0", src)
+//	fleet, err := pitrix.ParseFleet(files)
 //	...
 //	mac, err := pitrix.MACGen{}.Next(pitrix.TakenMACs(fleet))
 //	...
-//	err = s.Set("mgmt_network_mac_address", mac.String())
+//	next, err := pitrix.DeriveTemporary(fleet["proxy0"], pitrix.Replacement{
+//		OSName: "xenial", OSVersion: "16.04.5",
+//		Address: "192.0.2.71", MAC: mac, PhysicalHost: "192.0.2.103",
+//	})
 //	...
-//	fmt.Print(s.Diff())
-//	problems := pitrix.CheckFleet(fleet)
+//	fmt.Print(next.Diff())
+//	problems := pitrix.CheckRebuild(fleet, planned, phases, taken)
 //
-// A whole program is in examples/pitrix. Nothing in this package touches a
-// file, a host or a network.
+// A whole program is in examples/pitrix. What is about settings, groups,
+// comparisons and edits of files is pure: bytes in, bytes out. Firstbox,
+// Hypervisor and Node reach a machine through [Host].
 //
 // # Guarantees
 //
+// Settings:
+//
 //  1. Bytes of an unedited file are those that were parsed, and an edit changes
-//     only the bytes of one value or adds one line (FuzzLossless).
+//     only the bytes of one value, adds one line or removes one (FuzzLossless,
+//     FuzzDelete).
 //  2. What Parse accepts has, for every key, the value that bash has after
-//     sourcing the file (TestParseAsBash, FuzzAsBash).
+//     sourcing the file; so has what is rendered and derived (TestParseAsBash,
+//     FuzzAsBash, TestTemplate, TestDerivedAsBash).
 //  3. What bash would run, lose or read otherwise than it looks is refused:
 //     commands, substitutions, blanks around =, open quotes, CR LF, repeated
-//     keys, unfilled {{ }} and trailing code; all problems of a file at once,
-//     each as file:line:col with what to do (TestParseRefuses, TestAllAtOnce).
+//     keys, unfilled {{ }} and trailing code; all problems of a file, and of all
+//     files, at once, each as file:line:col with what to do (TestParseRefuses,
+//     TestAllAtOnce).
 //  4. An edit that fails leaves the Settings as they were (TestSetRefused,
 //     TestInsert).
-//  5. Neither a Problem of Parse nor an error of an edit holds a value; Diff
-//     hides the values of keys that look secret (TestNoValues, TestDiff).
-//  6. CheckFleet gives one answer for one fleet, in the order of file names and
-//     positions (TestCheckFleetOrder), and finds each breakage named in
-//     TestCheckFleet while the right fleets beside it pass.
-//  7. A generated MAC is unicast, lower-case, and none of the taken ones; it
-//     depends on the random source alone, so a test can fix it (TestMACGen).
-//  8. The path of BackupPath is no existing entry, not inside the directory that
+//  5. Neither a Problem of Parse nor an error of an edit holds a value; Diff and
+//     DiffSettings hide the values of keys that look secret (TestNoValues,
+//     TestDiff, TestDiffSettings).
+//  6. Render fills every {{ }} or refuses, and each value reads back as it was
+//     given (TestRender, FuzzRender). Template gives nodes that pass every rule
+//     (TestTemplate).
+//  7. Derive carries over every line that is not told to change; the final file
+//     of a rebuilt node differs from its old one in release, MACs and host alone
+//     (TestDerive, TestDerivePair).
+//  8. CheckFleet, CheckSite and CheckRebuild give one answer for one fleet, in the
+//     order of file names and positions, and find each breakage of their tables
+//     while the right fleets beside it pass (TestCheckFleetOrder, TestCheckFleet,
+//     TestCheckSite, TestCheckRebuild).
+//  9. A generated MAC is unicast, lower-case, and none of the taken ones; it
+//     depends on the random source alone, so a test can fix it (TestMACGen,
+//     TestTrapMACOfOldVM).
+//  10. The path of BackupPath is no existing entry, not inside the directory that
 //     is backed up, and not in a directory whose files are taken for nodes
-//     (TestBackupPath).
+//     (TestTrapBackupPath).
+//
+// Groups and scopes:
+//
+//  11. GroupsOf gives the lists that the installer's script of 4.2 writes, with
+//     its oddities (TestTrapGroupOddities, TestTrapRegionGroups).
+//  12. Allow returns nodes of the named role alone; "all" passes only where it was
+//     permitted, and no other group ever (TestAllow).
+//
+// Comparisons and edits of a node's files:
+//
+//  13. CompareHAProxy finds no difference between files that mean the same, in
+//     another order, with other comments, with binds elsewhere; and each
+//     difference of its table (TestCompareHAProxy, FuzzHAProxy). The real haproxy
+//     takes both sides of every row and every carried-over file
+//     (TestHAProxyAccepts).
+//  14. A file that was carried over lacks nothing that must be carried over, and
+//     of the new file nothing else changed (TestCompareHAProxy, FuzzHAProxy,
+//     TestCompareRCLocal, FuzzRCLocal). A script that bash takes is one
+//     afterwards (FuzzRCLocal).
+//  15. EditInterfaces and EditRCLocalTail change addresses and nothing else, all
+//     of them or none; ifquery reads the result as meant (TestEditInterfaces,
+//     TestEditInterfacesAsIfquery, FuzzEditRCLocalTail, TestTrapTemporarySource).
+//  16. CheckHosts finds a built package that maps a node to anything but its
+//     address (TestTrapBuiltHosts).
 //
 // # Limits
 //
 // Values stand in one line and in one pair of quotes, or are bare words of
 // letters, digits and _ . / : , @ % + -. Keys without a lower-case letter are
 // refused: PATH, IFS and the like belong to the shell that sources the file.
-// Files over 1 MiB are refused. CheckFleet sees what settings files say and
-// nothing else: whether an address is in use, a bridge or base image exists, or
-// a new node would stand on the host of the old one of its name has to be looked
-// up elsewhere, and so has vg_mgmt_network_gateway. It needs all files of the
-// firstbox; nodes left out look like hosts that do not exist.
+// Files over 1 MiB are refused. The checks see what settings files, and a Site,
+// say and nothing else: whether an address is in use has to be looked up on the
+// network. They need all files of the firstbox; nodes left out look like hosts
+// that do not exist.
+//
+// Of the installer's scripts gen_node_list.py of 4.3 and later is not public;
+// GroupsOf takes it to follow the rules of 4.2, and [Groups.Diff] shows what the
+// firstbox's own lists say otherwise.
+//
+// The comparisons know files, not what they cause. CompareHAProxy does not
+// follow environment variables and refuses conditions; CompareRCLocal takes
+// commands as text and refuses to cut a script that it cannot read.
 //
 // # Errors
 //
-// Parse returns [Problems]. Set and Insert return [ErrNoKey] and [ErrKeyExists],
-// and [ErrBadValue] and [ErrBadKey] for what no settings file can hold; match
-// them with errors.Is. MACGen and BackupPath say what to change.
+// Parse, ParseFleet, Render, ParseHAProxy and ParseHosts return [Problems]. Set,
+// Insert, Delete and Derive return [ErrNoKey] and [ErrKeyExists], and
+// [ErrBadValue] and [ErrBadKey] for what no settings file can hold; match them
+// with errors.Is. Resolve and Allow return a [*ScopeError]. All others say what to
+// change.
 package pitrix

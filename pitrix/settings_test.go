@@ -218,3 +218,21 @@ func common(a, b []byte) (head, tail int) {
 	}
 	return head, tail
 }
+
+func TestDiffSettings(t *testing.T) {
+	old := parse(t, "a=\"1\"\nb=\"2\"\nc='3'\nipmi_password=\"old\"\nz=\"\"\n")
+	now := parse(t, "# other\nc=\"3\"\nb=\"4\"\nd=\"5\"\nipmi_password=\"new\"\napi_token=\"x\"\n")
+	var out []string
+	for _, d := range pitrix.DiffSettings(old, now) {
+		out = append(out, d.String())
+	}
+	assert.Equal(t, []string{
+		`a: old "1" (line 1), new nothing`,
+		`b: old "2" (line 2), new "4" (line 3)`,
+		`ipmi_password: old "[hidden]" (line 4), new "[hidden]" (line 5)`,
+		`z: old "" (line 5), new nothing`,
+		`d: old nothing, new "5" (line 4)`,
+		`api_token: old nothing, new "[hidden]" (line 6)`,
+	}, out)
+	assert.Empty(t, pitrix.DiffSettings(old, old))
+}

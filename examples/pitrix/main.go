@@ -1,13 +1,15 @@
 // Command pitrix checks a copy of an installer's settings directory and shows
-// what rebuilding a node with another release would change in its file: the
-// release and the MAC address. It writes nothing.
+// the settings of the VM that would be built in a node's place, with another
+// release, on a temporary address and on another physical host. It writes
+// nothing.
 //
-//	go run ./examples/pitrix examples/pitrix/testdata/settings proxy0 16.04.5 xenial
+//	go run ./examples/pitrix examples/pitrix/testdata/settings proxy0 16.04.5 xenial 192.0.2.71 192.0.2.103
 package main
 
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,17 +18,18 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 5 {
-		fmt.Fprintln(os.Stderr, "usage: pitrix SETTINGS-DIRECTORY NODE OS-VERSION OS-NAME")
+	if len(os.Args) != 7 {
+		fmt.Fprintln(os.Stderr, "usage: pitrix SETTINGS-DIRECTORY NODE OS-VERSION OS-NAME ADDRESS PHYSICAL-HOST")
 		os.Exit(2)
 	}
-	if err := show(os.Stdout, pitrix.MACGen{}, time.Now(), os.Args[1], os.Args[2], os.Args[3], os.Args[4]); err != nil {
+	new := pitrix.Replacement{OSVersion: os.Args[3], OSName: os.Args[4], Address: os.Args[5], PhysicalHost: os.Args[6]}
+	if err := show(os.Stdout, pitrix.MACGen{}, time.Now(), os.Args[1], os.Args[2], new); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func show(w io.Writer, macs pitrix.MACGen, now time.Time, dir, node, version, name string) error {
+func show(w io.Writer, macs pitrix.MACGen, now time.Time, dir, node string, new pitrix.Replacement) error {
 	fleet, err := load(dir)
 	if err != nil {
 		return err
@@ -39,19 +42,20 @@ func show(w io.Writer, macs pitrix.MACGen, now time.Time, dir, node, version, na
 		fmt.Fprintln(w, "before:", p)
 	}
 
-	mac, err := macs.Next(pitrix.TakenMACs(fleet))
+	// A real run adds the backups of the settings and virsh dumpxml of every
+	// domain of every host, with pitrix.AddMACs.
+	taken := pitrix.TakenMACs(fleet)
+	if new.MAC, err = macs.Next(taken); err != nil {
+		return err
+	}
+	next, err := pitrix.DeriveTemporary(old, new)
 	if err != nil {
 		return err
 	}
-	next := old.Clone()
-	for _, kv := range [][2]string{{"os_version", version}, {"os_name", name}, {"mgmt_network_mac_address", mac.String()}} {
-		if err := next.Set(kv[0], kv[1]); err != nil {
-			return err
-		}
-	}
 	fmt.Fprint(w, next.Diff())
-	fleet[node] = next
-	for _, p := range pitrix.CheckFleet(fleet) {
+	planned := maps.Clone(fleet)
+	planned[node] = next
+	for _, p := range pitrix.CheckRebuild(fleet, planned, map[string]pitrix.Phase{node: pitrix.PhaseBuild}, taken) {
 		fmt.Fprintln(w, "after:", p)
 	}
 
@@ -65,32 +69,19 @@ func show(w io.Writer, macs pitrix.MACGen, now time.Time, dir, node, version, na
 }
 
 // load reads every file of dir: each one is a node.
-func load(dir string) (map[string]*pitrix.Settings, error) {
+func load(dir string) (pitrix.Fleet, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	fleet := map[string]*pitrix.Settings{}
-	var problems pitrix.Problems
+	files := map[string][]byte{}
 	for _, e := range entries {
 		if e.IsDir() {
 			continue // the installer's scripts look at files only
 		}
-		src, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
+		if files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
 			return nil, err
 		}
-		s, err := pitrix.Parse(e.Name(), src)
-		if found, ok := err.(pitrix.Problems); ok {
-			problems = append(problems, found...)
-			continue
-		} else if err != nil {
-			return nil, err
-		}
-		fleet[e.Name()] = s
 	}
-	if len(problems) > 0 {
-		return nil, problems // of all files at once
-	}
-	return fleet, nil
+	return pitrix.ParseFleet(files) // the problems of all files at once
 }
