@@ -208,9 +208,10 @@ func (s *Site) reachRouted(m *Machine, ip netip.Addr) (*Machine, error) {
 		} else if back != m {
 			return nil, syscall.ETIMEDOUT
 		}
+		out, _ := m.nicTo(r.via)
 		for _, far := range s.machines {
-			if far.owns(ip) && far.alive() {
-				return far, nil
+			if far.owns(ip) && far.alive() && !(out.segment == "eip" && far.onSegment("vm network")) {
+				return far, nil // private networks are not behind the router of the EIPs
 			}
 		}
 		return nil, syscall.EHOSTUNREACH
