@@ -279,7 +279,9 @@ func TestServeRebuild(t *testing.T) {
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go func() { done <- ServeRebuild(ctx, dir, RebuildConfig{Speed: 600, StreamMax: 300 * time.Millisecond}, time.Minute) }()
+	go func() {
+		done <- ServeRebuild(ctx, dir, RebuildConfig{Speed: 600, StreamMax: 300 * time.Millisecond}, time.Minute)
+	}()
 	var r *RemoteRebuild
 	require.Eventually(t, func() bool {
 		var err error
