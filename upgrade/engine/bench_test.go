@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// BenchmarkSteps runs 1,000 steps that do nothing, and beside them as many bare
+// writes with an fsync as the run made, of the same sizes.
+func BenchmarkSteps(b *testing.B) {
+	var ids []string
+	for i := range 1000 {
+		ids = append(ids, fmt.Sprint("s", i))
+	}
+	steps := plain(ids...)
+	for b.Loop() {
+		dir := filepath.Join(b.TempDir(), "run")
+		r, err := Create(dir, testHeader, nil)
+		require.NoError(b, err)
+		d := r.store.(*dirStore)
+		w := &writes{file: d.f}
+		d.f = w
+		began := time.Now()
+		out, err := r.Apply(b.Context(), steps, Options{})
+		took := time.Since(began)
+		require.NoError(b, err)
+		require.Equal(b, Succeeded, out.State)
+		require.NoError(b, r.Close())
+
+		bare, err := os.Create(filepath.Join(b.TempDir(), "bare"))
+		require.NoError(b, err)
+		line := []byte(strings.Repeat("x", int(w.bytes)/w.syncs))
+		began = time.Now()
+		for range w.syncs {
+			if _, err := bare.Write(line); err != nil {
+				b.Fatal(err)
+			}
+			if err := bare.Sync(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		alone := time.Since(began)
+		require.NoError(b, bare.Close())
+		b.ReportMetric(float64(w.syncs)/float64(len(steps)), "fsyncs/step")
+		b.ReportMetric(took.Seconds(), "s/1000steps")
+		b.ReportMetric(alone.Seconds(), "s/bare-fsyncs")
+		b.ReportMetric((took - alone).Seconds(), "s/beyond")
+		b.ReportMetric(float64(w.bytes)/float64(w.syncs)*1000/1e6, "MB/1000records")
+	}
+}
+
+// BenchmarkReplay opens a journal of 100,000 records on disk: of a procedure
+// whose steps were tried again and again, and of one with 50,000 steps, all of
+// whose values are then in memory.
+func BenchmarkReplay(b *testing.B) {
+	b.Run("100 steps", func(b *testing.B) { replay(b, 100) })
+	b.Run("50000 steps", func(b *testing.B) { replay(b, 50_000) })
+}
+
+func replay(b *testing.B, steps int) {
+	dir := filepath.Join(b.TempDir(), "run")
+	r, err := Create(dir, testHeader, nil)
+	require.NoError(b, err)
+	f, err := os.OpenFile(filepath.Join(dir, journalFile), os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(b, err)
+	w := bufio.NewWriter(f)
+	head, size := r.head, r.size
+	require.NoError(b, r.Close())
+	params := []byte(`{"instance":"i-web90","what":"` + strings.Repeat("x", 200) + `"}`)
+	const n = 100_000
+	for i := 2; i <= n; i++ {
+		id := fmt.Sprint("s", i/2%steps)
+		rec := Record{Seq: i, Time: time.Now(), Kind: kindIntent, Step: id, Attempt: i / 2 / steps, Key: Key("r1", id, 1), Prev: head}
+		body := body{Section: "1", Title: "step " + id, Effect: SetState, Params: params, Before: params}
+		if i%2 == 1 {
+			rec.Kind, body.Params, body.Before, body.Result = kindDone, nil, nil, params
+		}
+		rec.Body, err = marshal(body)
+		require.NoError(b, err)
+		line, err := encodeRecord(rec)
+		require.NoError(b, err)
+		head, size = hashOf(line), size+int64(len(line))+1
+		_, err = w.Write(append(line, '\n'))
+		require.NoError(b, err)
+	}
+	require.NoError(b, w.Flush())
+	require.NoError(b, f.Close())
+	for b.Loop() {
+		debug.FreeOSMemory()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		began := time.Now()
+		r, err := Open(dir)
+		took := time.Since(began)
+		require.NoError(b, err)
+		require.Equal(b, n, r.fold.seq)
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(took.Seconds(), "s/replay")
+		b.ReportMetric(float64(after.HeapSys-after.HeapReleased)/1e6-float64(before.HeapSys-before.HeapReleased)/1e6, "MB-heap")
+		b.ReportMetric(float64(size)/1e6, "MB-journal")
+		require.NoError(b, r.Close())
+	}
+}

@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
+)
+
+// TestRemovals takes one rule after the other out of the engine's source and
+// sees that the tests notice: each row is compiled with the changed file in the
+// place of its own (go test -overlay), and must fail. The first five are the
+// experiment that shows what the rules are for; the crash matrix alone must see
+// them.
+func TestRemovals(t *testing.T) {
+	testenv.Slow(t)
+	if raceEnabled {
+		t.Skip("compiles the package anew for each row: the plain run does it")
+	}
+	gotool := testenv.Need(t, "go")
+	const matrix = "TestCrashMatrix"
+	for _, row := range []struct{ rule, file, old, new, tests string }{
+		{"1: no intent record", "loop.go",
+			"if err := l.r.append(Record{Kind: kindIntent, Step: s.ID, Attempt: attempt, Key: key}, b); err != nil {",
+			"raw, _ := marshal(b)\n\tif err := l.r.fold.add(Record{Seq: l.r.fold.seq, Kind: kindIntent, Step: s.ID, Attempt: attempt, Key: key, Body: raw}); err != nil {", matrix},
+		{"2: no stable key", "act.go",
+			"key: st.Key, intent: true}",
+			"key: Key(st.Key, s.ID, l.r.fold.seq), intent: true}", matrix},
+		{"3: before-image not in the intent", "loop.go",
+			`l.r.put(&b, &b.Before, "before", prop.Before),`,
+			`nil,`, matrix},
+		{"4: no observation", "loop.go",
+			"if again && s.Effect != ReadOnly {",
+			"if again && s.Effect == \"\" {", matrix},
+		{"5: no repair of a torn tail", "parse.go",
+			"p.torn = len(line)\n",
+			"if len(line) > 0 {\n\t\t\treturn bad(\"torn\")\n\t\t}\n", matrix},
+
+		{"R3: the before-image is read again", "loop.go",
+			"again := st.open\n", "again := st.open && s.Effect != SetState\n", matrix},
+		{"R2: a new key after every failure", "loop.go",
+			`definitive := side == "plan" || side == "do" && IsDefinitive(err)`,
+			`definitive := side == "plan" || side == "do"`, "TestStories|TestCrashMatrix"},
+		{"R5: a foreign change is ours", "loop.go",
+			`return l.failed(ctx, s, "observe", l.conflict(s, sight))`,
+			`return l.finish(ctx, s, made{})`, "TestForeign|TestStories"},
+		{"R6: absent at the first look", "rollback.go",
+			"absentLooks {", "1 {", "TestLateCreate|TestCrashMatrix"},
+		{"R9: damage in the middle is cut off", "parse.go",
+			"case more:", "case more && n < 2:", "TestTamper"},
+		{"R9: no chain", "parse.go",
+			"if rec.Prev != p.head {", "if p.n < 0 {", "TestScenario05"},
+		{"R10: an effect on a full disk", "journal.go",
+			"return kind == kindIntent || kind == kindUndoIntent || kind == kindStarted",
+			"return kind == \"\"", "TestScenario06"},
+		{"R10: no reserve", "journal.go",
+			"if r.low = r.store.freeReserve(); r.low != nil {",
+			"if r.low = err; r.low != nil {", "TestScenario07"},
+		{"R10: a failed fsync is tried again", "store.go",
+			`return fmt.Errorf("cannot fsync %s: %s", journalFile, err)`,
+			`return s.f.Sync()`, "TestScenario08"},
+		{"R10: on after a failed write", "journal.go",
+			"r.broken = fmt.Errorf(\"%w: record %d (%s)", "_ = fmt.Errorf(\"%w: record %d (%s)", "TestUnwritable|TestScenario08"},
+		{"R11: order by the clock", "parse.go",
+			"if rec.Prev != p.head {", "if rec.Prev != p.head || rec.Time.After(time.Now()) {", "TestScenario13"},
+		{"R13: undo from the first to the last", "rollback.go",
+			"cmp.Compare(b.order, a.order)", "cmp.Compare(a.order, b.order)", "TestStories"},
+		{"R13: undo without a look", "rollback.go",
+			"if st.open && !st.undoing {", "if false {", "TestStories"},
+		{"R13: undo without an intent", "rollback.go",
+			"if err := l.record(kindUndoIntent, s, body{}, \"\"); err != nil {\n\t\treturn err\n\t}\n", "", "TestStories|TestCrashMatrix|TestRequests"},
+		{"R16: an approval of another plan", "gate.go",
+			"case a.PlanHash != l.r.header.PlanHash:", "case false:", "TestScenario61"},
+		{"R16: an approval for ever", "gate.go",
+			"if time.Now().Before(a.Expires) && ", "if ", "TestApprovalExpires"},
+		{"R16: approved by who runs it", "gate.go",
+			"if l.steps[i].FourEyes {", "if false {", "TestScenario60"},
+		{"R16: nobody's word is enough", "loop.go",
+			`return s.Gate != "" && s.Approvers == 0 && (`, `return s.Gate != "" && (`, "TestScenario6"},
+		{"R17: a request that nobody wrote down", "control.go",
+			"if err := l.record(kindOperator, nil, b, text); err != nil {\n\t\treturn err\n\t}\n", "_ = text\n", "TestRequests"},
+		{"a request counts twice", "control.go",
+			"if l.r.fold.taken[w.id] {", "if false {", "TestControlDirectory"},
+		{"a request of somebody else", "control.go",
+			"case !ownFile(opened):", "case false:", "TestControlDirectory"},
+		{"two processes at work", "lock_unix.go",
+			"if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {", "if err := error(nil); err != nil {", "TestScenario57|TestLocked"},
+		{"another machine goes on", "control.go",
+			`if at.Machine == "" || at.Machine == r.origin.Machine {`, `if at.Machine == at.Machine {`, "TestScenario16"},
+		{"another binary guesses", "loop.go",
+			"if st.Attempt > 0 && st.form != steps[i].Version {", "if false {", "TestScenario14"},
+		{"another plan", "run.go",
+			"if h.PlanHash != PlanHash(plan) {\n\t\t\t\treturn", "if false {\n\t\t\t\treturn", "TestScenario15"},
+		{"a pause anywhere", "loop.go",
+			"case l.asked == RequestPause && !s.Joined:", "case l.asked == RequestPause:", "TestScenario12"},
+	} {
+		t.Run(row.rule, func(t *testing.T) {
+			t.Parallel()
+			here, err := os.Getwd()
+			require.NoError(t, err)
+			source, err := os.ReadFile(row.file)
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(string(source), row.old), "the rule's code in %s", row.file)
+			changed := strings.Replace(string(source), row.old, row.new, 1)
+			if strings.Contains(row.new, "time.") && !strings.Contains(changed, "\t\"time\"\n") {
+				changed = strings.Replace(changed, "import (\n", "import (\n\t\"time\"\n", 1)
+			}
+			tmp := t.TempDir()
+			file, overlay := filepath.Join(tmp, row.file), filepath.Join(tmp, "overlay.json")
+			require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
+			data, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(here, row.file): file}})
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(overlay, data, 0o600))
+			cmd := exec.CommandContext(t.Context(), gotool, "test", "-vet=off", "-short", "-count=1", "-overlay", overlay, "-run", "^("+row.tests+")", ".")
+			// The short form of the matrix sees enough, and no other slow test runs.
+			cmd.Env = append(os.Environ(), testenv.SlowVariable+"=")
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err, "without this rule the tests pass:\n%s", out)
+			assert.NotContains(t, string(out), "[build failed]", "%s", out)
+			assert.Contains(t, string(out), "FAIL", "%s", out)
+			assert.NotContains(t, string(out), "no tests to run")
+		})
+	}
+}
