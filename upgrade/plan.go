@@ -182,7 +182,11 @@ func (p *Plan) Text() string {
 	for _, s := range p.Steps {
 		b.WriteByte('\n')
 		if s.Gate != "" {
-			fmt.Fprintf(&b, "--- gate before %s: %s\n", s.Section, s.Gate)
+			signed := ""
+			if s.Signed > 0 {
+				signed = fmt.Sprintf(" (%d signed approvals)", s.Signed)
+			}
+			fmt.Fprintf(&b, "--- gate before %s%s: %s\n", s.Section, signed, s.Gate)
 		}
 		if s.Pivot && !pivot {
 			pivot = true

@@ -20,7 +20,7 @@ import (
 // and its place, and gives the result that the world would have given.
 func dryRun(t *testing.T, p *Plan, results map[string]any, fail string, o engine.Options) (dir string, out engine.Outcome) {
 	t.Helper()
-	steps := transitionSteps(p, nil)
+	steps := p.steps(nil)
 	for i := range steps {
 		s := &steps[i]
 		id := s.ID
