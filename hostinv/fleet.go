@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -203,11 +204,14 @@ func CollectFleet[C FleetConn](ctx context.Context, hosts []FleetHost,
 		}
 		f.Results[i] = r
 	}
+	// Reading what a host sent takes processor time and memory: no more of
+	// them at once than there are processors.
+	turns := make(chan struct{}, runtime.GOMAXPROCS(0))
 	var workers sync.WaitGroup
 	for range min(forks, len(hosts)) {
 		workers.Go(func() {
 			for i := range next {
-				ended(i, collectHost(ctx, hosts[i], timeout, dial, o.Collect))
+				ended(i, collectHost(ctx, hosts[i], timeout, turns, dial, o.Collect))
 			}
 		})
 	}
@@ -227,8 +231,31 @@ func CollectFleet[C FleetConn](ctx context.Context, hosts []FleetHost,
 	return f
 }
 
+// inTurn is a host whose Run returns when there is a turn to look at what it
+// brought.
+type inTurn struct {
+	Host
+	turns chan struct{}
+	mine  bool
+}
+
+func (t *inTurn) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	err := t.Host.Run(ctx, cmd, stdin, stdout, stderr)
+	if !t.mine {
+		t.turns <- struct{}{} // soon: those before it only compute
+		t.mine = true
+	}
+	return err
+}
+
+func (t *inTurn) done() {
+	if t.mine {
+		<-t.turns
+	}
+}
+
 // collectHost does one host.
-func collectHost[C FleetConn](ctx context.Context, h FleetHost, timeout time.Duration,
+func collectHost[C FleetConn](ctx context.Context, h FleetHost, timeout time.Duration, turns chan struct{},
 	dial func(context.Context, FleetHost) (C, error), o Options) (r FleetResult) {
 	begin := time.Now()
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %v", timeout))
@@ -248,7 +275,9 @@ func collectHost[C FleetConn](ctx context.Context, h FleetHost, timeout time.Dur
 	if err != nil {
 		return fail(err)
 	}
-	inv, err := Collect(limited, c, o)
+	turn := &inTurn{Host: c, turns: turns}
+	inv, err := Collect(limited, turn, o)
+	turn.done()
 	// What was read is whole; how the connection ends changes nothing.
 	_ = c.Close()
 	if err != nil {

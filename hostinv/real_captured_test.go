@@ -80,7 +80,7 @@ func TestCaptured(t *testing.T) {
 		"alinux3":    {ID: "alinux", Version: "3", Pretty: "Alibaba Cloud Linux 3 (Soaring Falcon)", Release: "Alibaba Cloud Linux release 3 (Soaring Falcon)"},
 		"ubuntu1604": {ID: "ubuntu", Version: "16.04", Pretty: "Ubuntu 16.04 LTS"},
 		"ubuntu2204": {ID: "ubuntu", Version: "22.04", Pretty: "Ubuntu 22.04.3 LTS"},
-		"debian12":   {ID: "debian", Version: "12", Pretty: "Debian GNU/Linux 12 (bookworm)"},
+		"debian12":   {ID: "debian", Version: "12", Pretty: "Debian GNU/Linux 12 (bookworm)", Release: "Debian 12.11"},
 	}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
@@ -96,8 +96,6 @@ func TestCaptured(t *testing.T) {
 				units[u.Name] = u
 			}
 			switch name {
-			case "alinux2":
-				assert.Equal(t, "4.19.91-25.6.al7.x86_64", inv.Kernel)
 			case "centos7":
 				assert.Len(t, units, 19)
 				assert.Equal(t, "running", units["mariadb.service"].Sub)
@@ -151,6 +149,10 @@ func TestRealShells(t *testing.T) {
 	moving := []string{"java", "listeners", "owners", "processes", "connections", "uptime"}
 	for name, inv := range inventories {
 		for _, f := range hostinv.Diff(want, inv, hostinv.Expect{}).Findings {
+			// busybox takes its own ip, which leaves "proto kernel" out.
+			if f.Area == hostinv.SectionRoutes && (name == "busybox" || name == "applets") {
+				continue
+			}
 			if f.Kind != hostinv.Unknown && !slices.Contains(moving, f.Area) {
 				t.Errorf("%s: %+v", name, f)
 			}
