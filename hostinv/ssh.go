@@ -11,17 +11,20 @@ import (
 )
 
 // SSHConfig says how hosts are reached over SSH. The zero value uses the
-// user's known_hosts, default identity files and login name, and no
-// ssh_config and no agent. Host keys are always verified; there is no setting
-// that accepts an unknown one.
+// user's ssh_config, known_hosts, default identity files and login name, and
+// no agent. Host keys are always verified; there is no setting that accepts an
+// unknown one.
 type SSHConfig struct {
-	// ConfigFile is an ssh_config file; empty = none. It is read strictly:
-	// a keyword it cannot honour is an error. Names of files in it are taken
-	// as ssh takes them: ~/ is the home directory, and other relative ones
-	// begin at the current directory.
+	// ConfigFile is an ssh_config file. Empty = the user's ~/.ssh/config and
+	// the system's, as the user's own ssh resolves them (ssh -G); "none" =
+	// no file. A file named here is parsed strictly: what cannot be honoured
+	// is asked of ssh -G, and without an ssh it is an error. Names of files
+	// in it are taken as ssh takes them: ~/ is the home directory, and other
+	// relative ones begin at the current directory.
 	ConfigFile string
 	// KnownHosts are the files that hold the accepted host keys. nil = what
-	// ssh_config says, else ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts.
+	// ssh_config says (UserKnownHostsFile, GlobalKnownHostsFile), else
+	// ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts.
 	// An empty list is no file: then only pinned keys are accepted. Files are
 	// read again at every Dial.
 	KnownHosts []string
@@ -30,11 +33,29 @@ type SSHConfig struct {
 	User string
 	// Identities are private key files, offered before those of ssh_config.
 	// Where neither gives any, ~/.ssh/id_ed25519, id_ecdsa and id_rsa are
-	// offered if they exist. An encrypted file can only be used through the
-	// agent.
+	// offered if they exist. FILE-cert.pub is offered before FILE. An
+	// encrypted file needs the agent or Passphrase. At most five keys are
+	// offered to a host.
 	Identities []string
-	// Agent offers the keys of the agent at SSH_AUTH_SOCK too.
+	// Agent offers the keys of the agent too: the one at IdentityAgent of
+	// ssh_config, else at SSH_AUTH_SOCK.
 	Agent bool
+	// Passphrase opens an encrypted identity file; nil = nothing does. It is
+	// asked once for each file.
+	Passphrase func(ctx context.Context, file string) (string, error)
+	// Password is the login password, used after all keys were refused, by
+	// keyboard-interactive or the password method; nil = none. It is asked
+	// with user@host:port, also for jump hosts, and the time that takes is
+	// part of ConnectTimeout. It is given to a server once; after a refusal
+	// this Dialer never gives it to that login again.
+	Password func(ctx context.Context, who string) (string, error)
+	// AllowProxyCommand runs ProxyCommand lines of ssh_config, which are
+	// programs of its author's choice. Without it they are an error.
+	AllowProxyCommand bool
+	// AllowSHA1 accepts key exchanges and RSA host keys that rest on SHA-1,
+	// after everything better, for servers such as OpenSSH before 7.2. Warn
+	// is told where it was needed.
+	AllowSHA1 bool
 	// ConnectTimeout limits TCP connect, handshake and login of one hop
 	// together; 0 = what ssh_config says, else 15 s.
 	ConnectTimeout time.Duration
@@ -67,6 +88,7 @@ func (c SSHConfig) options() remote.Options {
 	o := remote.Options{
 		ConfigFile: c.ConfigFile, KnownHosts: c.KnownHosts, User: c.User, Identities: c.Identities, Agent: c.Agent,
 		ConnectTimeout: c.ConnectTimeout, KeepAlive: c.KeepAlive, NetDial: c.NetDial, Warn: c.Warn,
+		Passphrase: c.Passphrase, Password: c.Password, AllowProxyCommand: c.AllowProxyCommand, AllowSHA1: c.AllowSHA1,
 		Sudo: c.Sudo, SudoPassword: c.SudoPassword,
 	}
 	if c.Audit != nil {

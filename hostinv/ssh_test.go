@@ -99,13 +99,13 @@ func TestErrors(t *testing.T) {
 		assert.ErrorAs(t, dial(target, config, unknown.Line), &auth, "the line of the message is the one to add")
 	}
 	assert.ErrorContains(t, dial("behind", config), "cannot reach behind: its jump host web-90")
-	assert.ErrorAs(t, dial("x", write(t, "Match all", "Include y")), &conf)
+	assert.ErrorAs(t, dial("x", write(t, "Port none", "IdentitiesOnly maybe")), &conf)
 	assert.Len(t, conf.Problems, 2)
-	assert.ErrorAs(t, dial("-x", ""), &conf)
+	assert.ErrorAs(t, dial("-x", "none"), &conf)
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	free.Close()
-	assert.ErrorAs(t, dial(free.Addr().String(), ""), &down)
+	assert.ErrorAs(t, dial(free.Addr().String(), "none"), &down)
 }
 
 // sshd starts a real server and returns its address and host key.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -44,16 +45,22 @@ func (ids *identities) offered() []string {
 	return l
 }
 
-// loadIdentities collects the keys for a host: identity files first, from the
+// identitiesFor collects the keys for a host: identity files first, from the
 // agent where it holds them, then the other keys of the agent unless only the
-// files are wanted. defaults says that the files were not asked for by name,
-// so that a missing one is nothing to talk about.
-func loadIdentities(ctx context.Context, files []string, defaults, useAgent, only bool) *identities {
+// files are wanted.
+func (d *Dialer) identitiesFor(ctx context.Context, h *hop) *identities {
+	files := append([]string{}, d.opt.Identities...)
+	files = append(files, h.identities...)
+	// A missing file that nobody named is nothing to talk about.
+	defaults := len(files) == 0
+	if defaults {
+		files = defaultIdentities()
+	}
 	ids := &identities{}
 	var held []ssh.Signer
-	if useAgent {
+	if d.opt.Agent && h.agentSocket != "none" {
 		var err error
-		if held, err = ids.dialAgent(ctx); err != nil {
+		if held, err = ids.dialAgent(ctx, h.agentSocket); err != nil {
 			ids.notes = append(ids.notes, err.Error())
 		}
 	}
@@ -78,8 +85,28 @@ func loadIdentities(ctx context.Context, files []string, defaults, useAgent, onl
 		}
 		return nil
 	}
+	var certs []*ssh.Certificate
+	for _, f := range h.certs {
+		c, ok := readPublic(f).(*ssh.Certificate)
+		if !ok {
+			ids.notes = append(ids.notes, fmt.Sprintf("CertificateFile %s is no certificate that can be read", f))
+			continue
+		}
+		certs = append(certs, c)
+	}
+	// offer adds the certificates of a key before the key.
+	offer := func(name string, s ssh.Signer) {
+		for _, c := range certs {
+			if sameKey(c.Key, s.PublicKey()) {
+				if cs, err := ssh.NewCertSigner(c, s); err == nil {
+					add("certificate "+c.KeyId, cs)
+				}
+			}
+		}
+		add(name, s)
+	}
 	for _, f := range files {
-		s, err := loadIdentity(f, inAgent)
+		s, err := d.loadIdentity(ctx, f, inAgent)
 		if err != nil {
 			if !defaults || !errors.Is(err, fs.ErrNotExist) {
 				ids.notes = append(ids.notes, err.Error())
@@ -89,22 +116,24 @@ func loadIdentities(ctx context.Context, files []string, defaults, useAgent, onl
 		if c := withCertificate(f, s); c != nil {
 			add(f+"-cert.pub", c)
 		}
-		add(f, s)
+		offer(f, s)
 	}
-	if !only {
+	if !h.idsOnly {
 		for _, s := range held {
 			name := "agent"
 			if k, ok := s.PublicKey().(*agent.Key); ok && k.Comment != "" {
 				name = "agent " + k.Comment
 			}
-			add(name, s)
+			offer(name, s)
 		}
 	}
 	return ids
 }
 
-func (ids *identities) dialAgent(ctx context.Context) ([]ssh.Signer, error) {
-	sock := os.Getenv("SSH_AUTH_SOCK")
+func (ids *identities) dialAgent(ctx context.Context, sock string) ([]ssh.Signer, error) {
+	if sock == "" {
+		sock = os.Getenv("SSH_AUTH_SOCK")
+	}
 	if sock == "" {
 		return nil, errors.New("the agent is wanted but SSH_AUTH_SOCK is not set")
 	}
@@ -124,9 +153,47 @@ func (ids *identities) dialAgent(ctx context.Context) ([]ssh.Signer, error) {
 	return held, nil
 }
 
+// lockedFile is an encrypted private key file whose passphrase was asked for.
+type lockedFile struct {
+	mu     sync.Mutex
+	asked  bool
+	signer ssh.Signer
+	err    error
+}
+
+// unlock asks for the passphrase of a file, once.
+func (d *Dialer) unlock(ctx context.Context, file string, src []byte) (ssh.Signer, error) {
+	d.mu.Lock()
+	l := d.locked[file]
+	if l == nil {
+		l = &lockedFile{}
+		d.locked[file] = l
+	}
+	d.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asked {
+		return l.signer, l.err
+	}
+	phrase, err := d.opt.Passphrase(ctx, file)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.asked, l.err = true, fmt.Errorf("cannot get the passphrase of identity %s: %w", file, err)
+		}
+		return nil, fmt.Errorf("cannot get the passphrase of identity %s: %w", file, err)
+	}
+	l.asked = true
+	if l.signer, err = ssh.ParsePrivateKeyWithPassphrase(src, []byte(phrase)); err != nil {
+		// The parser's text is not shown: it could quote parts of the file.
+		l.signer, l.err = nil, fmt.Errorf("the passphrase given does not open identity %s", file)
+	}
+	return l.signer, l.err
+}
+
 // loadIdentity reads a private key file; an encrypted one, or a file that
-// holds only the public key, stands for the agent's key.
-func loadIdentity(file string, inAgent func(ssh.PublicKey) ssh.Signer) (ssh.Signer, error) {
+// holds only the public key, stands for the agent's key. Without the agent
+// the passphrase is asked for.
+func (d *Dialer) loadIdentity(ctx context.Context, file string, inAgent func(ssh.PublicKey) ssh.Signer) (ssh.Signer, error) {
 	src, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
@@ -143,6 +210,9 @@ func loadIdentity(file string, inAgent func(ssh.PublicKey) ssh.Signer) (ssh.Sign
 		}
 		if s := inAgent(pub); s != nil {
 			return s, nil
+		}
+		if d.opt.Passphrase != nil {
+			return d.unlock(ctx, file, src)
 		}
 		return nil, fmt.Errorf("identity %s is encrypted and the agent does not hold it (ssh-add %s, and let the agent be used)", file, file)
 	}

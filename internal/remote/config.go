@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -18,18 +21,32 @@ type ConfigError struct {
 
 func (e *ConfigError) Error() string { return strings.Join(e.Problems, "\n") }
 
-// config is a parsed ssh_config file: the lines of each Host block in the
-// order of the file. A line before the first Host belongs to every host.
+// foreignError says that ssh would understand all that we do not.
+type foreignError struct{ err *ConfigError }
+
+func (e *foreignError) Error() string { return e.err.Error() }
+func (e *foreignError) Unwrap() error { return e.err }
+
+// config is what ssh_config files say: their lines in the order of the files,
+// each with the Host and Match blocks it stands in. A line before the first
+// block belongs to every host.
 type config struct {
 	name  string
 	lines []configLine
 }
 
 type configLine struct {
-	no       int
-	patterns []string // of the Host block; nil = every host
-	key      string   // lower case
-	args     []string
+	no   int
+	when []criterion // all must hold
+	key  string      // lower case
+	args []string
+}
+
+// criterion is a Host line or one condition of a Match line.
+type criterion struct {
+	kind     string // host (of Host, the name as given), originalhost, hostname, user, localuser
+	patterns []string
+	not      bool
 }
 
 // hop is everything needed to connect to one host.
@@ -42,6 +59,10 @@ type hop struct {
 	identities   []string
 	idsOnly      bool
 	knownHosts   []string // nil = not set
+	globalKnown  []string // nil = not set
+	certs        []string // certificate files
+	agentSocket  string   // file name; empty = as the environment says, "none" = no agent
+	proxyCommand string   // empty = none
 	jump         []string // ProxyJump; nil = none
 	timeout      time.Duration
 	alive        time.Duration
@@ -54,24 +75,77 @@ func (h *hop) who() string  { return h.user + "@" + h.addr() }
 // keywords are the ones understood, with the most arguments each takes
 // (0 = any number). Never written to.
 var keywords = map[string]int{
-	"host": 0, "hostname": 1, "port": 1, "user": 1, "identityfile": 1, "identitiesonly": 1,
-	"userknownhostsfile": 0, "hostkeyalias": 1, "proxyjump": 1, "connecttimeout": 1,
-	"serveraliveinterval": 1, "serveralivecountmax": 1, "stricthostkeychecking": 1,
+	"host": 0, "match": 0, "include": 0, "hostname": 1, "port": 1, "user": 1, "identityfile": 1, "identitiesonly": 1,
+	"userknownhostsfile": 0, "globalknownhostsfile": 0, "hostkeyalias": 1, "proxyjump": 1, "connecttimeout": 1,
+	"serveraliveinterval": 1, "serveralivecountmax": 1, "stricthostkeychecking": 1, "certificatefile": 1,
+	"identityagent": 1, "proxycommand": 1,
+}
+
+// harmless are keywords that change neither the way to a host nor who is
+// trusted, so that they can be passed over. Never written to.
+var harmless = map[string]bool{
+	"addkeystoagent": true, "batchmode": true, "checkhostip": true, "compression": true,
+	"controlmaster": true, "controlpath": true, "controlpersist": true, "dynamicforward": true, "escapechar": true,
+	"exitonforwardfailure": true, "fingerprinthash": true, "forwardagent": true, "forwardx11": true,
+	"forwardx11timeout": true, "forwardx11trusted": true, "gssapiauthentication": true, "gssapidelegatecredentials": true,
+	"hashknownhosts": true, "localforward": true, "loglevel": true, "numberofpasswordprompts": true, "remoteforward": true,
+	"requesttty": true, "sendenv": true, "tcpkeepalive": true, "updatehostkeys": true, "usekeychain": true,
+	"visualhostkey": true, "xauthlocation": true,
+}
+
+// includeDepth is how deep files may include each other, as in ssh.
+const includeDepth = 16
+
+var commandLine = regexp.MustCompile(`(?i)^[ \t]*proxycommand(?:[ \t]*=[ \t]*|[ \t]+)(.*)$`)
+
+// parser reads ssh_config files.
+type parser struct {
+	c        *config
+	base     string // directory of relative Include names
+	problems []string
+	foreign  bool // every problem is something ssh would understand
 }
 
 // parseConfig reads an ssh_config file strictly. What ssh would honour and we
 // would not is an error, so that a connection never takes another way than
 // the operator's own ssh does.
 func parseConfig(name string, src []byte) (*config, error) {
-	c := &config{name: name}
-	var problems []string
-	var patterns []string
+	p := &parser{c: &config{name: name}, foreign: true}
+	if home, err := os.UserHomeDir(); err == nil {
+		p.base = filepath.Join(home, ".ssh")
+	}
+	p.parse(name, src, nil, 0)
+	return p.done()
+}
+
+func (p *parser) done() (*config, error) {
+	if p.problems != nil {
+		err := &ConfigError{Problems: p.problems}
+		if p.foreign {
+			return nil, &foreignError{err}
+		}
+		return nil, err
+	}
+	return p.c, nil
+}
+
+func (p *parser) parse(name string, src []byte, outer []criterion, depth int) {
+	when := outer
 	for i, raw := range strings.Split(string(src), "\n") {
 		no := i + 1
 		bad := func(format string, a ...any) {
-			problems = append(problems, fmt.Sprintf("%s:%d: ", name, no)+fmt.Sprintf(format, a...))
+			p.foreign = false
+			p.problems = append(p.problems, fmt.Sprintf("%s:%d: ", name, no)+fmt.Sprintf(format, a...))
 		}
-		words, err := splitConfig(strings.TrimRight(raw, "\r"))
+		// unsupported is for what ssh can tell us.
+		unsupported := func(format string, a ...any) {
+			p.problems = append(p.problems, fmt.Sprintf("%s:%d: ", name, no)+fmt.Sprintf(format, a...))
+		}
+		raw = strings.TrimRight(raw, "\r")
+		words, err := splitConfig(raw)
+		if m := commandLine.FindStringSubmatch(raw); m != nil { // the rest is for a shell, as it is
+			words, err = []string{"proxycommand", strings.TrimSpace(m[1])}, nil
+		}
 		if err != nil {
 			bad("%v", err)
 			continue
@@ -82,8 +156,10 @@ func parseConfig(name string, src []byte) (*config, error) {
 		key, args := strings.ToLower(words[0]), words[1:]
 		limit, ok := keywords[key]
 		switch {
+		case !ok && harmless[key]:
+			continue
 		case !ok:
-			bad("keyword %s is not supported; put the hosts of this tool into an ssh_config of their own", words[0])
+			unsupported("keyword %s is not supported; put the hosts of this tool into an ssh_config of their own", words[0])
 			continue
 		case len(args) == 0 || args[0] == "":
 			bad("%s has no value", words[0])
@@ -92,20 +168,100 @@ func parseConfig(name string, src []byte) (*config, error) {
 			bad("%s has %d values, want %d", words[0], len(args), limit)
 			continue
 		}
-		if key == "host" {
-			patterns = args
+		switch key {
+		case "host":
+			when = append(outer[:len(outer):len(outer)], criterion{kind: "host", patterns: args})
+			continue
+		case "match":
+			conds, err := parseMatch(args)
+			if err != nil {
+				unsupported("%v", err)
+				// Its lines belong to nobody, and the file is refused anyway.
+			}
+			when = append(outer[:len(outer):len(outer)], conds...)
+			continue
+		case "include":
+			if err := p.include(args, when, depth); err != nil {
+				bad("%v", err)
+			}
 			continue
 		}
 		if msg := checkConfig(key, args); msg != "" {
-			bad("%s", msg)
+			if strings.Contains(msg, "not supported") {
+				unsupported("%s", msg)
+			} else {
+				bad("%s", msg)
+			}
 			continue
 		}
-		c.lines = append(c.lines, configLine{no: no, patterns: patterns, key: key, args: args})
+		p.c.lines = append(p.c.lines, configLine{no: no, when: when, key: key, args: args})
 	}
-	if problems != nil {
-		return nil, &ConfigError{Problems: problems}
+}
+
+// include reads the files of an Include line. As in ssh, a pattern that
+// matches nothing is no error, and relative names begin at ~/.ssh (in the
+// system's file at /etc/ssh).
+func (p *parser) include(args []string, when []criterion, depth int) error {
+	if depth >= includeDepth {
+		return fmt.Errorf("Include goes deeper than %d files", includeDepth) //lint:ignore ST1005 the keyword
 	}
-	return c, nil
+	for _, a := range args {
+		name, err := expand(a, &hop{})
+		if err != nil {
+			return err
+		}
+		if strings.Contains(a, "%") {
+			return fmt.Errorf("tokens as in Include %q are not supported", a)
+		}
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(p.base, name)
+		}
+		files, err := filepath.Glob(name)
+		if err != nil {
+			return fmt.Errorf("Include %q: %w", a, err) //lint:ignore ST1005 the keyword
+		}
+		for _, f := range files { // sorted
+			src, err := os.ReadFile(f)
+			if err != nil {
+				return fmt.Errorf("cannot read the included file: %w", err)
+			}
+			p.parse(f, src, when, depth+1)
+		}
+	}
+	return nil
+}
+
+// parseMatch reads the conditions of a Match line.
+func parseMatch(args []string) ([]criterion, error) {
+	var l []criterion
+	for i := 0; i < len(args); i++ {
+		kind, value, eq := strings.Cut(strings.ToLower(args[i]), "=")
+		not := strings.HasPrefix(kind, "!")
+		kind = strings.TrimPrefix(kind, "!")
+		switch kind {
+		case "all":
+			if len(args) > 1 || not {
+				return nil, errors.New("Match all with other conditions is not supported") //lint:ignore ST1005 the keyword
+			}
+			return nil, nil
+		case "host", "originalhost", "user", "localuser":
+		default:
+			return nil, fmt.Errorf("Match %s is not supported; put the hosts of this tool into an ssh_config of their own", args[i]) //lint:ignore ST1005 the keyword
+		}
+		if eq {
+			_, value, _ = strings.Cut(args[i], "=") // as written
+		} else if i++; i < len(args) {
+			value = args[i]
+		}
+		if value == "" {
+			return nil, fmt.Errorf("Match %s has no value", kind) //lint:ignore ST1005 the keyword
+		}
+		if kind == "host" {
+			kind = "hostname"
+		}
+		l = append(l, criterion{kind: kind, patterns: strings.Split(value, ","), not: not})
+	}
+	return l, nil
 }
 
 // checkConfig says what is wrong with the value of a keyword.
@@ -124,6 +280,13 @@ func checkConfig(key string, args []string) string {
 		if l := strings.ToLower(v); l != "yes" && l != "no" {
 			return fmt.Sprintf("IdentitiesOnly %q is neither yes nor no", v)
 		}
+	case "identityagent":
+		if strings.HasPrefix(v, "$") {
+			return fmt.Sprintf("the variable in IdentityAgent %s is not supported", v)
+		}
+		if _, err := expand(v, nil); err != nil {
+			return err.Error()
+		}
 	case "stricthostkeychecking":
 		// "ask" is treated as yes: nobody is there to be asked.
 		if l := strings.ToLower(v); l != "yes" && l != "ask" {
@@ -138,7 +301,7 @@ func checkConfig(key string, args []string) string {
 				return fmt.Sprintf("ProxyJump: %v", err)
 			}
 		}
-	case "hostname", "identityfile", "userknownhostsfile":
+	case "hostname", "identityfile", "userknownhostsfile", "globalknownhostsfile", "certificatefile":
 		allowed := "%h"
 		if key != "hostname" {
 			allowed = "%h %d %r %n %p"
@@ -246,6 +409,8 @@ func expand(s string, h *hop) (string, error) {
 			v = "%"
 		case 'd':
 			v = home
+		case 'u':
+			v = localUser()
 		case 'h', 'n', 'r', 'p':
 			if h != nil {
 				v = map[byte]string{'h': h.host, 'n': h.alias, 'r': h.user, 'p': strconv.Itoa(h.port)}[s[i]]
@@ -302,15 +467,23 @@ func splitTarget(target string) (user, host string, port int, err error) {
 	return user, host, port, nil
 }
 
-// matchHost reports whether a Host line's patterns apply to an alias.
-func matchHost(patterns []string, alias string) bool {
-	if patterns == nil {
-		return true
+// matchHost reports whether the patterns of a known_hosts line apply to a
+// host.
+func matchHost(patterns []string, host string) bool { return matchPatterns(patterns, host, true) }
+
+// matchPatterns reports whether one of patterns matches s and none that begins
+// with "!" does. fold = whatever the case.
+func matchPatterns(patterns []string, s string, fold bool) bool {
+	lower := func(s string) string {
+		if fold {
+			return strings.ToLower(s)
+		}
+		return s
 	}
 	found := false
 	for _, p := range patterns {
 		neg := strings.HasPrefix(p, "!")
-		if matchPattern(strings.ToLower(strings.TrimPrefix(p, "!")), strings.ToLower(alias)) {
+		if matchPattern(lower(strings.TrimPrefix(p, "!")), lower(s)) {
 			if neg {
 				return false
 			}
@@ -354,13 +527,50 @@ func (c *config) resolve(target string) (*hop, error) {
 	}
 	h := &hop{alias: alias, user: user, port: port}
 	seen := map[string]bool{"user": user != "", "port": port != 0}
-	var name string
-	var identities, known []string
+	var name, login string
+	local := func() string {
+		if login == "" {
+			login = localUser()
+		}
+		return login
+	}
+	holds := func(k criterion) bool {
+		subject := alias // Host minds the case, Match takes it in lower case
+		switch k.kind {
+		case "originalhost":
+			subject = strings.ToLower(alias)
+		case "hostname":
+			if name != "" {
+				subject = hostName(name, alias)
+			}
+			subject = strings.ToLower(subject)
+		case "user":
+			if subject = h.user; subject == "" {
+				subject = local()
+			}
+		case "localuser":
+			subject = local()
+		}
+		return matchPatterns(k.patterns, subject, false) != k.not
+	}
+	// A block is decided about where it begins: its own lines must not change
+	// the answer.
+	var last *criterion
+	var applies bool
 	for _, l := range c.lines {
-		if !matchHost(l.patterns, alias) || seen[l.key] {
+		if len(l.when) == 0 {
+			applies, last = true, nil
+		} else if block := &l.when[len(l.when)-1]; block != last {
+			applies, last = true, block
+			for _, k := range l.when {
+				applies = applies && holds(k)
+			}
+		}
+		many := l.key == "identityfile" || l.key == "certificatefile"
+		if !applies || seen[l.key] || l.key == "proxycommand" && seen["proxyjump"] || l.key == "proxyjump" && seen["proxycommand"] {
 			continue
 		}
-		seen[l.key] = l.key != "identityfile"
+		seen[l.key] = !many
 		v := l.args[0]
 		num, _ := strconv.Atoi(v) // checked when the file was read
 		switch l.key {
@@ -371,16 +581,28 @@ func (c *config) resolve(target string) (*hop, error) {
 		case "user":
 			h.user = v
 		case "identityfile":
-			identities = append(identities, v)
+			h.identities = append(h.identities, v)
+		case "certificatefile":
+			h.certs = append(h.certs, v)
 		case "identitiesonly":
 			h.idsOnly = strings.EqualFold(v, "yes")
+		case "identityagent":
+			if v != "SSH_AUTH_SOCK" {
+				h.agentSocket = v
+			}
 		case "userknownhostsfile":
-			known = l.args
+			h.knownHosts = append([]string{}, l.args...)
+		case "globalknownhostsfile":
+			h.globalKnown = append([]string{}, l.args...)
 		case "hostkeyalias":
 			h.hostKeyAlias = v
 		case "proxyjump":
 			if !strings.EqualFold(v, "none") {
 				h.jump = strings.Split(v, ",")
+			}
+		case "proxycommand":
+			if !strings.EqualFold(v, "none") {
+				h.proxyCommand = v
 			}
 		case "connecttimeout":
 			h.timeout = time.Duration(num) * time.Second
@@ -395,18 +617,39 @@ func (c *config) resolve(target string) (*hop, error) {
 	}
 	h.host = alias
 	if name != "" {
-		h.host = strings.NewReplacer("%%", "%", "%h", alias).Replace(name)
-	}
-	h.identities = identities
-	if known != nil {
-		h.knownHosts = append([]string{}, known...)
+		h.host = hostName(name, alias)
 	}
 	return h, nil
 }
 
+// hostName expands the tokens of a HostName.
+func hostName(name, alias string) string {
+	return strings.NewReplacer("%%", "%", "%h", alias).Replace(name)
+}
+
+// localUser is the login name of the user running this program, empty if
+// nobody knows it.
+func localUser() string {
+	u, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	if i := strings.LastIndexByte(u.Username, '\\'); i >= 0 { // DOMAIN\user on Windows
+		return u.Username[i+1:]
+	}
+	return u.Username
+}
+
 // expandFiles replaces the tokens of file names, once the user is known.
 func (h *hop) expandFiles() error {
-	for _, list := range [][]string{h.identities, h.knownHosts} {
+	if h.agentSocket != "" && h.agentSocket != "none" {
+		v, err := expand(h.agentSocket, h)
+		if err != nil {
+			return &ConfigError{Problems: []string{fmt.Sprintf("host %s: %v", h.alias, err)}}
+		}
+		h.agentSocket = v
+	}
+	for _, list := range [][]string{h.identities, h.knownHosts, h.globalKnown, h.certs} {
 		for i, f := range list {
 			v, err := expand(f, h)
 			if err != nil {
@@ -420,18 +663,19 @@ func (h *hop) expandFiles() error {
 
 // chain returns the hosts to go through, the target last.
 func (c *config) chain(target string) ([]*hop, error) {
-	return c.chainFrom(target, nil)
+	return chainFrom(c.name, c.resolve, target, nil)
 }
 
-func (c *config) chainFrom(target string, path []string) ([]*hop, error) {
-	h, err := c.resolve(target)
+// chainFrom follows ProxyJump. name is the file to blame.
+func chainFrom(name string, resolve func(target string) (*hop, error), target string, path []string) ([]*hop, error) {
+	h, err := resolve(target)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range path {
 		if p == h.alias {
 			return nil, &ConfigError{Problems: []string{fmt.Sprintf("%s: ProxyJump goes in a circle: %s",
-				c.name, strings.Join(append(path, h.alias), " → "))}}
+				name, strings.Join(append(path, h.alias), " → "))}}
 		}
 	}
 	if h.jump == nil {
@@ -439,12 +683,12 @@ func (c *config) chainFrom(target string, path []string) ([]*hop, error) {
 	}
 	// Only the first jump host is reached by its own ProxyJump; the others
 	// are reached from the one before them.
-	hops, err := c.chainFrom(h.jump[0], append(path, h.alias))
+	hops, err := chainFrom(name, resolve, h.jump[0], append(path, h.alias))
 	if err != nil {
 		return nil, err
 	}
 	for _, j := range h.jump[1:] {
-		next, err := c.resolve(j)
+		next, err := resolve(j)
 		if err != nil {
 			return nil, err
 		}
@@ -455,7 +699,7 @@ func (c *config) chainFrom(target string, path []string) ([]*hop, error) {
 	for _, x := range hops {
 		k := x.user + "@" + x.addr() + " " + x.alias
 		if seen[k] {
-			return nil, &ConfigError{Problems: []string{fmt.Sprintf("%s: ProxyJump to %s goes through %s twice", c.name, target, x.alias)}}
+			return nil, &ConfigError{Problems: []string{fmt.Sprintf("%s: ProxyJump to %s goes through %s twice", name, target, x.alias)}}
 		}
 		seen[k] = true
 	}

@@ -65,7 +65,7 @@ func TestConfig(t *testing.T) {
 
 func TestConfigProblems(t *testing.T) {
 	src := strings.Join([]string{
-		"Host a", "Match host a exec \"false\"", "Include other", "ProxyCommand nc %h %p", "StrictHostKeyChecking no",
+		"Host a", "Match host a exec \"false\"", "Tunnel yes", "Match final", "StrictHostKeyChecking no",
 		"StrictHostKeyChecking accept-new", "Port 0", "Port x", "HostName", "HostName a b", "IdentityFile \"x", "IdentitiesOnly maybe",
 		"IdentityFile ~bob/key", "IdentityFile ${HOME}/key", "HostName %p", "ProxyJump a,,b", "ConnectTimeout -1", "UserKnownHostsFile /x/%Z",
 	}, "\n")

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"os/user"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +33,11 @@ type Options struct {
 	NetDial        func(ctx context.Context, network, addr string) (net.Conn, error)
 	Warn           func(text string)
 
+	Password          func(ctx context.Context, who string) (string, error)
+	Passphrase        func(ctx context.Context, file string) (string, error)
+	AllowProxyCommand bool
+	AllowSHA1         bool
+
 	Sudo         bool
 	SudoPassword func(ctx context.Context, who string) (string, error)
 	Audit        func(AuditRecord)
@@ -43,7 +46,7 @@ type Options struct {
 // A Dialer makes connections and owns those to jump hosts.
 type Dialer struct {
 	opt    Options
-	config *config
+	config *resolver
 	base   context.Context // ends with the Dialer, and all it is dialing
 	stop   context.CancelFunc
 
@@ -52,6 +55,30 @@ type Dialer struct {
 	pins   map[string][]ssh.PublicKey // by knownName, or by host alone
 	jumps  map[string]*jump
 	sudoes map[string]*once // by user@host:port
+	logins map[string]*once // passwords of logins, by user@host:port
+	locked map[string]*lockedFile
+	doors  map[string]chan struct{} // handshakes under way, by what they go through
+}
+
+// maxHandshakes is how many logins go on at once through one jump host, or to
+// one address: sshd drops some of more than ten (MaxStartups).
+const maxHandshakes = 8
+
+// door lets a bounded number of handshakes through.
+func (d *Dialer) door(ctx context.Context, name string) (leave func(), err error) {
+	d.mu.Lock()
+	c := d.doors[name]
+	if c == nil {
+		c = make(chan struct{}, maxHandshakes)
+		d.doors[name] = c
+	}
+	d.mu.Unlock()
+	select {
+	case c <- struct{}{}:
+		return func() { <-c }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // jump is the shared connection to one jump host.
@@ -62,17 +89,13 @@ type jump struct {
 
 // NewDialer reads the ssh_config file.
 func NewDialer(o Options) (*Dialer, error) {
-	d := &Dialer{opt: o, config: &config{name: "ssh_config"}, pins: map[string][]ssh.PublicKey{}, jumps: map[string]*jump{}, sudoes: map[string]*once{}}
-	d.base, d.stop = context.WithCancel(context.Background())
-	if o.ConfigFile != "" {
-		src, err := os.ReadFile(o.ConfigFile)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read ssh_config: %w", err)
-		}
-		if d.config, err = parseConfig(o.ConfigFile, src); err != nil {
-			return nil, err
-		}
+	d := &Dialer{opt: o, pins: map[string][]ssh.PublicKey{}, jumps: map[string]*jump{}, sudoes: map[string]*once{},
+		logins: map[string]*once{}, locked: map[string]*lockedFile{}, doors: map[string]chan struct{}{}}
+	var err error
+	if d.config, err = newResolver(o.ConfigFile); err != nil {
+		return nil, err
 	}
+	d.base, d.stop = context.WithCancel(context.Background())
 	if d.opt.Warn == nil {
 		d.opt.Warn = func(string) {}
 	}
@@ -143,7 +166,7 @@ func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
 	if d.base.Err() != nil {
 		return nil, fmt.Errorf("cannot connect to %s: %w", target, errClosed)
 	}
-	hops, err := d.config.chain(target)
+	hops, err := d.config.chain(ctx, target)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +185,11 @@ func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
 func (d *Dialer) dialHops(ctx context.Context, target string, hops []*hop) (*Conn, error) {
 	last := hops[len(hops)-1]
 	if len(hops) == 1 {
-		return d.connect(ctx, target, last, "", d.opt.NetDial)
+		dial := d.opt.NetDial
+		if last.proxyCommand != "" {
+			dial = dialCommand(last)
+		}
+		return d.connect(ctx, target, last, "", dial)
 	}
 	before := hops[:len(hops)-1]
 	via := before[len(before)-1]
@@ -240,22 +267,24 @@ func (d *Dialer) complete(h *hop) error {
 		h.user = d.opt.User
 	}
 	if h.user == "" {
-		u, err := user.Current()
-		if err != nil {
-			return fmt.Errorf("cannot tell the login name for %s: %w", h.alias, err)
+		if h.user = localUser(); h.user == "" {
+			return fmt.Errorf("cannot tell the login name for %s: give one, as in USER@%s", h.alias, h.alias)
 		}
-		h.user = u.Username
-		if i := strings.LastIndexByte(h.user, '\\'); i >= 0 { // DOMAIN\user on Windows
-			h.user = h.user[i+1:]
-		}
+	}
+	if h.proxyCommand != "" && !d.opt.AllowProxyCommand {
+		return &ConfigError{Problems: []string{fmt.Sprintf("%s: ProxyCommand of %s is not run: it is a program of anybody's choice; "+
+			"use ProxyJump, or allow it explicitly", d.config.name, h.alias)}}
 	}
 	if d.opt.KnownHosts != nil {
 		h.knownHosts = append([]string{}, d.opt.KnownHosts...)
 	} else {
 		if h.knownHosts == nil {
-			h.knownHosts = []string{"~/.ssh/known_hosts"}
+			h.knownHosts = []string{"~/.ssh/known_hosts", "~/.ssh/known_hosts2"}
 		}
-		h.knownHosts = append(h.knownHosts, "/etc/ssh/ssh_known_hosts")
+		if h.globalKnown == nil {
+			h.globalKnown = []string{"/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"}
+		}
+		h.knownHosts = append(h.knownHosts, h.globalKnown...)
 	}
 	if d.opt.ConnectTimeout > 0 {
 		h.timeout = d.opt.ConnectTimeout
@@ -288,14 +317,15 @@ func (d *Dialer) verifierFor(h *hop) (*verifier, error) {
 	if h.hostKeyAlias != "" {
 		// As in ssh, the alias is used as it is, without the port.
 		v.name = strings.ToLower(h.hostKeyAlias)
-		v.known, v.revoked = keys.keysFor(v.name, 22)
+		v.principal = v.name
+		v.known, v.cas, v.revoked = keys.keysFor(v.name, 22)
 	} else {
-		v.name = knownName(h.host, h.port)
-		v.known, v.revoked = keys.keysFor(h.host, h.port)
+		v.name, v.principal = knownName(h.host, h.port), strings.ToLower(h.host)
+		v.known, v.cas, v.revoked = keys.keysFor(h.host, h.port)
 	}
 	if name, pins := d.pinned(h); pins != nil {
 		// Revoked keys stay revoked.
-		v.name, v.known = name, nil
+		v.name, v.known, v.cas = name, nil, nil
 		for _, k := range pins {
 			v.known = append(v.known, knownEntry{key: k, source: "pinned"})
 		}
@@ -313,19 +343,25 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 	if err != nil {
 		return nil, err
 	}
+	// The first to fill the door waits for nobody, and waiting is not the
+	// host's time.
+	door := via
+	if door == "" {
+		door = h.addr()
+	}
+	leave, err := d.door(ctx, door)
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to %s: %w", target, err)
+	}
+	defer leave()
 	limited, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
 	defer context.AfterFunc(d.base, cancel)()
 
-	files := append([]string{}, d.opt.Identities...)
-	files = append(files, h.identities...)
-	defaults := len(files) == 0
-	if defaults {
-		files = defaultIdentities()
-	}
-	ids := loadIdentities(limited, files, defaults, d.opt.Agent, h.idsOnly)
+	ids := d.identitiesFor(limited, h)
 	defer ids.close()
-	if len(ids.list) == 0 {
+	pass := d.passwordFor(limited, h)
+	if len(ids.list) == 0 && pass == nil {
 		return nil, &AuthError{Host: h.who(), Notes: ids.notes}
 	}
 
@@ -353,10 +389,21 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 	for _, i := range ids.list {
 		signers = append(signers, i.signer)
 	}
+	var methods []ssh.AuthMethod
+	if len(signers) > 0 {
+		methods = append(methods, ssh.PublicKeys(signers...))
+	}
+	methods = append(methods, pass.methods()...)
+	algos := ssh.SupportedAlgorithms()
+	v.sha1 = d.opt.AllowSHA1
+	kex := algos.KeyExchanges
+	if d.opt.AllowSHA1 {
+		kex = append(kex, "diffie-hellman-group-exchange-sha1", "diffie-hellman-group14-sha1") // last
+	}
 	cfg := &ssh.ClientConfig{
-		Config:            ssh.Config{KeyExchanges: ssh.SupportedAlgorithms().KeyExchanges},
+		Config:            ssh.Config{KeyExchanges: kex},
 		User:              h.user,
-		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signers...)},
+		Auth:              methods,
 		HostKeyAlgorithms: v.algorithms(),
 		HostKeyCallback: func(name string, remote net.Addr, key ssh.PublicKey) error {
 			return v.check(key, h.addr())
@@ -375,15 +422,24 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 		if v.err != nil {
 			return nil, v.err
 		}
-		if v.ok != nil && isAuthFailure(err) {
-			return nil, &AuthError{Host: h.who(), Offered: ids.offered(), Notes: ids.notes, Err: err}
+		if v.ok != nil && (isAuthFailure(err) || pass.failed() != nil) {
+			return nil, &AuthError{Host: h.who(), Offered: append(ids.offered(), pass.offered()...), Notes: append(ids.notes, pass.notes()...), Err: err}
 		}
 		return nil, fail(err)
+	}
+	if a, ok := conn.(ssh.AlgorithmsConnMetadata); ok && weak(a.Algorithms()) {
+		d.opt.Warn(fmt.Sprintf("%s (%s) uses SHA-1: %s, host key %s; upgrade its SSH server", target, conn.ServerVersion(),
+			a.Algorithms().KeyExchange, a.Algorithms().HostKey))
 	}
 	c := newConn(target, h, raw, conn, chans, reqs, v.ok)
 	c.openssh = isOpenSSH(string(conn.ServerVersion()))
 	c.auditor = d.opt.Audit
 	return c, nil
+}
+
+// weak reports whether a connection rests on SHA-1.
+func weak(a ssh.NegotiatedAlgorithms) bool {
+	return strings.HasSuffix(a.KeyExchange, "-sha1") || a.HostKey == ssh.KeyAlgoRSA || a.HostKey == ssh.CertAlgoRSAv01
 }
 
 // isOpenSSH reports whether a server is an OpenSSH with a POSIX shell behind.

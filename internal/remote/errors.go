@@ -73,7 +73,7 @@ func (e *AuthError) Error() string {
 	if len(e.Offered) == 0 {
 		fmt.Fprintf(&b, "cannot log in to %s: there is no key to offer", e.Host)
 	} else {
-		fmt.Fprintf(&b, "cannot log in to %s: it accepted none of the keys offered (%s)", e.Host, strings.Join(e.Offered, ", "))
+		fmt.Fprintf(&b, "cannot log in to %s: it accepted none of what was offered (%s)", e.Host, strings.Join(e.Offered, ", "))
 	}
 	for _, n := range e.Notes {
 		fmt.Fprintf(&b, "; %s", n)

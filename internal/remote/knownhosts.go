@@ -26,6 +26,7 @@ type knownHosts struct {
 
 type knownEntry struct {
 	revoked  bool
+	ca       bool     // @cert-authority: it signs the keys of the hosts
 	patterns []string // host patterns, lower case; nil = hashed
 	salt     []byte
 	hash     []byte
@@ -77,7 +78,8 @@ func parseKnown(line string) (e knownEntry, err error) {
 		e.revoked = true
 		f = f[1:]
 	case f[0] == "@cert-authority":
-		return e, errors.New("@cert-authority is not supported")
+		e.ca = true
+		f = f[1:]
 	case f[0][0] == '@':
 		return e, fmt.Errorf("marker %q is not known", f[0])
 	}
@@ -135,11 +137,12 @@ func knownName(host string, port int) string {
 	return "[" + host + "]:" + strconv.Itoa(port)
 }
 
-// keysFor returns the accepted and the revoked entries for a host. If there
-// is none for its port, those for the host without a port count, as in ssh.
-func (k *knownHosts) keysFor(host string, port int) (known, revoked []knownEntry) {
+// keysFor returns the accepted entries for a host, the authorities whose
+// certificates it may show, and the revoked keys. If there is none for its
+// port, those for the host without a port count, as in ssh.
+func (k *knownHosts) keysFor(host string, port int) (known, cas, revoked []knownEntry) {
 	name, plain := knownName(host, port), strings.ToLower(host)
-	var fallback []knownEntry
+	var fallback, fallbackCAs []knownEntry
 	for _, e := range k.entries {
 		exact := e.matches(name)
 		if !exact && !e.matches(plain) {
@@ -148,6 +151,10 @@ func (k *knownHosts) keysFor(host string, port int) (known, revoked []knownEntry
 		switch {
 		case e.revoked: // a withdrawn key is withdrawn on every port
 			revoked = append(revoked, e)
+		case e.ca && exact:
+			cas = append(cas, e)
+		case e.ca:
+			fallbackCAs = append(fallbackCAs, e)
 		case exact:
 			known = append(known, e)
 		default:
@@ -157,7 +164,10 @@ func (k *knownHosts) keysFor(host string, port int) (known, revoked []knownEntry
 	if known == nil {
 		known = fallback
 	}
-	return known, revoked
+	if cas == nil {
+		cas = fallbackCAs
+	}
+	return known, cas, revoked
 }
 
 // allAlgorithms are the host key algorithms we speak, best first. No SHA-1.
@@ -181,10 +191,13 @@ func algorithmsOf(keyType string) []string {
 
 // verifier decides about the key of one host.
 type verifier struct {
-	name    string // what was looked up
-	keys    *knownHosts
-	known   []knownEntry
-	revoked []knownEntry
+	name      string // what was looked up
+	principal string // the name a certificate must be for: without a port
+	sha1      bool   // ssh-rsa is asked for as well, last
+	keys      *knownHosts
+	known     []knownEntry
+	cas       []knownEntry
+	revoked   []knownEntry
 
 	err error // what the callback refused with
 	ok  ssh.PublicKey
@@ -205,8 +218,13 @@ func (v *verifier) algorithms() []string {
 			}
 		}
 	}
+	if len(v.cas) > 0 {
+		// Which key the authority signed is not known beforehand.
+		add(ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
+			ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01)
+	}
 	want := v.known
-	if len(want) == 0 {
+	if len(want) == 0 && len(v.cas) == 0 {
 		want = v.revoked // to be able to say that it is revoked
 	}
 	for _, a := range allAlgorithms {
@@ -219,23 +237,41 @@ func (v *verifier) algorithms() []string {
 		}
 	}
 	add(allAlgorithms...)
+	if v.sha1 {
+		add(ssh.KeyAlgoRSA)
+	}
 	return algos
 }
 
 func (v *verifier) check(key ssh.PublicKey, addr string) error {
 	v.err = v.verify(key, addr)
 	if v.err == nil {
+		if cert, ok := key.(*ssh.Certificate); ok {
+			key = cert.Key
+		}
 		v.ok = key
 	}
 	return v.err
 }
 
 func (v *verifier) verify(key ssh.PublicKey, addr string) error {
+	cert, _ := key.(*ssh.Certificate)
+	if cert != nil {
+		key = cert.Key
+	}
 	fp := ssh.FingerprintSHA256(key)
 	for _, e := range v.revoked {
-		if sameKey(e.key, key) {
+		if sameKey(e.key, key) || cert != nil && sameKey(e.key, cert.SignatureKey) {
 			return &HostKeyRevokedError{Host: v.name, Addr: addr, KeyType: key.Type(), Fingerprint: fp, Source: e.source}
 		}
+	}
+	if cert != nil {
+		for _, ca := range v.cas {
+			if sameKey(ca.key, cert.SignatureKey) {
+				return v.checkCert(cert, addr, ca)
+			}
+		}
+		// Signed by somebody else: the key counts as if it had none.
 	}
 	var known []string
 	for _, e := range v.known {
@@ -252,6 +288,28 @@ func (v *verifier) verify(key ssh.PublicKey, addr string) error {
 		Line:  v.name + " " + keyText(key),
 		Files: v.keys.files, Skipped: v.keys.skipped,
 	}
+}
+
+// checkCert holds a host certificate of a known authority against its names,
+// time and options. As in ssh, its names may hold wildcards.
+func (v *verifier) checkCert(cert *ssh.Certificate, addr string, ca knownEntry) error {
+	bad := func(why error) error {
+		return &HostKeyChangedError{Host: v.name, Addr: addr, KeyType: cert.Type(), Fingerprint: ssh.FingerprintSHA256(cert.Key),
+			Known: []string{fmt.Sprintf("a certificate of %s %s (%s): %v", ca.key.Type(), ssh.FingerprintSHA256(ca.key), ca.source, why)}}
+	}
+	if cert.CertType != ssh.HostCert {
+		return bad(errors.New("the one offered is not a host's"))
+	}
+	name := v.principal
+	for _, p := range cert.ValidPrincipals {
+		if matchPattern(strings.ToLower(p), v.principal) {
+			name = p
+		}
+	}
+	if err := (&ssh.CertChecker{}).CheckCert(name, cert); err != nil {
+		return bad(err)
+	}
+	return nil
 }
 
 func sameKey(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }

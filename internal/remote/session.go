@@ -76,11 +76,17 @@ func (g *gate) close() error {
 	return g.err
 }
 
+// A server may take closingTries*closingPause to notice that a session ended.
+const (
+	closingTries = 20
+	closingPause = 50 * time.Millisecond
+)
+
 // openSession opens a session channel. An open that ctx gave up is finished
 // in the background, and its slot is freed then. A server that allows fewer
 // sessions than we have slots (MaxSessions) takes slots away for good.
 func (c *Conn) openSession(ctx context.Context, what string) (ssh.Channel, <-chan *ssh.Request, error) {
-	for {
+	for tries := 0; ; {
 		if err := c.acquire(ctx); err != nil {
 			return nil, nil, err
 		}
@@ -100,9 +106,23 @@ func (c *Conn) openSession(ctx context.Context, what string) (ssh.Channel, <-cha
 			c.lent++ // the slot is kept, and the next one to be freed is waited for
 		}
 		c.mu.Unlock()
-		if alone {
-			c.release()
+		if !alone {
+			continue
+		}
+		c.release()
+		// A session that we have closed may still count there.
+		if tries++; tries > closingTries {
 			return nil, nil, fmt.Errorf("cannot open a session on %s: %w", c.target, err)
+		}
+		t := time.NewTimer(closingPause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, nil, ctx.Err()
+		case <-c.done:
+			t.Stop()
+			return nil, nil, c.lost(what, nil)
 		}
 	}
 }
@@ -280,7 +300,7 @@ func (r *run) do(ctx context.Context) error {
 	case talk != nil:
 		w = talk.wrap(script)
 	case c.openssh:
-		w = wrap(script)
+		w = wrap(script, r.cmd.Line, r.cmd.Stdin != nil)
 	default:
 		if err := r.exec(ctx, r.cmd.Line, true); err != nil {
 			return err
@@ -330,7 +350,7 @@ func (r *run) do(ctx context.Context) error {
 	// Not counted in tasks: nobody can interrupt the Read of a foreign
 	// reader, and Close must not wait for it.
 	badInput := make(chan error, 1)
-	go r.feed(w.mark != "", badInput)
+	go r.feed(w, badInput)
 
 	slow := time.NewTimer(max(startLimit, c.hop.timeout))
 	defer slow.Stop()
@@ -419,10 +439,10 @@ func (r *run) exec(ctx context.Context, line string, wait bool) error {
 }
 
 // feed sends the command, if it is not in the request, and its input.
-func (r *run) feed(framed bool, bad chan<- error) {
+func (r *run) feed(w wrapped, bad chan<- error) {
 	var to io.Writer = struct{ io.Writer }{r.ch}
-	if framed {
-		if sendCommand(r.ch, r.cmd.Line) != nil {
+	if w.mark != "" {
+		if w.begin(r.ch, r.cmd.Line, r.cmd.Stdin != nil) != nil {
 			return // the end of the session says why
 		}
 		if r.cmd.OnLost == OnLostKill {
@@ -440,6 +460,9 @@ func (r *run) feed(framed bool, bad chan<- error) {
 		}
 	}
 	if f, ok := to.(frames); ok {
+		if r.cmd.Stdin == nil && w.inline {
+			return
+		}
 		f.end() // and the channel stays open: its end would end the command
 		return
 	}

@@ -44,12 +44,14 @@ func (o *once) set(err error) {
 	o.refused = err
 }
 
-// becomeRoot runs script $2 with the mark $3: as root without sudo where the
+// becomeRoot runs script $2 with the mark $3, no command and the flag $4: sudo
+// writes command lines to the host's log, so that the command itself comes
+// over standard input. It runs as root without sudo where the
 // login is root's. $1 is the prompt, or empty to ask for no password. The
 // messages of sudo are read, so they must be English.
-const becomeRoot = `if [ "$(id -u)" = 0 ]; then exec /bin/sh -c "$2" upgradectl "$3"; fi; LC_ALL=C; export LC_ALL; ` +
-	`if [ "$1" = "" ]; then exec sudo -n -- /bin/sh -c "$2" upgradectl "$3"; fi; ` +
-	`exec sudo -k -S -p "$1" -- /bin/sh -c "$2" upgradectl "$3"`
+const becomeRoot = `if [ "$(id -u)" = 0 ]; then exec /bin/sh -c "$2" upgradectl "$3" "" "$4"; fi; LC_ALL=C; export LC_ALL; ` +
+	`if [ "$1" = "" ]; then exec sudo -n -- /bin/sh -c "$2" upgradectl "$3" "" "$4"; fi; ` +
+	`exec sudo -k -S -p "$1" -- /bin/sh -c "$2" upgradectl "$3" "" "$4"`
 
 // sftpAsRoot finds the SFTP server, which sshd runs as the login user only.
 const sftpAsRoot = `printf "%s\n" "$1"; printf "%s\n" "$1" >&2; ` +
@@ -99,7 +101,7 @@ func (s *sudo) prepare(ctx context.Context, c *Conn) (*sudoTalk, error) {
 
 func (t *sudoTalk) wrap(script string) wrapped {
 	w := wrapped{mark: "upgradectl-" + nonce()}
-	w.line = shellq.Join("/bin/sh", "-c", becomeRoot, "upgradectl", t.prompt, script, w.mark)
+	w.line = shellq.Join("/bin/sh", "-c", becomeRoot, "upgradectl", t.prompt, script, w.mark, "input")
 	return w
 }
 

@@ -16,60 +16,88 @@ import (
 // that script by their SHA-256 and does itself what they do; a script that was
 // changed is not known here, and is refused by the shell as foreign.
 const (
-	leashKill   = "0965f94253b844372c33fe3fe43213fa74162e1db435a6d8feb123b947cc8bff"
-	leashDetach = "97ab96daa3a4d9388d9347b318f622eb9d75d9d13b0005f670e06b45f302281b"
+	leashKill   = "d689f00a0aba6ccc09475094740a05ef9a815de449baffae3eb477bdbbdf0d5e"
+	leashDetach = "8bb128d1bf067eadf107d3299047b38d0cce06f88eeea6b3b5e62908dbb19b5f"
 )
 
-var leashLine = regexp.MustCompile(`^/bin/sh -c '([^']*)' upgradectl (upgradectl-[0-9a-f]{32})$`)
+var leashLine = regexp.MustCompile(`^/bin/sh -c '([^']*)' upgradectl (upgradectl-[0-9a-f]{32}) ('[^']*'|[^' ]+) (input|none)$`)
 
-// leashed reports whether line is that script, and which form of it.
-func leashed(line string) (mark string, kill, ok bool) {
-	m := leashLine.FindStringSubmatch(line)
-	if m == nil {
-		return "", false, false
-	}
-	sum := sha256.Sum256([]byte(m[1]))
-	switch hex.EncodeToString(sum[:]) {
-	case leashKill:
-		return m[2], true, true
-	case leashDetach:
-		return m[2], false, true
-	}
-	return "", false, false
+// A leashed command is a session's command in that form.
+type leashed struct {
+	mark  string // printed on both outputs before the command runs
+	cmd   string // empty = it comes over standard input
+	input bool   // the command has input
+	kill  bool   // it ends with the session
 }
 
-// leash runs the command that comes over the channel.
-func (s *session) leash(mark string, kill bool) {
-	fmt.Fprintln(s.ch, mark)
-	fmt.Fprintln(s.ch.Stderr(), mark)
+// parseLeash reports whether line is that script.
+func parseLeash(line string) (l leashed, ok bool) {
+	m := leashLine.FindStringSubmatch(line)
+	if m == nil {
+		return leashed{}, false
+	}
+	sum := sha256.Sum256([]byte(m[1]))
+	l = leashed{mark: m[2], input: m[4] == "input"}
+	switch hex.EncodeToString(sum[:]) {
+	case leashKill:
+		l.kill = true
+	case leashDetach:
+	default:
+		return leashed{}, false
+	}
+	l.cmd = octal.ReplaceAllStringFunc(strings.Trim(m[3], "'"), func(s string) string {
+		n, _ := strconv.ParseUint(s[2:], 8, 8) // three octal digits that fit
+		return string([]byte{byte(n)})
+	})
+	return l, true
+}
+
+// octal is the only escape that the product writes for printf %b.
+var octal = regexp.MustCompile(`\\0[0-3][0-7]{2}`)
+
+// leash runs such a command.
+func (s *session) leash(l leashed) {
+	fmt.Fprintln(s.ch, l.mark)
+	fmt.Fprintln(s.ch.Stderr(), l.mark)
 	in := bufio.NewReader(s.ch)
 	refuse := func(why string) {
 		fmt.Fprintln(s.ch.Stderr(), "upgradectl: "+why)
 		s.exit(97, nil)
 		s.ch.Close()
 	}
-	n, err := frameLength(in)
-	if err != nil || n == 0 {
-		refuse("a start file of the login shell took the command away")
-		return
+	if l.cmd == "" || l.input {
+		if line, _ := in.ReadString('\n'); line != "in\n" {
+			refuse("a start file of the login shell took away what was for the command")
+			return
+		}
 	}
-	text := make([]byte, n)
-	if _, err := io.ReadFull(in, text); err != nil {
-		refuse("the command did not arrive whole")
-		return
+	if l.cmd == "" {
+		n, err := frameLength(in)
+		if err != nil || n == 0 {
+			refuse("the command did not arrive whole")
+			return
+		}
+		text := make([]byte, n)
+		if _, err := io.ReadFull(in, text); err != nil {
+			refuse("the command did not arrive whole")
+			return
+		}
+		var whole bool
+		if l.cmd, whole = strings.CutSuffix(string(text), "\n#upgradectl-end"); !whole {
+			refuse("the command did not arrive whole")
+			return
+		}
 	}
-	cmd, whole := strings.CutSuffix(string(text), "\n#upgradectl-end")
-	if !whole {
-		refuse("the command did not arrive whole")
-		return
-	}
-	args := []string{"/bin/sh", "-c", cmd}
+	args := []string{"/bin/sh", "-c", l.cmd}
 	p := s.start(args)
-	if !kill {
+	if !l.kill {
 		s.exec(p, args, in)
 		return
 	}
 	pr, pw := io.Pipe()
+	if !l.input {
+		pw.Close()
+	}
 	fed := make(chan struct{})
 	go func() {
 		defer close(fed)
@@ -85,7 +113,7 @@ func (s *session) leash(mark string, kill bool) {
 				continue
 			}
 			// A command that no longer reads gets no more.
-			if _, err := io.CopyN(pw, in, n); err != nil && n > 0 {
+			if _, err := io.CopyN(pw, in, n); err != nil {
 				_, _ = io.Copy(io.Discard, in)
 			}
 		}

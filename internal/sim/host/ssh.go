@@ -229,8 +229,8 @@ func (s *session) serve(reqs <-chan *ssh.Request) {
 				break
 			}
 			ok, started = true, true
-			if mark, kill, is := leashed(cmd.Command); is {
-				begin = func() { s.leash(mark, kill) }
+			if l, is := parseLeash(cmd.Command); is {
+				begin = func() { s.leash(l) }
 				break
 			}
 			args := []string{"/bin/sh", "-c", cmd.Command}
