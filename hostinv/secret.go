@@ -1,9 +1,53 @@
 package hostinv
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
 	"regexp"
+	"runtime"
 	"strings"
 )
+
+// maxSecret bounds a secret file.
+const maxSecret = 4 << 10
+
+// SecretFile returns a function for SSHConfig.Password, SudoPassword and
+// Passphrase that reads the secret from a file each time it is asked: its
+// first line, without the line break. The file must be readable by its owner
+// only. Errors name the file, never its content.
+func SecretFile(name string) func(ctx context.Context, _ string) (string, error) {
+	return func(ctx context.Context, _ string) (string, error) {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			return "", err
+		}
+		if !info.Mode().IsRegular() || info.Size() > maxSecret {
+			return "", fmt.Errorf("%s is no file of up to %d bytes", name, maxSecret)
+		}
+		if perm := info.Mode().Perm(); runtime.GOOS != "windows" && perm&0o077 != 0 {
+			return "", fmt.Errorf("%s has mode %04o and others may read it: chmod 600 it", name, perm)
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		if len(line) == 0 {
+			return "", fmt.Errorf("the first line of %s is empty", name)
+		}
+		if len(bytes.TrimSpace(rest)) > 0 {
+			return "", errors.New(name + " holds more than one line")
+		}
+		return string(line), nil
+	}
+}
 
 // hidden stands for a value that was taken out.
 const hidden = "[hidden]"

@@ -112,8 +112,14 @@ type CloudConfig struct {
 
 // SSHConfig says how hosts are reached.
 type SSHConfig struct {
-	Config     string   `json:"config,omitempty"`      // an ssh_config file; empty: none
+	Config     string   `json:"config,omitempty"`      // an ssh_config file or "none"; empty: the user's own
 	KnownHosts []string `json:"known_hosts,omitempty"` // nil: the user's own
+
+	Sudo             bool   `json:"sudo,omitempty"`               // become root with sudo on every host
+	SudoPasswordFile string `json:"sudo_password_file,omitempty"` // mode 0600; empty: sudo must ask for none
+	PasswordFile     string `json:"password_file,omitempty"`      // login password, mode 0600; empty: keys only
+	PassphraseFile   string `json:"passphrase_file,omitempty"`    // of encrypted private keys, mode 0600
+	AllowSHA1        bool   `json:"allow_sha1,omitempty"`         // for servers that know nothing better
 }
 
 // NginxHost is a host whose nginx may send traffic to the production host.
@@ -205,7 +211,10 @@ func (c *Config) resolve() error {
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return err
 	}
-	paths := []*string{&c.SSH.Config, &c.OS.Script}
+	paths := []*string{&c.SSH.SudoPasswordFile, &c.SSH.PasswordFile, &c.SSH.PassphraseFile, &c.OS.Script}
+	if c.SSH.Config != "none" {
+		paths = append(paths, &c.SSH.Config)
+	}
 	for i := range c.SSH.KnownHosts {
 		paths = append(paths, &c.SSH.KnownHosts[i])
 	}
@@ -732,8 +741,16 @@ func procedureOf(n *yaml.Node) string {
 }
 
 func (d *configDecoder) ssh(m mapping, c *Config) {
-	s := d.mapping(m.values["ssh"], "ssh", "config", "known_hosts")
+	s := d.mapping(m.values["ssh"], "ssh", "config", "known_hosts", "sudo", "sudo_password_file", "password_file", "passphrase_file", "allow_sha1")
 	c.SSH.Config = s.text("config", "")
+	c.SSH.Sudo = s.boolean("sudo", false)
+	c.SSH.SudoPasswordFile = s.text("sudo_password_file", "")
+	if c.SSH.SudoPasswordFile != "" && !c.SSH.Sudo {
+		s.problem("sudo_password_file", "needs sudo: true")
+	}
+	c.SSH.PasswordFile = s.text("password_file", "")
+	c.SSH.PassphraseFile = s.text("passphrase_file", "")
+	c.SSH.AllowSHA1 = s.boolean("allow_sha1", false)
 	s.list("known_hosts", func(n *yaml.Node, path string) {
 		if f, ok := d.str(n, path); ok && f == "" {
 			d.at(n, path, "is empty: give the name of a known_hosts file")

@@ -71,7 +71,7 @@ func NewEnv(cfg *Config, a *Access) (*Env, error) {
 			return nil, &AccessError{err}
 		}
 	}
-	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: cfg.SSH.Config, KnownHosts: cfg.SSH.KnownHosts, Agent: true, NetDial: a.NetDial})
+	d, err := hostinv.NewDialer(cfg.SSH.dialer(a))
 	if err != nil {
 		return nil, &AccessError{err}
 	}
@@ -97,6 +97,20 @@ func newClients(cfg *Config, a *Access) (*ecs.Client, *slb.Client, error) {
 		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
 	}, slb.WithTransport(a.transport()))
 	return ec, sc, err
+}
+
+// dialer gives the settings for hostinv.
+func (c *SSHConfig) dialer(a *Access) hostinv.SSHConfig {
+	s := hostinv.SSHConfig{ConfigFile: c.Config, KnownHosts: c.KnownHosts, Agent: true, NetDial: a.NetDial, Sudo: c.Sudo, AllowSHA1: c.AllowSHA1}
+	for _, x := range []struct {
+		file string
+		to   *func(context.Context, string) (string, error)
+	}{{c.SudoPasswordFile, &s.SudoPassword}, {c.PasswordFile, &s.Password}, {c.PassphraseFile, &s.Passphrase}} {
+		if x.file != "" {
+			*x.to = hostinv.SecretFile(x.file)
+		}
+	}
+	return s
 }
 
 // Close ends all connections.

@@ -178,8 +178,10 @@ func (c *collector) run(ctx context.Context, args []string) (err error) {
 		}
 		defer c.spool.close()
 	}
-	cfg := c.ssh.cfg
-	cfg.Warn = func(text string) { c.progress("%s", text) }
+	cfg, err := c.ssh.config(ctx, c.app)
+	if err != nil {
+		return err
+	}
 	d, err := hostinv.NewFleetDialer(cfg)
 	if err != nil {
 		return err
