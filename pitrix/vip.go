@@ -71,28 +71,40 @@ func VIPHolder(ctx context.Context, vip netip.Addr, nodes ...*Node) (string, err
 // arpReply is a line of iputils' arping for one answer.
 var arpReply = regexp.MustCompile(`(?m)reply from \S+ \[([0-9A-Fa-f:]{17})\]`)
 
-// ProbeAddress asks the link of an interface who has an address, and returns
-// the MACs that answer, sorted; none: the address is not used there. The
-// question is that of duplicate address detection (RFC 5227: the sender's
-// address is 0.0.0.0), so that nobody's ARP table changes by it, and it is
-// asked three times. The node itself does not answer its own question: ask
-// from one that does not have the address, or before it has.
+// ProbeAddress asks the link of an interface whether an address is used, and
+// returns the MACs that answer; none: it is not. The question is that of
+// duplicate address detection (RFC 5227: the sender's address is 0.0.0.0), so
+// that nobody's ARP table changes by it. It is asked three times and ends with
+// the first answer. The node itself does not answer its own question: ask
+// before it has the address, or from another one.
 //
 // It needs iputils' arping; the other program of that name has other options
 // and is refused.
 func (n *Node) ProbeAddress(ctx context.Context, a netip.Addr, dev string) ([]MAC, error) {
+	return n.arping(ctx, a, dev, "-D")
+}
+
+// AnsweringMACs asks, with the node's own address on that link, who has an
+// address, three times by broadcast, and returns every MAC that answers: two
+// when two machines hold it at once. It takes four seconds at most.
+func (n *Node) AnsweringMACs(ctx context.Context, a netip.Addr, dev string) ([]MAC, error) {
+	return n.arping(ctx, a, dev, "-b")
+}
+
+func (n *Node) arping(ctx context.Context, a netip.Addr, dev, how string) ([]MAC, error) {
 	fail := func(err error) ([]MAC, error) {
 		return nil, fmt.Errorf("cannot probe %s from %s: %w", a, n.Name, err)
 	}
 	if !a.Is4() {
 		return fail(fmt.Errorf("%s is not an IPv4 address", a))
 	}
-	out, status, err := both(ctx, n.Host, "arping -D -c 3 -w 4 -I "+shellq.Quote(dev)+" "+a.String()+" </dev/null")
+	out, status, err := both(ctx, n.Host, "arping "+how+" -c 3 -w 4 -I "+shellq.Quote(dev)+" "+a.String()+" </dev/null")
 	if err != nil {
 		return fail(err)
 	}
 	text := string(out)
-	// -D of iputils reports what it sent, whatever came back.
+	// iputils reports what it sent, whatever came back; its status is 1 for
+	// an address in use with -D, and for one that nobody answers for without.
 	if !strings.Contains(text, "Sent ") || status > 1 {
 		return fail(fmt.Errorf("arping of iputils is needed; status %d: %s", status, firstBytes(strings.TrimSpace(text), 200)))
 	}
@@ -103,7 +115,7 @@ func (n *Node) ProbeAddress(ctx context.Context, a netip.Addr, dev string) ([]MA
 		}
 	}
 	slices.SortFunc(macs, func(a, b MAC) int { return slices.Compare(a[:], b[:]) })
-	if status == 1 && len(macs) == 0 {
+	if how == "-D" && status == 1 && len(macs) == 0 {
 		return fail(fmt.Errorf("arping says that the address is used, but not by whom: %s", firstBytes(strings.TrimSpace(text), 200)))
 	}
 	return macs, nil
