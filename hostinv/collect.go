@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,10 +36,25 @@ const (
 	imageFormat = `[{{json .ID}},{{json .Repository}},{{json .Digest}}]`
 )
 
+// bounded are the sections whose output has bounds of its own: the kernel's,
+// or those of a few small files. Never written to.
+var bounded = []string{
+	SectionOS, SectionKernel, SectionBoot, SectionUptime, SectionHost, SectionHardware, SectionRules, SectionListeners, SectionConnections,
+	SectionModules, SectionDocker, SectionSecurity, SectionNginx,
+}
+
 // script returns the text sent to a host, with its mark.
 func script(mark string) string {
+	var calls []string
+	for _, s := range asked {
+		how := "capped "
+		if slices.Contains(bounded, s) {
+			how = "section "
+		}
+		calls = append(calls, how+s)
+	}
 	return strings.NewReplacer("@MARK@", mark, "@FORMAT@", inspectFormat, "@INFO@", infoFormat, "@IMAGE@", imageFormat,
-		"@SECTIONS@", strings.Join(asked, " ")).Replace(scriptText)
+		"@SECTIONS@", strings.Join(calls, "\n\t")).Replace(scriptText)
 }
 
 const (

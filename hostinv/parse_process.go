@@ -172,6 +172,16 @@ func (inv *Inventory) fillSockets(f *frame, procs map[int]*proc, cut func(string
 		rows, rc, whole = f.proved("links")
 		cut("programs", rc, whole)
 		for _, line := range rows {
+			if said, denied := strings.CutSuffix(line, ": Permission denied"); denied && strings.HasPrefix(line, "ls: ") {
+				// ls: cannot read symbolic link '/proc/1/cwd', with quotes or without
+				if _, name, ok := strings.Cut(said, "/proc/"); ok {
+					n, _, _ := strings.Cut(name, "/")
+					if pid, err := strconv.Atoi(n); err == nil && procs[pid] != nil {
+						procs[pid].hidden = true
+					}
+				}
+				continue
+			}
 			i := strings.Index(line, " /proc/")
 			if i < 0 {
 				continue
@@ -190,8 +200,7 @@ func (inv *Inventory) fillSockets(f *frame, procs map[int]*proc, cut func(string
 				p.owner = h[2]
 			}
 			switch {
-			case !shown && w[3] == "cwd":
-				p.hidden = true
+			case !shown:
 			case w[3] == "cwd":
 				p.Cwd = unescapeLs(target)
 			default:
@@ -230,7 +239,7 @@ func (inv *Inventory) fillSockets(f *frame, procs map[int]*proc, cut func(string
 			p.Exe = strings.TrimSuffix(text, "\n")
 		case "cwd":
 			p.Cwd = strings.TrimSuffix(text, "\n")
-			p.hidden = p.Cwd == ""
+			p.hidden = p.Cwd == "" && inv.UID != 0 // of root's own, the process ends
 		case "fd":
 			for inode := range strings.FieldsSeq(text) {
 				own(inode, pid)
@@ -296,7 +305,7 @@ func (inv *Inventory) fillTable(procs map[int]*proc) {
 		if base := path.Base(strings.TrimSuffix(p.Exe, " (deleted)")); base != "java" && path.Base(p.args[0]) != "java" {
 			continue
 		}
-		if p.Cwd == "" {
+		if p.hidden && p.Cwd == "" {
 			unreadable++
 		}
 		j := Java{PID: p.PID, Cwd: p.Cwd, Exe: p.Exe, User: p.User, Container: p.Container, Unit: p.Unit}

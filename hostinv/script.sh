@@ -43,17 +43,18 @@ run() {
 	return "$r"
 }
 
-# section NAME runs sec_NAME, capped where it has no bounds of its own. The line
+# section NAME runs sec_NAME, capped NAME with a limit to its output. The line
 # with its status comes from inside the cap: where it is missing, the output was
 # cut.
 section() {
 	printf '\n%s B %s\n' "$mark" "$1"
-	case "$1" in
-	os | kernel | boot | uptime | host | hardware | rules | listeners | connections | modules | docker | security | nginx)
-		body "$1" </dev/null
-		;;
-	*) body "$1" </dev/null | head -c 8388608 ;;
-	esac
+	body "$1" </dev/null
+	printf '\n%s E %s\n' "$mark" "$1"
+}
+
+capped() {
+	printf '\n%s B %s\n' "$mark" "$1"
+	body "$1" </dev/null | head -c 8388608
 	printf '\n%s E %s\n' "$mark" "$1"
 }
 
@@ -290,7 +291,8 @@ sec_connections() {
 # Whole tables in a few commands where grep and ls can write names and contents
 # so that no process can forge a line about another: grep puts the name of the
 # file, which has the pid, before every line of it, ls -b writes a line feed as
-# \n. The last line of each, its status, proves that nothing is missing.
+# \n. The last line of each, its status, proves that nothing is missing. What ls
+# says of links tells one that may not be read from one of a process that ends.
 # Values of the environment go no further than sed.
 sec_processes() {
 	item status
@@ -315,7 +317,7 @@ sec_processes() {
 			echo "rc $?"
 		} | tr '\000\n' '\n\001' | sed -n -e 's/^\/proc\/\([0-9]*\)\/environ:\([A-Za-z_][A-Za-z0-9_.]*\)=.*/\1 \2/p' -e 's/^\(rc [0-9]*\).*/\1/p'
 		item links
-		run ls -l -d -b /proc/[0-9]*/exe /proc/[0-9]*/cwd
+		run ls -l -d -b /proc/[0-9]*/exe /proc/[0-9]*/cwd 2>&1
 		echo "rc $?"
 		item sockets
 		{
@@ -504,10 +506,8 @@ sec_nginx() {
 
 main() {
 	timeout=
-	! have timeout || timeout=yes
-	for s in @SECTIONS@; do
-		section "$s"
-	done
+	! timeout 9 true >/dev/null 2>&1 || timeout=yes
+	@SECTIONS@
 	printf '\n%s Z\n' "$mark"
 }
 

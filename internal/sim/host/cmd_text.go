@@ -317,7 +317,16 @@ func parseSed(s string) (sedRule, error) {
 	if strings.ContainsAny(with, "$/&") {
 		return r, errors.New("its replacement has $, & or /")
 	}
-	r.with = regexp.MustCompile(`\\([0-9])`).ReplaceAllString(with, "$${$1}")
+	var b strings.Builder
+	for i := 0; i < len(with); i++ {
+		if with[i] == '\\' && i+1 < len(with) && with[i+1] >= '0' && with[i+1] <= '9' {
+			i++
+			fmt.Fprintf(&b, "${%c}", with[i])
+			continue
+		}
+		b.WriteByte(with[i])
+	}
+	r.with = b.String()
 	return r, nil
 }
 

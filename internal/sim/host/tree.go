@@ -648,14 +648,26 @@ func (t *tree) readDir(c cred, name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, perr("open", name, err)
 	}
-	var out []fs.DirEntry
-	for _, name := range p.n.names() {
+	names := p.n.names()
+	out := make([]fs.DirEntry, 0, len(names))
+	for _, name := range names {
 		if kid := p.n.child(name); kid != nil {
-			out = append(out, fs.FileInfoToDirEntry(newInfo(name, kid)))
+			out = append(out, dirEntry{name, kid})
 		}
 	}
 	return out, nil
 }
+
+// dirEntry is a name of a directory. A pattern of the shell looks at many.
+type dirEntry struct {
+	name string
+	n    *node
+}
+
+func (e dirEntry) Name() string               { return e.name }
+func (e dirEntry) IsDir() bool                { return e.n.isDir() }
+func (e dirEntry) Type() fs.FileMode          { return e.n.mode.Type() }
+func (e dirEntry) Info() (fs.FileInfo, error) { return newInfo(e.name, e.n), nil }
 
 // info is what stat tells.
 type info struct {
