@@ -64,7 +64,7 @@ func CheckFleet(fleet Fleet) []Problem {
 		}
 	}
 	c.pairs()
-	c.leafRoutes()
+	c.leafRoutes(fleet)
 	sortProblems(c.problems)
 	return c.problems
 }

@@ -98,21 +98,41 @@ func (c *checker) leaf(n *node) {
 	}
 }
 
-// leafRoutes checks the routes that hosts of a spine-leaf network have to their
-// VMs (R8): left on the old host after a move, the VM cannot be reached.
-func (c *checker) leafRoutes() {
-	const prefix = "ks_vm_routing_rule_"
+const leafKey = "ks_vm_routing_rule_"
+
+// leafNames returns the VMs by what stands behind leafKey: ZONE_VM.
+func leafNames(fleet Fleet) map[string]*node {
 	vms := map[string]*node{}
-	for _, n := range c.nodes {
+	for _, n := range nodesOf(fleet) {
 		if n.vm {
-			short := strings.TrimPrefix(n.name, n.zone+"-")
-			vms[strings.ReplaceAll(n.zone+"_"+short, "-", "_")] = n
+			vms[leafName(n.zone+"_"+strings.TrimPrefix(n.name, n.zone+"-"))] = n
 		}
 	}
+	return vms
+}
+
+func leafName(s string) string { return strings.ReplaceAll(s, "-", "_") }
+
+// leafVM returns the VM that a host's route key is about, or nothing.
+func leafVM(key string, fleet Fleet) string {
+	name, ok := strings.CutPrefix(key, leafKey)
+	if !ok {
+		return ""
+	}
+	if vm := leafNames(fleet)[leafName(name)]; vm != nil {
+		return vm.name
+	}
+	return ""
+}
+
+// leafRoutes checks the routes that hosts of a spine-leaf network have to their
+// VMs (R8): left on the old host after a move, the VM cannot be reached.
+func (c *checker) leafRoutes(fleet Fleet) {
+	vms := leafNames(fleet)
 	for _, host := range c.nodes {
 		for _, e := range host.s.now.entries {
-			name, ok := strings.CutPrefix(e.key, prefix)
-			vm := vms[strings.ReplaceAll(name, "-", "_")]
+			name, ok := strings.CutPrefix(e.key, leafKey)
+			vm := vms[leafName(name)]
 			if !ok || vm == nil || e.value == "" {
 				continue
 			}

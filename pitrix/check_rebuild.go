@@ -32,7 +32,8 @@ const (
 //	R5       beside the old node, a VM on the same physical host: the forced
 //	         launch would destroy the old one
 //	R10      a MAC that old or taken has; another role, zone or name
-//	rebuild  any other file that changed, came or went
+//	rebuild  any other file that changed, came or went; in a spine-leaf network
+//	         the hosts' routes to the rebuilt nodes may change
 //
 // Taken, of TakenMACs and AddMACs, is looked at for nodes in PhaseBuild only:
 // afterwards the new VM itself is found by it. A nil taken is an empty one.
@@ -60,7 +61,7 @@ func CheckRebuild(old, next Fleet, phases map[string]Phase, taken map[MAC]string
 			c.file(name, "the file is new, although only the rebuilt nodes may change; take it out, or move it when it is a copy")
 		case n == nil:
 			c.file(name, "the file is gone, although only the rebuilt nodes may change; put it back")
-		case !bytes.Equal(o.now.src, n.now.src):
+		case !bytes.Equal(o.now.src, n.now.src) && !leafRouteOnly(o, n, next, phases):
 			p := Problem{File: n.Name(), Line: 1, Col: 1}
 			if keys := DiffSettings(o, n); len(keys) > 0 {
 				p = (&node{name: name, s: n}).problem(keys[0].Key)
@@ -74,9 +75,40 @@ func CheckRebuild(old, next Fleet, phases map[string]Phase, taken map[MAC]string
 			c.file(name, "the node is to be rebuilt, but there is no file of this name; name a node that is there")
 		}
 	}
-	problems := append(CheckFleet(next), c.problems...)
+	problems := append(slices.DeleteFunc(CheckFleet(next), func(p Problem) bool { return oldLeafRoute(p, old, next, phases) }), c.problems...)
 	sortProblems(problems)
 	return problems
+}
+
+// leafRouteOnly says whether a host's file changed in nothing but its routes to
+// rebuilt VMs, which in a spine-leaf network move with them (R8).
+func leafRouteOnly(old, now *Settings, next Fleet, phases map[string]Phase) bool {
+	changed := DiffSettings(old, now)
+	for _, d := range changed {
+		vm := leafVM(d.Key, next)
+		if _, rebuilt := phases[vm]; vm == "" || !rebuilt {
+			return false
+		}
+	}
+	return len(changed) > 0
+}
+
+// oldLeafRoute says whether the problem is the route of the old node's host to
+// the old node, which serves until the switch.
+func oldLeafRoute(p Problem, old, next Fleet, phases map[string]Phase) bool {
+	vm := leafVM(p.Key, next)
+	if p.Rule != "R8" || vm == "" || phases[vm] != PhaseBuild || old[vm] == nil {
+		return false
+	}
+	host, _ := old[vm].Get("physical_host")
+	address, _ := old[vm].Get("mgmt_network_address")
+	for _, n := range nodesOf(next) {
+		if n.s.Name() == p.File && n.get("mgmt_network_address") == host {
+			at, _ := findAddress(n.get(p.Key), address)
+			return len(at) > 0
+		}
+	}
+	return false
 }
 
 func union(a, b Fleet) map[string]bool {

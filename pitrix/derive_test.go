@@ -379,3 +379,36 @@ func TestTrapMACOfOldVM(t *testing.T) {
 	}
 	assert.Contains(t, strings.Join(texts, "\n"), "mgmt_network_mac_address 52:54:00:aa:bb:01 is taken, dumpxml of 192.0.2.101")
 }
+
+// In a spine-leaf network a VM has a route on its host, which moves with it:
+// while both VMs are there, both hosts have one.
+func TestRebuildSpineLeaf(t *testing.T) {
+	const key = "ks_vm_routing_rule_lab2b_bm0"
+	old := pitrix.Fleet(leaf(t))
+	next := pitrix.Fleet{}
+	for name, s := range old {
+		next[name] = s.Clone()
+	}
+	var err error
+	next["lab2b-bm0"], err = pitrix.DeriveTemporary(old["lab2b-bm0"], pitrix.Replacement{Address: "192.0.2.122", MAC: mac(t, "00:16:3e:77:00:01"), PhysicalHost: "192.0.2.112"})
+	require.NoError(t, err)
+	change(t, next["lab2br01n12"], key, "ip route replace 192.0.2.122/32 dev br0")
+	phases := map[string]pitrix.Phase{"lab2b-bm0": pitrix.PhaseBuild}
+	assert.Empty(t, pitrix.CheckRebuild(old, next, phases, nil))
+	change(t, next["lab2br01n12"], "memory_size", "9000")
+	assert.Len(t, pitrix.CheckRebuild(old, next, phases, nil), 1)
+	change(t, next["lab2br01n12"], "memory_size", "8000")
+
+	// After the switch the old host's route leads nowhere.
+	next["lab2b-bm0"], err = pitrix.DeriveFinal(next["lab2b-bm0"], old["lab2b-bm0"])
+	require.NoError(t, err)
+	phases["lab2b-bm0"] = pitrix.PhaseSwitch
+	var at []string
+	for _, p := range pitrix.CheckRebuild(old, next, phases, nil) {
+		at = append(at, p.File+" "+p.Rule)
+	}
+	assert.Equal(t, []string{"lab2br01n11 R8", "lab2br01n12 R8"}, at)
+	require.NoError(t, next["lab2br01n11"].Delete(key))
+	change(t, next["lab2br01n12"], key, "ip route replace 192.0.2.121/32 dev br0")
+	assert.Empty(t, pitrix.CheckRebuild(old, next, phases, nil))
+}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/upgradectl/upgradectl/internal/redact"
 )
 
 // A HAProxyKind says what a difference is about.
@@ -250,7 +252,7 @@ func (h *HAProxy) normal(s haSection, defaults *haSection, addresses map[string]
 			for i := range w {
 				w[i] = word(w[i])
 			}
-			text := strings.Join(w, " ")
+			text := strings.Join(hidden(w), " ")
 			// Quoting can make two different lines one text.
 			key := strings.Join(w, "\x00")
 			item := haItem{key, text, l}
@@ -261,6 +263,23 @@ func (h *HAProxy) normal(s haSection, defaults *haSection, addresses map[string]
 		}
 	}
 	return n
+}
+
+// hidden returns the words of a line as they are shown: without passwords.
+func hidden(words []string) []string {
+	out := slices.Clone(words)
+	switch {
+	case len(out) > 2 && out[0] == "stats" && out[1] == "auth":
+		user, _, _ := strings.Cut(out[2], ":")
+		out[2] = user + ":" + redact.Mark
+	case out[0] == "user":
+		for i := range out[1:] {
+			if (out[i] == "password" || out[i] == "insecure-password") && i > 0 {
+				out[i+1] = redact.Mark
+			}
+		}
+	}
+	return out
 }
 
 // CompareHAProxy compares what two files mean: sections by kind and name,

@@ -268,6 +268,18 @@ func TestTrapSubRegionBackends(t *testing.T) {
 	assert.Empty(t, pitrix.CompareHAProxy(haproxy(t, "old", old), haproxy(t, "new", now), pitrix.HAProxyOptions{}).MustCarryOver())
 }
 
+// Passwords that differ are a difference, and are not shown.
+func TestHAProxyHidesPasswords(t *testing.T) {
+	old := haproxyFile + "\nlisten stats\n    bind :9000\n    mode http\n    stats auth admin:s3cr3t\nuserlist u\n    user a insecure-password s3cr3t\n    user b groups x password s3cr3t\n"
+	now := strings.ReplaceAll(old, "s3cr3t", "other-s3cr3t")
+	d := pitrix.CompareHAProxy(haproxy(t, "old", old), haproxy(t, "new", now), pitrix.HAProxyOptions{})
+	require.Len(t, d.Differences, 6)
+	for _, x := range d.Differences {
+		assert.NotContains(t, x.String(), "s3cr3t")
+		assert.Contains(t, x.String(), "[hidden]")
+	}
+}
+
 func TestParseHAProxyRefuses(t *testing.T) {
 	for src, want := range map[string]string{
 		"mode tcp\n":                 "f:1:1: no section is open",

@@ -150,6 +150,31 @@ func TestTrapTemporarySource(t *testing.T) {
 	assert.ErrorContains(t, err, "t:2:9: 192.0.2.1 may be a part of a file's name")
 }
 
+// The kernel refuses the route whose source is the temporary address, and takes
+// the edited one.
+func TestTrapTemporarySourceAsKernel(t *testing.T) {
+	unshare, _ := testenv.Need(t, "unshare"), testenv.Need(t, "ip")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a network namespace")
+	}
+	run := func(tail []byte) (string, error) {
+		script := "ip link add d0 type veth peer name d1 && ip addr add 192.0.2.61/24 dev d0 && ip link set d0 up && ip link set d1 up || exit 9\n" + string(tail)
+		out, err := exec.CommandContext(t.Context(), unshare, "--net", "sh", "-c", script).CombinedOutput()
+		return string(out), err
+	}
+	tail := []byte("ip route add 10.80.0.0/16 src 192.0.2.71 via 192.0.2.21 || exit 2\nip route add 10.80.0.0/16 via 192.0.2.21 && exit 3\nexit 0\n")
+	out, err := run(tail)
+	if strings.Contains(out, "not permitted") || strings.Contains(out, "Unknown device type") {
+		t.Skip("this machine makes no interfaces: " + out)
+	}
+	assert.ErrorContains(t, err, "exit status 2", out)
+	tail, err = pitrix.EditRCLocalTail("rc.local.tail", tail, map[string]string{"192.0.2.71": "192.0.2.61"})
+	require.NoError(t, err)
+	out, err = run(tail)
+	assert.NoError(t, err, out)
+	assert.Contains(t, out, "File exists") // the second add, TestTrapRouteAddTwice
+}
+
 // Editing there and back gives the file again, and no byte outside the
 // addresses changes.
 func FuzzEditRCLocalTail(f *testing.F) {

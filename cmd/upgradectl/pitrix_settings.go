@@ -52,27 +52,19 @@ gen_node_list 现在会生成的结果。不写入任何内容。有问题时退
 			if len(args) > 0 {
 				dir = args[0]
 			}
-			fleet, err := p.fleet(ctx, a, dir)
+			var fleet pitrix.Fleet
+			var site pitrix.Site
+			if dir != "" {
+				fleet, err = p.fleet(ctx, a, dir)
+			} else {
+				fleet, site, err = p.fleetAndSite(ctx, a)
+			}
 			if ps, ok := problemsOf(err); ok {
 				return a.problems(ps, "")
 			} else if err != nil {
 				return err
 			}
-			problems := pitrix.CheckFleet(fleet)
-			site := pitrix.Site{}
-			var stale []string
-			if dir == "" {
-				if site, stale, err = p.compareSite(ctx, a, fleet); err != nil {
-					if ps, ok := problemsOf(err); ok {
-						return a.problems(append(problems, ps...), "")
-					}
-					return err
-				}
-				problems = append(problems, pitrix.CheckSite(fleet, site)...)
-			}
-			for _, line := range stale {
-				a.progress(a.t("stale node list: %s", "节点列表已过时：%s"), line)
-			}
+			problems := append(pitrix.CheckFleet(fleet), pitrix.CheckSite(fleet, site)...)
 			if scope != "" && len(problems) == 0 {
 				groups, err := pitrix.GroupsOf(fleet, site)
 				if err != nil {
@@ -97,26 +89,35 @@ gen_node_list 现在会生成的结果。不写入任何内容。有问题时退
 	return cmd
 }
 
-// compareSite reads the firstbox's variables and says which node lists are stale.
-func (p *pitrixFlags) compareSite(ctx context.Context, a *app, fleet pitrix.Fleet) (_ pitrix.Site, stale []string, err error) {
+// fleetAndSite reads the firstbox's settings and variables, and says which of
+// its node lists are stale.
+func (p *pitrixFlags) fleetAndSite(ctx context.Context, a *app) (_ pitrix.Fleet, site pitrix.Site, err error) {
 	box, done, err := p.firstbox(ctx, a)
 	if err != nil {
-		return pitrix.Site{}, nil, err
+		return nil, site, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	site, err := box.ReadSite(ctx)
+	fleet, err := box.ReadFleet(ctx)
 	if err != nil {
-		return site, nil, err
+		return nil, site, err
+	}
+	if site, err = box.ReadSite(ctx); err != nil {
+		return nil, site, err
 	}
 	read, err := box.ReadGroups(ctx)
 	if err != nil {
-		return site, nil, err
+		return nil, site, err
 	}
 	groups, err := pitrix.GroupsOf(fleet, site)
-	if err != nil {
-		return site, nil, err
+	if _, names := problemsOf(err); names {
+		return fleet, site, nil // CheckFleet says it with everything else
+	} else if err != nil {
+		return nil, site, err
 	}
-	return site, groups.Diff(read), nil
+	for _, line := range groups.Diff(read) {
+		a.progress(a.t("stale node list: %s", "节点列表已过时：%s"), line)
+	}
+	return fleet, site, nil
 }
 
 // settingsRender is what the command line of settings render says.
