@@ -567,7 +567,7 @@ func (r *rebuild) compareMachines() engine.Step {
 				if err != nil {
 					return nil, err
 				}
-				res, err := r.compareMachine(ctx, a, n, l, before)
+				res, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(false))
 				if err != nil {
 					return nil, err
 				}
@@ -597,7 +597,7 @@ func (r *rebuild) samePackages(ctx context.Context, node *pitrix.Node, n *Rebuil
 }
 
 // compareMachine compares until nothing is lost, or it does not settle.
-func (r *rebuild) compareMachine(ctx context.Context, a *engine.Act, n *RebuildNodeFacts, l *link, before *hostinv.Inventory) (compareResult, error) {
+func (r *rebuild) compareMachine(ctx context.Context, a *engine.Act, l *link, name string, before *hostinv.Inventory, expect hostinv.Expect) (compareResult, error) {
 	tick := time.NewTicker(r.cfg.Pace.Sample)
 	defer tick.Stop()
 	for try := 1; ; try++ {
@@ -605,7 +605,7 @@ func (r *rebuild) compareMachine(ctx context.Context, a *engine.Act, n *RebuildN
 		if err != nil {
 			return compareResult{}, err
 		}
-		c := hostinv.Diff(before, after, hostinv.Expect{KernelChanged: true, ReleaseChanged: true, HostChanged: true})
+		c := hostinv.Diff(before, after, expect)
 		var left []string
 		for _, f := range c.Losses() {
 			if !r.expected(f) {
@@ -616,7 +616,7 @@ func (r *rebuild) compareMachine(ctx context.Context, a *engine.Act, n *RebuildN
 			return compareResult{res, c.Findings}, nil
 		}
 		if try == 5 {
-			return compareResult{}, fmt.Errorf("the new %s lacks what the old one had: %s; bring it there by hand, and resume", n.Name, strings.Join(left, "; "))
+			return compareResult{}, fmt.Errorf("%s lacks what the old one had: %s; bring it there by hand, or list it in rebuild.accept in a new plan, and resume", name, strings.Join(left, "; "))
 		}
 		select {
 		case <-ctx.Done():
@@ -624,6 +624,24 @@ func (r *rebuild) compareMachine(ctx context.Context, a *engine.Act, n *RebuildN
 		case <-tick.C:
 		}
 	}
+}
+
+// expect is what differs between an old machine and its successor, before the
+// switch and after it.
+func (r *rebuild) expect(switched bool) hostinv.Expect {
+	// samePackages sees that none of the installer's is missing; their versions
+	// are those that the firstbox has built.
+	e := hostinv.Expect{KernelChanged: true, ReleaseChanged: true, HostChanged: true, Packages: []string{"pitrix-*"}, Rules: []hostinv.ExpectRule{
+		{Area: hostinv.SectionSSH, Key: pitrix.KnownHostsFile + "*", Why: "a new machine learns the keys of others anew"},
+	}}
+	if !switched {
+		e.Rules = append(e.Rules, hostinv.ExpectRule{Area: hostinv.SectionDNS, Key: "hosts *", Why: hostsPackage + " brings the names with the switch"})
+	}
+	for _, s := range r.c.Accept {
+		area, key, _ := strings.Cut(s, " ")
+		e.Rules = append(e.Rules, hostinv.ExpectRule{Area: area, Key: key, Why: "accepted by the configuration"})
+	}
+	return e
 }
 
 // expected tells losses that are meant at this point: keepalived is held down,

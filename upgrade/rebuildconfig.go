@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/upgradectl/upgradectl/hostinv"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -24,6 +26,7 @@ type RebuildConfig struct {
 	SSH       string        `json:"ssh"`           // SSH target of nodes and physical hosts; "{address}" is replaced
 	Nodes     []RebuildNode `json:"nodes"`
 	Console   []string      `json:"console,omitempty"` // URLs that must answer; empty: what dump_hosts.py lists
+	Accept    []string      `json:"accept,omitempty"`  // losses of an inventory that do not count: "SECTION KEY", with * in the key
 	Sub       bool          `json:"sub"`               // the nodes are of a sub region or sub zone, which is served by the global one
 	Soak      time.Duration `json:"soak"`              // shortest time between the last switch and the end of the old machines
 }
@@ -47,7 +50,7 @@ func (d *configDecoder) rebuild(root *yaml.Node, c *Config) {
 	d.head(m, c, "the firstbox")
 	d.ssh(m, c)
 	m.need(": what is rebuilt", "rebuild")
-	s := d.mapping(m.values["rebuild"], "rebuild", "strategy", "role", "os_name", "os_version", "vip", "ssh", "nodes", "console", "sub", "soak")
+	s := d.mapping(m.values["rebuild"], "rebuild", "strategy", "role", "os_name", "os_version", "vip", "ssh", "nodes", "console", "accept", "sub", "soak")
 	r := &RebuildConfig{
 		Strategy:  s.enum("strategy", StrategySideBySide, StrategySideBySide),
 		Role:      s.enum("role", "", roleNames()...),
@@ -82,6 +85,14 @@ func (d *configDecoder) rebuild(root *yaml.Node, c *Config) {
 		}
 		return ""
 	}, &r.Console)
+
+	d.words(s, "accept", func(w string) string {
+		area, key, ok := strings.Cut(w, " ")
+		if !ok || key == "" || !slices.Contains(hostinv.SectionNames(), area) {
+			return "is not a section of an inventory and a key, such as \"packages landscape-common *\""
+		}
+		return ""
+	}, &r.Accept)
 
 	var sections, def []string
 	sections = append(sections, "1.1", "1.2", "1.3", "2.1", "2.2", "3.1", "3.2", "3.3", "4.1", "5.1", "6.1")

@@ -853,6 +853,14 @@ func (r *rebuild) checkSwitched(i int) engine.Step {
 			if err := r.samePackages(ctx, node, n); err != nil {
 				return nil, err
 			}
+			before, err := r.before(a, n)
+			if err != nil {
+				return nil, err
+			}
+			compared, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(true))
+			if err != nil {
+				return nil, err
+			}
 			for _, name := range networkFileNames {
 				b, err := l.ReadFile(ctx, name)
 				if err != nil {
@@ -862,9 +870,15 @@ func (r *rebuild) checkSwitched(i int) engine.Step {
 					return nil, fmt.Errorf("new %s: the temporary address %s is still in %s", n.Name, n.Address, name)
 				}
 			}
-			return s, nil
+			return switchedResult{s, compared}, nil
 		},
 	}
+}
+
+// switchedResult is what is known of a machine in its new place.
+type switchedResult struct {
+	Programs pitrix.Supervisor `json:"programs"`
+	Compared compareResult     `json:"compared"`
 }
 
 // releaseKeepalived lets the new machine take part in holding the floating

@@ -450,6 +450,13 @@ func (s *Site) buildNode(n member, hosts deb) error {
 		m.record(list)
 		s.writeProgram(m, pkg)
 	}
+	list := m.installed()
+	for pkg, v := range map[string]string{"haproxy": "1.5.14-1ubuntu0.14.04.1", "keepalived": "1:1.2.7-1ubuntu1"} { // of trusty
+		if list[pkg] != "" {
+			list[pkg] = v
+		}
+	}
+	m.record(list)
 	switch n.role {
 	case "proxy":
 		_ = m.Host.WriteFile(haproxyFile, []byte(s.oldHAProxy()), 0o644)

@@ -73,17 +73,27 @@ func (h *Host) mountProc() {
 	for name, text := range h.spec.Proc {
 		fixed[name] = h.genFile(func() string { return text })
 	}
-	h.tree.root.kids["sys"] = h.genTree(map[string]func() string{
+	sys := map[string]func() string{
 		"devices/system/cpu/online": func() string { return "0-1" },
 		"class/dmi/id/sys_vendor":   func() string { return "Alibaba Cloud" },
 		"class/dmi/id/product_name": func() string { return "Alibaba Cloud ECS" },
 		"class/net/lo/address":      func() string { return "00:00:00:00:00:00" },
 		"class/net/lo/mtu":          func() string { return "65536" },
 		"class/net/lo/operstate":    func() string { return "unknown" },
-		"class/net/eth0/address":    h.mac,
-		"class/net/eth0/mtu":        func() string { return "1500" },
-		"class/net/eth0/operstate":  func() string { return "up" },
-	})
+	}
+	if own := h.tree.root.kids["sys"]; own != nil {
+		// A description that has a /sys of its own knows its interfaces.
+		for name, text := range sys {
+			plant(own, name, h.genFile(func() string { return text() + "\n" }))
+		}
+	} else {
+		maps.Copy(sys, map[string]func() string{
+			"class/net/eth0/address":   h.mac,
+			"class/net/eth0/mtu":       func() string { return "1500" },
+			"class/net/eth0/operstate": func() string { return "up" },
+		})
+		h.tree.root.kids["sys"] = h.genTree(sys)
+	}
 	h.tree.root.kids["proc"] = &node{
 		mode: fs.ModeDir | 0o555, mtime: now,
 		look: func(name string) *node {
@@ -104,6 +114,22 @@ func (h *Host) mountProc() {
 			slices.Sort(names)
 			return names
 		},
+	}
+}
+
+// plant puts a file into an ordinary directory, unless there is one.
+func plant(dir *node, name string, file *node) {
+	first, rest, nested := strings.Cut(name, "/")
+	there := dir.kids[first]
+	switch {
+	case !nested && there == nil:
+		dir.kids[first] = file
+	case nested && there == nil:
+		there = &node{mode: fs.ModeDir | 0o755, mtime: file.mtime, kids: map[string]*node{}}
+		dir.kids[first] = there
+		plant(there, rest, file)
+	case nested && there.kids != nil:
+		plant(there, rest, file)
 	}
 }
 
