@@ -192,7 +192,7 @@ type Pace struct {
 	Observe      int           `json:"observe"`       // samples in a row that prove arrival or silence
 	Timeout      time.Duration `json:"timeout"`       // longest wait on a host or for silence
 	JobTimeout   time.Duration `json:"job_timeout"`   // longest wait for a package transaction
-	CloudTimeout time.Duration `json:"cloud_timeout"` // longest wait for a snapshot or an image
+	CloudTimeout time.Duration `json:"cloud_timeout"` // without progress of a snapshot or an image
 }
 
 // Path returns name as a path that does not depend on the file's place:

@@ -87,7 +87,7 @@ func newClients(cfg *Config, a *Access) (*ecs.Client, *slb.Client, error) {
 	ec, err := ecs.New(ecs.Config{
 		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
 		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
-		Timeout: cfg.Pace.CloudTimeout,
+		Timeout: 7 * 24 * time.Hour, // what stands still is given up long before; see whileMoving
 	}, ecs.WithTransport(a.transport()))
 	if err != nil {
 		return nil, nil, err

@@ -45,7 +45,13 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 	return engine.Step{
 		ID: id, Section: sec, Title: title, Effect: engine.OneShot, Pivot: r == prod, NoUndo: r.noUndo(),
 		Lines: strings.Split(strings.TrimSpace(script), "\n"),
-		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			if r == prod {
+				// Here a refusal is not past the pivot yet.
+				if err := t.ready(ctx, a); err != nil {
+					return engine.Proposal{}, err
+				}
+			}
 			return engine.Proposal{Params: jobParams{script}}, nil
 		},
 		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/upgradectl/upgradectl/ecs"
@@ -544,9 +545,11 @@ func (t *transition) snapshotStep(id, section, title string) engine.Step {
 			for i, s := range made.Snapshots {
 				ids[i] = s.ID
 			}
-			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
-			defer cancel()
-			done, err := t.e.ECS.WaitSnapshots(wait, ids, t.progress(a))
+			var done []ecs.Snapshot
+			err = t.whileMoving(ctx, a, func(ctx context.Context, progress func(ecs.Progress)) (err error) {
+				done, err = t.e.ECS.WaitSnapshots(ctx, ids, progress)
+				return err
+			})
 			if err != nil {
 				return nil, notMade(ctx, err, cleanUp)
 			}
@@ -587,6 +590,34 @@ func (t *transition) deleteSnapshots(ctx context.Context, a *engine.Act) error {
 		}
 	}
 	return nil
+}
+
+// whileMoving waits for something of the cloud for as long as it makes
+// progress: a large snapshot takes hours, and one that has stood still for
+// pace.cloud_timeout will not go on.
+func (t *transition) whileMoving(ctx context.Context, a *engine.Act, wait func(context.Context, func(ecs.Progress)) error) error {
+	limit := t.cfg.Pace.CloudTimeout
+	moving, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	stalled := fmt.Errorf("no progress for %s", short(limit))
+	timer := time.AfterFunc(limit, func() { stop(stalled) })
+	defer timer.Stop()
+	tell := t.progress(a)
+	var mu sync.Mutex
+	last := ""
+	err := wait(moving, func(p ecs.Progress) {
+		timer.Reset(limit)
+		mu.Lock()
+		last = fmt.Sprintf("%s %s %d%%", p.ID, p.Status, p.Percent)
+		mu.Unlock()
+		tell(p)
+	})
+	if err != nil && context.Cause(moving) == stalled {
+		mu.Lock()
+		defer mu.Unlock()
+		return fmt.Errorf("%w: %w (last: %s)", err, stalled, last)
+	}
+	return err
 }
 
 // progress passes the cloud's own progress on.
@@ -654,9 +685,11 @@ func (t *transition) createImage() engine.Step {
 			} else if id, err = t.e.ECS.CreateImage(ctx, p.Input); err != nil {
 				return nil, notMade(ctx, err, cleanUp)
 			}
-			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.CloudTimeout)
-			defer cancel()
-			if _, err := t.e.ECS.WaitImage(wait, id, t.progress(a)); err != nil {
+			err = t.whileMoving(ctx, a, func(ctx context.Context, progress func(ecs.Progress)) error {
+				_, err := t.e.ECS.WaitImage(ctx, id, progress)
+				return err
+			})
+			if err != nil {
 				return nil, notMade(ctx, err, cleanUp)
 			}
 			return imageResult{id}, nil

@@ -41,6 +41,10 @@ type Config struct {
 	// and access logs of the CLB and the ALB.
 	Wide bool
 
+	// VisibleAfter is how long what was made in the cloud is in no list, in the
+	// world's time.
+	VisibleAfter time.Duration
+
 	// Memory makes a world without sockets, for testing/synctest: there it runs
 	// in virtual time. Operators reach it with DialOperator.
 	Memory bool
@@ -130,7 +134,7 @@ func (w *World) build(ctx context.Context) error {
 	w.op = Operator{Region: region, AccessKeyID: "LTAI" + random(16), AccessKeySecret: random(30)}
 	w.cloud = cloud.New(cloud.Config{
 		Region: region, AccessKeyID: w.op.AccessKeyID, AccessKeySecret: w.op.AccessKeySecret,
-		Speed: w.cfg.Speed, Machines: machines{w}, FreeIPs: w.cfg.FreeIPs, Health: w.health,
+		Speed: w.cfg.Speed, Machines: machines{w}, FreeIPs: w.cfg.FreeIPs, Health: w.health, VisibleAfter: w.cfg.VisibleAfter,
 	})
 	w.cloud.AddImage(cloud.Image{ID: baseImage, Name: baseImage, Owner: "system", OSName: "CentOS  7.5 64位", Size: 20})
 	for _, m := range w.inventory() {
