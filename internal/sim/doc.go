@@ -43,6 +43,14 @@
 //  6. A kept world ends when it is finished or its time is over, and its
 //     directory says so (TestServeAndAttach, TestServeEndsByItself).
 //
+//  7. The world of procedure B, [Rebuild], is a site of the pitrix installer
+//     (package firstbox) with clients at the proxies' virtual address. The
+//     runbook, typed by hand by somebody who knows its gaps, reaches the right
+//     end there without a failed request outside the change of the address's
+//     holder (TestByHand); each wrong way does the damage that it really does
+//     (TestByHandWrong), and a world that nothing happens to stays quiet
+//     (TestQuietRebuild). It is kept and found like the other (TestServeRebuild).
+//
 // # Limits
 //
 // All disks of an instance are one: each snapshot holds the whole content. A

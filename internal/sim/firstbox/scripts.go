@@ -15,7 +15,7 @@ import (
 
 const stamp = "2006-01-02 15:04:05"
 
-// rule is the line of 48 dashes between the parts of a header.
+// dashes is the line between the parts of a header.
 var dashes = strings.Repeat("-", 48)
 
 // promptLimit bounds a script that asks and gets no answer: the real one asks
@@ -53,7 +53,12 @@ func (s *Site) logs(name, text string) {
 // pingSettings asks the address that the settings of a node name, twice.
 func (s *Site) pingSettings(v values) bool {
 	ip, err := netip.ParseAddr(v["mgmt_network_address"])
-	return err == nil && (s.ping(s.firstbox, ip) || s.ping(s.firstbox, ip))
+	for range 2 {
+		if err == nil && s.ping(s.firstbox, ip) {
+			return true
+		}
+	}
+	return false
 }
 
 // splitForce takes -f away, where it is the first argument.

@@ -46,7 +46,6 @@ func source(text string) (v values, odd []string) {
 				}
 				if end < 0 {
 					odd = append(odd, trimmed)
-					end = len(value) - i - 1
 					b.WriteString(value[i+1:])
 					i = len(value)
 					break
@@ -87,7 +86,7 @@ func (s *Site) fleet() (map[string]values, []string) {
 	entries, _ := s.firstbox.Host.ReadDir(settingsDir)
 	all, names := map[string]values{}, []string{}
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") { // as settings/* in bash
 			continue
 		}
 		if v, ok := s.setting(e.Name()); ok {

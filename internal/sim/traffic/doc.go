@@ -41,7 +41,10 @@
 //  6. Rules of a listener send requests by domain and path to groups of their
 //     own (TestRulesChooseTheGroup); each finished request is told to
 //     BalancerConfig.Log (TestAccessEntries).
-//  7. A scheduler or a stickiness that is not simulated is refused
+//  7. Clients of a virtual address count failures that overlap a window without
+//     a holder apart from all others, and ask again as TCP does
+//     (TestVIPGapsCountApart).
+//  8. A scheduler or a stickiness that is not simulated is refused
 //     (TestUnknownSchedulersAreRefused).
 //
 // # Limits
