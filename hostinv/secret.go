@@ -93,6 +93,9 @@ var (
 	// line: --password VALUE, -token='a b'.
 	optionValue = regexp.MustCompile(`(?i)(--?[a-z0-9_.\-]*` + secretWord + `[a-z0-9_.\-]*["']?[ =])("[^"]*"|'[^']*'|[^\s;|&)"']+)`)
 
+	// authorization finds the header, whose value has more than one word.
+	authorization = regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["']?)[^"'\n]+`)
+
 	// lineValue finds NAME=VALUE and NAME: VALUE in a command line.
 	lineValue = regexp.MustCompile(`(?i)(` + secretWord + `[a-z0-9_.\-\]]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s;|&)"']+)`)
 )
@@ -101,6 +104,7 @@ var (
 // secrets. It would rather hide too much.
 func redactLine(s string) string {
 	s = urlUser.ReplaceAllString(s, "${1}"+hidden+"@")
+	s = authorization.ReplaceAllString(s, "${1}"+hidden)
 	s = optionValue.ReplaceAllString(s, "${1}"+hidden)
 	return lineValue.ReplaceAllString(s, "${1}"+hidden)
 }

@@ -261,6 +261,22 @@ func (c *Conn) WriteFile(ctx context.Context, name string, data []byte, perm fs.
 	return public(c.c.WriteFile(ctx, name, data, perm))
 }
 
+// ReplaceFile gives an existing file new content in one step: there is no
+// moment with half of it or without the file. name is absolute; a symbolic
+// link stays and the file it leads to is replaced. The new file has the old
+// one's owner, mode, ACL and security label; where they cannot be kept, where
+// the file has hard links, is immutable or is a mount of its own, it is left
+// as it was and the error says so. oldSHA256 is the content that is to be
+// replaced, in hex: with another one there, the error is ErrFileChanged; empty
+// = whatever is there. The host needs GNU coreutils.
+func (c *Conn) ReplaceFile(ctx context.Context, name string, data []byte, oldSHA256 string) error {
+	return public(c.c.ReplaceFile(ctx, name, data, oldSHA256))
+}
+
+// ErrFileChanged says that a file is not the one that ReplaceFile was to
+// replace.
+var ErrFileChanged = remote.ErrFileChanged
+
 // ReadDir lists a directory, sorted by name. Symbolic links are not followed.
 func (c *Conn) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
 	l, err := c.c.ReadDir(ctx, name)
