@@ -18,11 +18,13 @@ import (
 //go:embed script.sh
 var scriptText string
 
-// What docker is asked for. Each gives one JSON array a line. Of environment
+// What docker is asked for, by the names of the fields in docker's own program:
+// one that is only in its JSON makes it fall back to that, where a container
+// without a health check has no State.Health, which is an error. Each gives one JSON array a line. Of environment
 // variables only the names leave the host; commands and labels of other
 // programs, which can hold secrets, are not asked for.
 const (
-	inspectFormat = `[{{json .Id}},{{json .Name}},{{json .Config.Image}},{{json .Image}},` +
+	inspectFormat = `[{{json .ID}},{{json .Name}},{{json .Config.Image}},{{json .Image}},` +
 		`{{json .State.Status}},{{json .State.ExitCode}},{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},` +
 		`{{json .HostConfig.RestartPolicy.Name}},` +
 		`{{with .Config.Labels}}[{{json (index . "com.docker.compose.project")}},{{json (index . "com.docker.compose.service")}},` +
@@ -93,7 +95,13 @@ func collect(ctx context.Context, h Host, o Options) (*Inventory, error) {
 	}
 	out, stderr := &limitWriter{left: o.MaxOutput}, &limitWriter{left: 8 << 10}
 	begin := time.Now()
-	err := h.Run(ctx, shellCommand, strings.NewReader(script(mark)), out, lenient{stderr})
+	cmd, stdin := shellCommand, io.Reader(strings.NewReader(script(mark)))
+	if _, ours := h.(*Conn); ours {
+		// An OpenSSH server takes input only when the shell runs: a script that is
+		// the command saves a round trip.
+		cmd, stdin = script(mark), nil
+	}
+	err := h.Run(ctx, cmd, stdin, out, lenient{stderr})
 	if err != nil && !ran(err) {
 		return nil, fmt.Errorf("cannot collect the inventory: %w", err)
 	}

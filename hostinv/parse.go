@@ -81,10 +81,17 @@ func (f *frame) fileLines(label string) []Line {
 // line counts, with its line feed: a stream may end anywhere.
 func splitFrames(stream []byte, mark string) (frames map[string]*frame, noise []byte, framed bool) {
 	frames = map[string]*frame{}
-	sep := []byte("\n" + mark + " ")
+	// The first line with our part of the mark tells the host's.
+	before, rest, known := bytes.Cut(stream, []byte("\n"+mark+" K "))
+	own, rest, whole := bytes.Cut(rest, []byte("\n"))
+	if !known || !whole {
+		return frames, before, false
+	}
+	sep := []byte("\n" + mark + string(own) + " ")
+	rest = stream[len(stream)-len(rest)-1:] // with the line feed before it
 	var cur *frame
 	var name string
-	first := true
+	noise = before
 	add := func(data []byte) {
 		switch {
 		case cur != nil:
@@ -92,12 +99,8 @@ func splitFrames(stream []byte, mark string) (frames map[string]*frame, noise []
 			if n := len(cur.items); n > 0 {
 				cur.items[n-1].data = data
 			}
-		case first:
-			noise = data
 		}
-		first = false
 	}
-	rest := stream
 	for {
 		i := bytes.Index(rest, sep)
 		if i < 0 {

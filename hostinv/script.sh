@@ -1,8 +1,9 @@
 # Reads the inventory of this host and writes it in frames. It changes nothing,
 # uses no temporary file, and needs nothing but sh and the commands below.
 # Everything is a function and the last line calls main, so that a script cut
-# off on its way runs nothing. The mark is random and stands only here, never
-# in an argument or the environment, so that nobody on the host can forge it.
+# off on its way runs nothing. The mark is random, and a part that the host adds
+# is known to this shell alone, so that nobody on the host can forge it, even
+# where the script is an argument that everybody may read.
 mark='@MARK@'
 LC_ALL=C
 LANG=C
@@ -505,6 +506,10 @@ sec_nginx() {
 }
 
 main() {
+	own=
+	read -r own </proc/sys/kernel/random/uuid
+	printf '\n%s K %s\n' "$mark" "$own"
+	mark="$mark$own"
 	timeout=
 	! timeout 9 true >/dev/null 2>&1 || timeout=yes
 	@SECTIONS@

@@ -16,13 +16,20 @@ import (
 	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
-const testMark = "0123456789abcdef0123456789abcdef"
+// The two parts of the mark.
+const (
+	testMark = "0123456789abcdef0123456789abcdef"
+	ownMark  = "b8b2a1d6"
+)
 
 // stream builds what the script writes.
 type stream struct{ b strings.Builder }
 
 func (s *stream) line(f string, a ...any) *stream {
-	fmt.Fprintf(&s.b, "\n"+testMark+" "+f+"\n", a...)
+	if !strings.Contains(s.b.String(), testMark) {
+		s.b.WriteString("\n" + testMark + " K " + ownMark + "\n")
+	}
+	fmt.Fprintf(&s.b, "\n"+testMark+ownMark+" "+f+"\n", a...)
 	return s
 }
 
@@ -371,8 +378,8 @@ func checkCut(t *testing.T, full, inv *Inventory, at int) {
 func FuzzCollectStream(f *testing.F) {
 	good := web90().stream()
 	f.Add([]byte(good), len(good)/2, []byte("x"))
-	f.Add([]byte(good), len(good)-3, []byte("\n"+testMark+" E os\n"))
-	f.Add([]byte("\n"+testMark+" B os\n\n"+testMark+" B os\n"), 5, []byte{0, 255})
+	f.Add([]byte(good), len(good)-3, []byte("\n"+testMark+ownMark+" E os\n"))
+	f.Add([]byte("\n"+testMark+" K \n\n"+testMark+" B os\n\n"+testMark+" B os\n"), 5, []byte{0, 255})
 	full, _ := parseStream([]byte(good), testMark)
 	f.Fuzz(func(t *testing.T, data []byte, cut int, junk []byte) {
 		inv, _ := parseStream(data, testMark)

@@ -488,7 +488,17 @@ func dockerInspect(p *Proc) int {
 			status = 1
 			continue
 		}
-		line, err := p.render(format, d.inspect(c))
+		v := d.inspect(c)
+		if strings.Contains(format, ".Id") {
+			// Only docker's JSON has this name, and no Health where there is none.
+			if state, ok := v["State"].(map[string]any); ok && state["Health"] == nil {
+				delete(state, "Health")
+			}
+		} else {
+			v["ID"] = v["Id"]
+			delete(v, "Id")
+		}
+		line, err := p.render(format, v)
 		if err != nil {
 			fmt.Fprintf(p.Stderr, "template parsing error: %v\n", err)
 			return 64

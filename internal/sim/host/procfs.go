@@ -60,6 +60,7 @@ func (h *Host) mountProc() {
 			"kernel/ostype":                   func() string { return "Linux" },
 			"kernel/hostname":                 func() string { return h.spec.Hostname },
 			"kernel/random/boot_id":           h.BootID,
+			"kernel/random/uuid":              newUUID,
 			"kernel/pid_max":                  func() string { return "32768" },
 			"vm/swappiness":                   func() string { return "30" },
 			"fs/file-max":                     func() string { return "791752" },
