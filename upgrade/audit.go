@@ -122,7 +122,7 @@ func ExportAudit(dir string) iter.Seq2[AuditEntry, error] {
 			if e.Object == "" {
 				e.Object = first(b.Object, host)
 			}
-			if b.Act != "" {
+			if rec.Kind == "operator" {
 				e.Event += " " + b.Act
 			}
 			switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -129,7 +130,7 @@ func TestKilledAnywhere(t *testing.T) {
 	})
 	t.Logf("%d events", len(events))
 	for at := 1; at <= len(events); at++ {
-		if (at-1)%stride(7, 150) != 0 {
+		if (at-1)%stride(8, 150) != 0 {
 			continue
 		}
 		name := fmt.Sprintf("%d %.60q", at, events[at-1])
@@ -145,16 +146,7 @@ func TestKilledAnywhere(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				killedRun(t, at, func(s *stage) string {
-					r, err := upgrade.Rollback(t.Context(), s.run, s.options(quiet))
-					if err == nil && r.State == "rolled-back" {
-						return r.State
-					}
-					if err == nil {
-						require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
-						return r.State
-					}
-					t.Log(err)
-					return resumed(s)
+					return backed(s)
 				})
 			})
 		})
@@ -175,21 +167,124 @@ func resumed(s *stage) string {
 	return r.State
 }
 
-func killedRun(t *testing.T, at int, after func(*stage) string) []string {
-	end := "succeeded"
-	k := &killer{at: at, conns: map[net.Conn]struct{}{}}
-	s := newStageIn(t, sim.Config{Rate: 5, Happened: k.happened}, nil, nil)
+// TestKilledTwice kills the process that goes on as well: at every event after
+// every event with UPGRADECTL_MATRIX=all, at a seeded sample of them otherwise.
+func TestKilledTwice(t *testing.T) {
+	t.Parallel()
+	const seed = 20261122
+	n := 0
+	synctest.Test(t, func(t *testing.T) { n = len(killedRun(t, 0, nil)) })
+	type pair struct {
+		first, second int
+		back          bool // the second life and what follows is a rollback
+	}
+	run := func(t *testing.T, p pair) (killed bool) {
+		synctest.Test(t, func(t *testing.T) {
+			killedRun(t, p.first, func(s *stage) string {
+				killed = s.killer.life(s, p.second, p.back)
+				if !p.back {
+					return resumed(s)
+				}
+				return backed(s)
+			})
+		})
+		return killed
+	}
+	name := func(p pair) string {
+		return fmt.Sprintf("%s %d %d", map[bool]string{false: "resume", true: "rollback"}[p.back], p.first, p.second)
+	}
+	if os.Getenv("UPGRADECTL_MATRIX") == "all" {
+		for first := 1; first <= n; first++ {
+			for _, back := range []bool{false, true} {
+				for second, killed := 1, true; killed; second++ {
+					p := pair{first, second, back}
+					t.Run(name(p), func(t *testing.T) { killed = run(t, p) })
+				}
+			}
+		}
+		return
+	}
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range 60 / stride(3, 60) {
+		p := pair{1 + random.IntN(n), 1 + random.IntN(n/2), random.IntN(3) == 0}
+		t.Run(name(p), func(t *testing.T) {
+			t.Parallel()
+			run(t, p)
+		})
+	}
+}
+
+// backed takes a killed run back, and one that is past its return to its end.
+func backed(s *stage) string {
+	r, err := upgrade.Rollback(s.t.Context(), s.run, s.options(quiet))
+	if err == nil && r.State == "rolled-back" {
+		return r.State
+	}
+	if err == nil {
+		require.Equal(s.t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		return r.State
+	}
+	s.t.Log(err)
+	if errors.Is(err, engine.ErrRollbackFirst) {
+		require.NoError(s.t, err)
+	}
+	return resumed(s)
+}
+
+// life is one process that goes on with the run of s and is killed at its event
+// number at; it tells whether it lived so long.
+func (k *killer) life(s *stage, at int, back bool) bool {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	defer cancel()
+	k.mu.Lock()
+	k.at, k.events, k.dead, k.cancel, k.conns = at, nil, false, cancel, map[net.Conn]struct{}{}
+	k.saved = s.t.TempDir() + "/run"
+	k.mu.Unlock()
+	call := upgrade.Resume
+	if back {
+		call = upgrade.Rollback
+	}
+	r, err := call(ctx, s.run, k.options(s))
+	k.mu.Lock()
+	k.at = 0 // who goes on after it is not killed
+	k.mu.Unlock()
+	if k.dead {
+		require.NoError(s.t, os.RemoveAll(s.run))
+		require.NoError(s.t, os.Rename(k.saved, s.run))
+		return true
+	}
+	// It came to its end first, or there was nothing to do any more.
+	if err != nil && !errors.Is(err, engine.ErrFinished) && !errors.Is(err, engine.ErrPastReturn) {
+		require.NoError(s.t, err)
+	}
+	if err == nil {
+		require.Contains(s.t, []string{"succeeded", "rolled-back", "parked"}, r.State, "%s: %s", r.Step, r.Reason)
+	}
+	return false
+}
+
+// options let the killer see and end what a process does.
+func (k *killer) options(s *stage) upgrade.RunOptions {
 	o := quiet
 	o.Observer = func(e upgrade.Event) { k.happened(fmt.Sprintf("journal %s %s", e.Kind, e.Step)) }
-	var ctx context.Context
-	ctx, k.cancel = context.WithCancel(t.Context())
-	defer k.cancel()
-	k.begin(s.run, t.TempDir()+"/run")
 	o = s.options(o)
 	a := *o.Access
 	a.NetDial = k.dial(a.NetDial)
 	o.Access = &a
-	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, o)
+	return o
+}
+
+func killedRun(t *testing.T, at int, after func(*stage) string) []string {
+	end := "succeeded"
+	k := &killer{at: at, conns: map[net.Conn]struct{}{}}
+	s := newStageIn(t, sim.Config{Rate: 5, Happened: k.happened}, nil, nil)
+	s.killer = k
+	var ctx context.Context
+	ctx, k.cancel = context.WithCancel(t.Context())
+	defer k.cancel()
+	k.begin(s.run, t.TempDir()+"/run")
+	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, k.options(s))
 	if !k.dead {
 		// The number of events differs by one or two from run to run: the last
 		// ones may not come.

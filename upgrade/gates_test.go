@@ -147,12 +147,13 @@ func TestSignedGate(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "li@example.com, zhao@example.com", h.StepByID("4.1-slb").ApprovedBy)
 
-	n, refusals := 0, 0
+	n, refusals, approvals := 0, 0, 0
 	for e, err := range ExportAudit(dir) {
 		require.NoError(t, err)
 		assert.Equal(t, "r1", e.Run)
 		assert.NotEmpty(t, e.Event)
 		if n++; e.Event == "approval" {
+			approvals++
 			assert.Regexp(t, `^(li|zhao)@example\.com SHA256:`, e.User)
 			assert.Equal(t, "4.1-slb", e.Object)
 		}
@@ -161,6 +162,7 @@ func TestSignedGate(t *testing.T) {
 		}
 	}
 	assert.Equal(t, h.Count, n)
+	assert.Equal(t, 2, approvals)
 	assert.Equal(t, 2, refusals, "what the engine refused is written down")
 }
 

@@ -33,6 +33,7 @@ type stage struct {
 	run    string
 	plan   []byte
 	access *upgrade.Access
+	killer *killer // of the crash tests
 }
 
 // newStage builds a world in a synctest bubble; edit, when not nil, changes upgrade.yaml.

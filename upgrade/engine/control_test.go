@@ -242,7 +242,7 @@ func atGate(t *testing.T) string {
 	dir, r := create(t)
 	out, err := r.Apply(t.Context(), gated(), Options{Actor: "wang", ApproveAll: true, CheckApproval: checkFake})
 	require.NoError(t, err)
-	assert.Equal(t, Outcome{State: Paused, Step: "b", Reason: "waiting for approval: go on? (0 of 2: (unknown))"}, out, "nobody's word is enough")
+	assert.Equal(t, Outcome{State: Paused, Step: "b", Reason: "waiting for approval: go on? (0 of 2: nobody yet)"}, out, "nobody's word is enough")
 	_, err = r.Apply(t.Context(), gated(), Options{Approve: []string{"b"}})
 	require.ErrorIs(t, err, ErrInvalid)
 	require.ErrorContains(t, err, "takes 2 signed approvals")
@@ -306,7 +306,7 @@ func TestApprovalExpires(t *testing.T) {
 		assert.Empty(t, approve(t, dir, nil))
 		assert.Empty(t, approve(t, dir, func(a *Approval) { a.By = "zhao" }))
 		time.Sleep(time.Hour)
-		assert.Contains(t, resumeAt(t, dir, "wang").Reason, "(0 of 2: (unknown))")
+		assert.Contains(t, resumeAt(t, dir, "wang").Reason, "(0 of 2: nobody yet)")
 	})
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -154,7 +155,7 @@ func (l *loop) gate(s *Step) (*Outcome, error) {
 	by := l.counted(s)
 	names := strings.Join(by, ", ")
 	if len(by) < s.Approvers {
-		return l.paused(s, fmt.Sprintf("%s%s (%d of %d: %s)", waitingFor, s.Gate, len(by), s.Approvers, orDash(names)))
+		return l.paused(s, fmt.Sprintf("%s%s (%d of %d: %s)", waitingFor, s.Gate, len(by), s.Approvers, cmp.Or(names, "nobody yet")))
 	}
 	return nil, l.record(kindApproved, s, body{Section: s.Section, Title: s.Title, Actor: names}, "by "+names)
 }
