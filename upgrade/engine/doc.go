@@ -22,20 +22,29 @@
 //
 // # The run directory
 //
-// The directory has mode 0700, its files 0600.
+// The directory has mode 0700, its files 0600. docs/journal.md describes every
+// record.
 //
 //	plan.json      what was accepted; its SHA-256 is in the journal
 //	journal.jsonl  one record a line, each on disk before anything depends on it
 //	blobs/SHA256   values over 4 KB, under the hex SHA-256 of their bytes
+//	ballast        room that is given back to a full disk for the closing records
+//	control/       requests of operators that no process has taken yet
 //	lock           locked by the process at work; says who it is
 //
 // Every line of the journal is a JSON object with seq, time (RFC 3339, UTC, for
 // people only: nothing is decided by it), kind, step, attempt, key, body, prev
 // and sum. prev is the hex SHA-256 of the raw bytes of the line before, without
 // its newline; sum is the start of the SHA-256 of the line's own bytes before
-// `,"sum":`. The kinds are opened, started, gate, approved, intent, effect,
-// adopted, done, skipped, failed, undo-intent, undone, undo-failed, paused,
-// interrupted, parked, succeeded, rolled-back and rollback-incomplete.
+// `,"sum":`. A step costs two writes with an fsync: its intent, and how it ended
+// with what Do returned.
+//
+// # Control
+//
+// Ask leaves a request of another terminal (pause, stop, rollback, approve) for
+// the process at work; Read, Records and Follow show how the run stands and
+// History.Ways what is legal now. Who asked, from where and why is in the
+// journal.
 //
 // # Guarantees
 //
@@ -53,29 +62,50 @@
 //     (TestStories).
 //  6. What somebody else changed is never overwritten (TestForeign).
 //  7. Any altered byte of the journal is noticed, or lies in a last line that is
-//     then cut as torn (TestTamper, FuzzJournal).
+//     then cut as torn (TestTamper, FuzzJournal); Verify says which record was
+//     changed, removed or moved (TestScenario04BitFlip,
+//     TestScenario05RecordDeletedOrReordered, TestAuditFindsEverything), and by a
+//     head that was kept elsewhere that the end was cut off (TestAuditHead).
 //  8. After a failed write or fsync this process begins nothing any more
-//     (TestUnwritable).
+//     (TestUnwritable, TestScenario08FsyncFails). On a full disk nothing begins
+//     either, and what was begun is closed in the reserve
+//     (TestScenario06DiskFullAtIntent, TestScenario07DiskFullAtOutcome,
+//     TestDiskReallyFull).
 //  9. Two processes never work on one run, and a dead one does not block it
-//     (TestLocked, TestKilled).
+//     (TestLocked, TestKilled); another machine does not go on with a copy
+//     unless somebody says so (TestScenario16OtherMachine).
 //  10. Reading a run changes nothing (TestReadChangesNothing).
-//  11. No goroutine is ever started (TestMain checks that none is left).
+//  11. A gate with Approvers is passed only by that many people whose approvals
+//     name this run, plan, gate and attempt and have not expired
+//     (TestScenario60ApproverIsOperator, TestScenario61ApprovalOfAnotherPlan,
+//     TestApprovalExpires).
+//  12. A request is taken once, from a file that only the run's owner can have
+//     written, and is in the journal, followed or refused (TestRequests,
+//     TestControlDirectory).
+//  13. A step begun by another form of it is not guessed at
+//     (TestScenario14OtherBinary).
+//  14. No goroutine outlives Apply or Rollback (TestMain).
+//
+// TestRemovals takes each of the rules behind this out of the source and sees
+// that the tests fail.
 //
 // # Limits
 //
 // Steps run one after another. A step that panics is a crash: the panic goes on
 // to the caller, and the run can be opened again. The engine has no time-outs
-// and no retries of its own; sides use ctx and poll themselves. No disk space is
-// kept in reserve for the last records: on a full disk the world may be one
-// effect ahead of the journal, which resume finds out. The lock holds
+// and no retries of its own; sides use ctx and poll themselves. A process that is
+// killed between the effect of a step and its outcome leaves the world one effect
+// ahead of the journal, which resume finds out. Requests are looked for once a
+// second. The lock holds
 // among processes of one machine; on a network file system it is as good as
 // that system's locks. The chain shows every accidental change and every edit
 // that does not recompute it to the end; somebody who rewrites all the lines
-// must be found by a copy of History.Head kept elsewhere.
+// must be found by a copy of History.Head kept elsewhere. Names of operators are
+// what they say they are; the user of the operating system stands beside them.
 //
 // # Errors
 //
 // Decide with errors.Is by the Err values, and with errors.As by *LockedError,
-// *DamagedError and *ConflictError. A failing step is no error of Apply: it is
+// *ElsewhereError, *DamagedError and *ConflictError. A failing step is no error of Apply: it is
 // Outcome.Err.
 package engine

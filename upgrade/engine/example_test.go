@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -18,7 +19,7 @@ func writeMOTD(name, text string) engine.Step {
 		return string(data), err
 	}
 	return engine.Step{
-		ID: "1.1-motd", Section: "1.1", Title: "write " + filepath.Base(name),
+		ID: "1.2-motd", Section: "1.2", Title: "write " + filepath.Base(name),
 		Effect: engine.SetState,
 		Plan: func(_ context.Context, _ *engine.Act) (engine.Proposal, error) {
 			now, err := read()
@@ -65,7 +66,38 @@ func writeMOTD(name, text string) engine.Step {
 	}
 }
 
-// A procedure of one's own, run, stopped at a gate, resumed and rolled back.
+// keepCopy is a step that makes something under an idempotency token: a copy
+// whose name holds the key, so that it is found again and never made twice.
+func keepCopy(name string) engine.Step {
+	copyName := func(a *engine.Act) string { return name + "." + a.Key() }
+	return engine.Step{
+		ID: "1.1-copy", Section: "1.1", Title: "keep a copy of " + filepath.Base(name),
+		Effect: engine.TokenCreate,
+		Observe: func(_ context.Context, a *engine.Act) (engine.Sight, error) {
+			_, err := os.Stat(copyName(a))
+			if errors.Is(err, fs.ErrNotExist) {
+				return engine.Sight{State: engine.Absent}, nil
+			}
+			return engine.Sight{State: engine.InProgress}, err // perhaps half of it: Do writes all of it
+		},
+		Do: func(_ context.Context, a *engine.Act) (any, error) {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				return nil, engine.Definitive(err) // nothing was made, for sure
+			}
+			return filepath.Base(copyName(a)), os.WriteFile(copyName(a), data, 0o600)
+		},
+		Undo: func(_ context.Context, a *engine.Act) error {
+			err := os.Remove(copyName(a))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+// A procedure of one's own with three steps, run, stopped at a gate, resumed and rolled back.
 func Example() {
 	tmp, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -81,6 +113,7 @@ func Example() {
 
 	ctx := context.Background()
 	steps := []engine.Step{
+		keepCopy(motd),
 		writeMOTD(motd, "maintenance tonight"),
 		{
 			ID: "2.1-look", Section: "2.1", Title: "look at it", Effect: engine.ReadOnly, Gate: "may I look?",
@@ -110,16 +143,22 @@ func Example() {
 	fmt.Println("→", out.State, err)
 	text, err := os.ReadFile(motd)
 	fmt.Println(string(text), err)
+	audit, err := engine.Verify(filepath.Join(tmp, "run"))
+	fmt.Println(audit.Records, "records,", len(audit.Findings), "findings", err)
 	// Output:
 	// started  - apply by wang -
-	// intent 1.1-motd -  -
-	// progress 1.1-motd - write maintenance tonight -
-	// effect 1.1-motd -  -
-	// done 1.1-motd -  -
+	// intent 1.1-copy -  -
+	// effect 1.1-copy -  -
+	// done 1.1-copy -  -
+	// intent 1.2-motd -  -
+	// progress 1.2-motd - write maintenance tonight -
+	// effect 1.2-motd -  -
+	// done 1.2-motd -  -
 	// gate 2.1-look - may I look? -
 	// paused 2.1-look - waiting for approval: may I look? -
 	// → paused waiting for approval: may I look? <nil>
 	// → succeeded <nil>
 	// → rolled-back <nil>
 	// welcome <nil>
+	// 19 records, 0 findings <nil>
 }

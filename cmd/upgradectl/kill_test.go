@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
+	"github.com/upgradectl/upgradectl/upgrade"
+)
+
+// TestKilledProcess ends the real program with SIGKILL at random moments of a
+// whole upgrade in a simulated world that lives on, and lets another process
+// resume it or roll it back: no request fails, nothing is lost or left behind.
+// 10 times; 100 times with UPGRADECTL_MATRIX=all.
+func TestKilledProcess(t *testing.T) {
+	testenv.Slow(t)
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no SIGKILL on Windows")
+	}
+	times := 10
+	if os.Getenv("UPGRADECTL_MATRIX") == "all" {
+		times = 100
+	}
+	const seed = 20261122
+	random := rand.New(rand.NewPCG(seed, 0))
+	bin := filepath.Join(t.TempDir(), "upgradectl")
+	out, err := exec.Command(testenv.Need(t, "go"), "build", "-o", bin, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for n := range times {
+		// The moment is that of a line of progress and a little more, so that
+		// it is spread over the steps whatever the speed of the machine.
+		line, more, back := random.IntN(230), time.Duration(random.IntN(300))*time.Millisecond, n%4 == 3
+		t.Run("", func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "w")
+			t.Cleanup(func() { endWorlds(filepath.Dir(dir)) })
+			cmd := exec.Command(bin, "simulate", "--keep", dir, "--keep-for", "10m", "--speed", "200")
+			progress, err := cmd.StderrPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			lines := 0
+			for s := bufio.NewScanner(progress); lines < line+2 && s.Scan(); {
+				lines++ // the first one says that the world runs
+			}
+			time.AfterFunc(more, func() { _ = cmd.Process.Kill() })
+			err = cmd.Wait()
+			t.Logf("killed %s after line %d of progress: %v", more, lines, err)
+
+			run := filepath.Join(dir, "run")
+			rep, err := upgrade.ReadReport(run)
+			if err != nil { // before there was a run
+				require.NoDirExists(t, run)
+				return
+			}
+			t.Logf("at %s: %s", rep.Step, rep.State)
+			env := operatorEnv(t, dir)
+			verb := "resume"
+			if back {
+				verb = "rollback"
+			}
+			args := []string{verb, "--run", run}
+			if !back {
+				args = append(args, "--yes")
+			}
+			if rep.State != "succeeded" {
+				next := exec.Command(bin, args...)
+				next.Env = env
+				out, err := next.CombinedOutput()
+				if code := next.ProcessState.ExitCode(); back && code != 0 { // parked, or past the point of no return
+					require.Contains(t, []int{exitParked, exitRefused}, code, "%s", out)
+					next = exec.Command(bin, "resume", "--run", run, "--yes")
+					next.Env = env
+					out, err = next.CombinedOutput()
+				}
+				require.NoError(t, err, "%s", out)
+			}
+			verify := exec.Command(bin, "audit", "verify", run)
+			out, err := verify.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			finish := exec.Command(bin, "simulate", "--finish", dir, "--json")
+			out, err = finish.Output()
+			var f struct {
+				Failed, Leaked int
+				Outcome        string
+				Problems       []string
+			}
+			require.NoError(t, json.Unmarshal(out, &f), "%s", out)
+			require.NoError(t, err, "%s", out)
+			require.Empty(t, f.Problems)
+			require.Zero(t, f.Failed+f.Leaked)
+			t.Logf("end: %s", f.Outcome)
+		})
+	}
+}
+
+// operatorEnv is the environment of the operator of the world kept in dir.
+func operatorEnv(t *testing.T, dir string) []string {
+	t.Helper()
+	script, err := os.ReadFile(filepath.Join(dir, "env.sh"))
+	require.NoError(t, err)
+	env := os.Environ()
+	for _, m := range exportLine.FindAllStringSubmatch(string(script), -1) {
+		env = append(env, m[1]+"="+strings.Trim(m[2], "'\""))
+	}
+	return env
+}
