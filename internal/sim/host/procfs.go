@@ -82,7 +82,7 @@ func (h *Host) mountProc() {
 		"class/net/lo/mtu":          func() string { return "65536" },
 		"class/net/lo/operstate":    func() string { return "unknown" },
 	}
-	if own := h.tree.root.kids["sys"]; own != nil {
+	if own := h.tree.root.kids["sys"]; own != nil && own.kids != nil {
 		// A description that has a /sys of its own knows its interfaces.
 		for name, text := range sys {
 			plant(own, name, h.genFile(func() string { return text() + "\n" }))
