@@ -383,7 +383,18 @@ wait:
 		stop()
 		return r.ended(err)
 	}
+	// Once the channel is closed, what arrived before is read to its end: the
+	// copies may only have had no processor for as long as drain waits.
 	r.close()
+	limit := time.NewTimer(drainLimit)
+	defer limit.Stop()
+	select {
+	case <-drained:
+	case <-limit.C:
+	case <-ctx.Done():
+		stop()
+		return r.ended(ctx.Err())
+	}
 	werr := errors.Join(r.out.close(), r.errs.close())
 	started := true
 	if outMark != nil {
