@@ -102,6 +102,11 @@ func exitStatus(ctx context.Context, err error) int {
 		as[*slb.RefusedError](err), as[*slb.RuleConflictError](err), errors.Is(err, slb.ErrManaged),
 		as[*pitrix.ScopeError](err):
 		return exitRefused
+	case as[*pitrix.MarkedError](err), as[*pitrix.IdentityError](err), as[*pitrix.RunningError](err),
+		as[*pitrix.MissingScriptError](err), as[*pitrix.LaunchedError](err), as[*pitrix.VIPError](err), as[*pitrix.HAProxyCheckError](err):
+		return exitRefused
+	case as[*pitrix.DriftError](err):
+		return exitDrift
 	// The weights, or the new workers, stay: the wait can be gone on with.
 	case as[*slb.NotSilentError](err), as[*nginx.NotDrainedError](err):
 		return exitFailed
