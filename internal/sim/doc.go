@@ -31,23 +31,17 @@
 //
 //  1. Without a fault no request fails (TestQuietWorld), and a service that
 //     is killed under traffic shows as failed requests (TestKilledServiceShows).
-//
 //  2. A connection in the world stands in /proc/net/tcp of the hosts at its
 //     ends, from its real source address (TestDial).
-//
 //  3. Operators reach hosts through the bastion only, with host keys they
 //     know (TestOperatorsWayIn).
-//
 //  4. A clone made through the API boots from the snapshot's content under an
 //     address and host key of its own, and is gone after its release
 //     (TestMachines).
-//
 //  5. What the world does not know is refused, and stands in [Figures]
 //     (TestRefusedShows).
-//
 //  6. A kept world ends when it is finished or its time is over, and its
 //     directory says so (TestServeAndAttach, TestServeEndsByItself).
-//
 //  7. The world of procedure B, [Rebuild], is a site of the pitrix installer
 //     (package firstbox) with clients at the proxies' virtual address. The
 //     runbook, typed by hand by somebody who knows its gaps, reaches the right
