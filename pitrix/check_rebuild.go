@@ -35,15 +35,17 @@ const (
 //	rebuild  any other file that changed, came or went; in a spine-leaf network
 //	         the hosts' routes to the rebuilt nodes may change
 //
-// Taken, of TakenMACs and AddMACs, is looked at for nodes in PhaseBuild only:
+// Taken, of TakenMACs and AddMACs, is not looked at for nodes in PhaseSwitch:
 // afterwards the new VM itself is found by it. A nil taken is an empty one.
 func CheckRebuild(old, next Fleet, phases map[string]Phase, taken map[MAC]string) []Problem {
 	c := &rebuildChecker{used: map[netip.Addr]string{}, macs: map[MAC]string{}, taken: taken}
-	for _, n := range nodesOf(old) {
-		for _, e := range n.s.now.entries {
-			if a, err := ipv4(e.value); err == nil && strings.HasSuffix(e.key, "_address") && !strings.HasPrefix(e.key, "firstbox") {
-				if _, have := c.used[a]; !have {
-					c.used[a] = n.place(e.key)
+	// First who has an address, then who knows one: a gateway, a name server or
+	// the firstbox is not free either.
+	for _, own := range []bool{true, false} {
+		for _, n := range nodesOf(old) {
+			for _, e := range n.s.now.entries {
+				if strings.HasSuffix(e.key, "_network_address") == own {
+					c.use(n, e)
 				}
 			}
 		}
@@ -126,6 +128,20 @@ type rebuildChecker struct {
 	macs     map[MAC]string        // of old
 	taken    map[MAC]string
 	problems []Problem
+}
+
+// use notes the addresses in a value.
+func (c *rebuildChecker) use(n *node, e entry) {
+	if strings.HasSuffix(e.key, "_netmask") {
+		return
+	}
+	for _, word := range strings.Fields(e.value) {
+		if a, err := ipv4(word); err == nil {
+			if _, have := c.used[a]; !have {
+				c.used[a] = n.place(e.key)
+			}
+		}
+	}
 }
 
 func (c *rebuildChecker) file(name, text string) {

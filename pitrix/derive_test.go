@@ -274,7 +274,13 @@ func TestCheckRebuild(t *testing.T) {
 		{"the other's old address", func(f pitrix.Fleet) {
 			change(t, f["proxy0"], "mgmt_network_address", "192.0.2.62", "vm_network_routing_rule", vmRule("192.0.2.62", "192.0.2.21"))
 		}, build, []string{"proxy0 mgmt_network_address R7: is in use, proxy1:"}},
-		{"a gateway nobody owns", func(f pitrix.Fleet) {
+		{"the firstbox's address", func(f pitrix.Fleet) {
+			change(t, f["proxy0"], "mgmt_network_address", "192.0.2.2", "vm_network_routing_rule", vmRule("192.0.2.2", "192.0.2.21"))
+		}, build, []string{"proxy0 mgmt_network_address R7: is in use, dnsmaster1:17: firstbox_address"}},
+		{"a name server's address", func(f pitrix.Fleet) {
+			change(t, f["proxy0"], "mgmt_network_address", "192.0.2.41", "vm_network_routing_rule", vmRule("192.0.2.41", "192.0.2.21"))
+		}, build, []string{"proxy0 mgmt_network_address R7: mgmt_network_dns_servers"}},
+		{"the old outer address", func(f pitrix.Fleet) {
 			change(t, f["proxy0"], "eip_network_address", "2.2.2.2")
 		}, build, []string{"proxy0 eip_network_address R4: still the old node's"}},
 		{"the old MAC", func(f pitrix.Fleet) {
