@@ -83,6 +83,42 @@
 //  16. CheckHosts finds a built package that maps a node to anything but its
 //     address (TestTrapBuiltHosts).
 //
+// Driving, over a [Host]:
+//
+//  17. A command line of Scripts names nodes of one role, puts -f first where a
+//     script would ask, and reads an empty standard input; launch_vms -f is
+//     never made side by side (TestTrapForceFirst, TestTrapEndlessPrompt,
+//     TestScopes, TestTrapSameHost).
+//  18. A command that CheckExecCommand takes reaches the node byte for byte; bash
+//     is the judge (FuzzExecCommand). Each node's output and status is its own,
+//     and a node that is missing, doubled or cut short is an error, whatever
+//     commands print (FuzzParseExec, TestTrapMissingNode, TestTrapExecExitStatus,
+//     TestExecOutputIsNotTrusted).
+//  19. The backups of a day that build_global_conf.sh would destroy are saved
+//     first, once under a key (TestTrapGlobalConfBackup).
+//  20. A file is replaced only when it has the bytes that it was read with, keeps
+//     owner and mode, and is left alone when it is new already (TestWriteSettings,
+//     TestRealHAProxy).
+//  21. What changes a node is done on the machine with the given MACs and machine
+//     ID, which the same command asks (TestRealVIP, TestRealSupervisor,
+//     TestEditRefused); where ssh NAME ends is asked in the scripts' own way
+//     (TestTrapPingOneLoginOther).
+//  22. An edit of network files is taken back by the node itself unless it is
+//     confirmed, also after a reboot and when the way back was cut off; timer and
+//     confirmation cannot both win (TestEditConfirmed, TestEditTakenBack,
+//     TestEditRevertCutOff, TestRealCron).
+//  23. A domain is meant by its UUID, undefined only when it is shut off, and
+//     parked and unparked without overwriting a file, from any point where that
+//     was cut off (TestRealLibvirt).
+//  24. keepalived that is held down does not run, and a holder that is stopped
+//     hands its address over; two holders are seen; an address is announced only
+//     by a node that has it (TestRealVIP).
+//  25. Host keys are removed in every spelling and nothing of them stays in .old;
+//     the same line does it through exec_nodes.sh (TestTrapKnownHosts,
+//     TestTrapKnownHostsOnAllNodes).
+//  26. A haproxy.cfg that haproxy refuses is not put in place, and Undo brings the
+//     old bytes back (TestRealHAProxy).
+//
 // # Limits
 //
 // Values stand in one line and in one pair of quotes, or are bare words of
@@ -101,6 +137,13 @@
 // follow environment variables and refuses conditions; CompareRCLocal takes
 // commands as text and refuses to cut a script that it cannot read.
 //
+// Of launch_vms.sh, install_nodes.sh and the build scripts only the outer form is
+// known; ParseLaunch, ParseInstall and ParseBuild say what the script said, and
+// what has become of VM and node is asked of these. HoldKeepalived needs systemd,
+// BeginEdit a running cron, ProbeAddress the arping of iputils. Scripts are run as
+// long as they take: who must survive a broken connection runs the command line
+// detached and parses its log.
+//
 // # Errors
 //
 // Parse, ParseFleet, Render, ParseHAProxy and ParseHosts return [Problems]. Set,
@@ -108,4 +151,14 @@
 // [ErrBadValue] and [ErrBadKey] for what no settings file can hold; match them
 // with errors.Is. Resolve and Allow return a [*ScopeError]. All others say what to
 // change.
+//
+// Of driving: [*ScriptError], [*UnreachableError], [*ExecError], [*LaunchedError] and
+// [*MissingScriptError] for scripts; [*IdentityError] for a machine that is not the
+// one that is meant, [*DriftError] for a file that somebody else has changed,
+// [*RunningError] for a domain that is not shut off, [*VIPError] for no holder or
+// two, [*MarkedError] while nodes are rebuilt, [*HAProxyCheckError], [ErrNoSupervisor],
+// [ErrNoDomain]: after all of these, but for a ScriptError, an ExecError and an
+// UnreachableError, nothing has been changed. A command of a Host that failed keeps
+// its ExitStatus() through errors.As; any other error of a Host means that the
+// result is not known.
 package pitrix
