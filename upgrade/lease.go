@@ -65,7 +65,7 @@ func (p *Plan) leaseTargets() []string {
 //
 // The context it returns ends when a lease is found to be lost.
 func (e *Env) hold(ctx context.Context, p *Plan, run *engine.Run, actor string) (context.Context, error) {
-	h := &leaseholder{run: run.Header().Run, holder: HolderName(actor), targets: p.leaseTargets(), note: run.Note, leases: map[string]*hostos.Lease{}}
+	h := &leaseholder{run: run.Header().Run, holder: holderName(actor), targets: p.leaseTargets(), note: run.Note, leases: map[string]*hostos.Lease{}}
 	e.holder = h
 	for _, target := range h.targets {
 		if err := e.tryLease(ctx, target); err != nil {
@@ -295,9 +295,9 @@ func (e *Env) heldNginx(ctx context.Context, n NginxHost) (*nginx.Server, error)
 	return s, nil
 }
 
-// HolderName is who others are told to ask about a lease: actor@machine, in the
+// holderName is who others are told to ask about a lease: actor@machine, in the
 // characters that a lease can hold. An empty actor is the user of the process.
-func HolderName(actor string) string {
+func holderName(actor string) string {
 	if actor == "" {
 		if u, err := user.Current(); err == nil {
 			actor = u.Username

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,8 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgradectl/upgradectl/upgrade"
-	"github.com/upgradectl/upgradectl/upgrade/engine"
-	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 func newUnlock(a *app) *cobra.Command {
@@ -59,26 +56,21 @@ copies of one run would do everything twice; with --run it may go on here.`,
 			}
 			defer c.Close()
 			out := struct {
-				Host   string        `json:"host"`
-				Lease  *hostos.Lease `json:"lease"`
-				Broken bool          `json:"broken"`
+				Host   string         `json:"host"`
+				Lease  *upgrade.Lease `json:"lease"`
+				Broken bool           `json:"broken"`
 			}{Host: host}
-			if out.Lease, err = hostos.GetLease(ctx, c); err != nil {
+			if out.Lease, err = upgrade.GetLease(ctx, c); err != nil {
 				return err
 			}
 			if out.Lease != nil && execute {
 				a.progress(a.t("watching the lease of run %s for %v", "观察运行 %s 的租约 %v"), out.Lease.Run, wait)
-				seen, err := hostos.WaitLeaseStill(ctx, c, wait, min(wait/4, 5*time.Second))
-				if err == nil && seen != nil {
-					err = hostos.BreakLease(ctx, c, *seen, upgrade.HolderName(by), reason, time.Now())
-				}
-				if errors.As(err, new(*hostos.LeaseHeldError)) {
+				if out.Broken, err = upgrade.UnlockHost(ctx, c, by, reason, wait); upgrade.ErrorStatus(err) == upgrade.ExitLocked {
 					return &exitError{exitLocked, fmt.Errorf(a.t("the lease is alive and stays: %w", "租约仍在使用，保持不变：%w"), err)}
 				}
 				if err != nil {
 					return err
 				}
-				out.Broken = seen != nil
 			}
 			return a.result(out, func(w io.Writer) {
 				switch l := out.Lease; {
@@ -118,18 +110,11 @@ func unlockRun(a *app, name, by, reason string, execute bool) error {
 		LastBy   string `json:"last_by"`
 		Unlocked bool   `json:"unlocked"`
 	}{Dir: dir, Unlocked: execute}
-	h, err := engine.Read(dir)
-	if err != nil {
+	if out.Run, out.LastBy, err = upgrade.LastWorkedOn(dir); err != nil {
 		return runError(err)
 	}
-	out.Run, out.LastBy = h.Run, h.Origin.String()
 	if execute {
-		r, err := engine.Open(dir, engine.WithActor(by), engine.WithVersion(version()))
-		if err != nil {
-			return runError(err)
-		}
-		defer r.Close()
-		if err := r.Unlock(by, reason); err != nil {
+		if err := upgrade.UnlockRun(dir, by, reason, version()); err != nil {
 			return runError(err)
 		}
 	}
