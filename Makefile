@@ -60,14 +60,16 @@ demo:
 test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
-	$(GO) test -run 'TestCrashMatrix|TestTamper' ./upgrade/engine # without -race: every pair of faults, every byte
-	$(GO) test -timeout 15m -run 'TestKilledAnywhere|TestEveryAPICallFailsOnce' ./upgrade # without -race: a tenth of the schedules
+	$(GO) test -run 'TestCrashMatrix|TestTamper|TestRemovals' ./upgrade/engine # without -race: every pair of faults, every byte, every rule taken out once
+	$(GO) test -timeout 15m -run 'TestKilled|TestEveryAPICallFailsOnce|TestRebuildKilled|TestScenario' ./upgrade # without -race: faults, and a sample of the crash schedules
+	$(GO) test -timeout 15m -run TestKilledProcess ./cmd/upgradectl # without -race: kill -9, 10 times
 	$(MAKE) nested foreign
 
 # Every schedule of the crash and the API matrix: hours.
 .PHONY: crash
 crash:
-	UPGRADECTL_MATRIX=all $(GO) test -timeout 12h -run 'TestKilledAnywhere|TestEveryAPICallFailsOnce' -v ./upgrade
+	UPGRADECTL_MATRIX=all $(GO) test -timeout 48h -run 'TestKilled|TestRebuildKilled|TestEveryAPICallFailsOnce' -v ./upgrade
+	UPGRADECTL_SLOW=1 UPGRADECTL_MATRIX=all $(GO) test -timeout 6h -run TestKilledProcess -v ./cmd/upgradectl # 100 times
 
 # The nested modules hold what importers must never see: peers to compare with,
 # and clients that others wrote.
