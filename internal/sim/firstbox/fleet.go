@@ -442,7 +442,7 @@ func (s *Site) buildNode(n member, hosts deb) error {
 	if err != nil {
 		return err
 	}
-	m.image, m.role, m.serving = newID(), n.role, true
+	m.image, m.role = newID(), n.role
 	s.images[m.image] = m
 	for _, pkg := range s.oldPackages(n.role) {
 		list := m.installed()

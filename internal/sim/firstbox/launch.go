@@ -137,7 +137,6 @@ func (s *Site) launch(ctx context.Context, p *host.Proc, mu *sync.Mutex, name st
 			id, _ := parseImage(old)
 			s.mu.Lock()
 			if m := s.images[id]; m != nil {
-				m.gone = true
 				s.hurtLocked("launch_vms wrote a new image over the disk of %s on %s", m.label, phys.Name)
 			}
 			s.mu.Unlock()

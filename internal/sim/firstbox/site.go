@@ -77,7 +77,6 @@ type Site struct {
 	damage     []string
 	gaps       []*Gap
 	routers    map[vipKey][]*vrrp // running keepalived programs
-	refused    []string           // by machines that are gone
 	builds     int
 }
 
@@ -105,8 +104,6 @@ type Machine struct {
 	proxy   *proxyConfig
 	super   *supervisor
 	flows   map[*Flow]bool
-	gone    bool         // its image is deleted
-	serving bool         // a node at the beginning, or one that was installed and switched
 	ports   map[int]bool // of a stranger: what answers
 }
 
@@ -368,9 +365,7 @@ func (s *Site) Refused() []string {
 			out = append(out, m.label+": "+line)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append(out, s.refused...)
+	return out
 }
 
 // Label names a machine among those of its name, as "proxy0" and "proxy0#2".

@@ -16,8 +16,6 @@ const programsDir = "/etc/supervisor/conf.d"
 // supervisor is a running supervisord. Its programs are read when it starts,
 // and by update.
 type supervisor struct {
-	m        *Machine
-	proc     *host.Process
 	programs []*program
 }
 
@@ -73,15 +71,11 @@ func (s *Site) cmdSupervisord(_ context.Context, p *host.Proc) int {
 	if running {
 		return p.Failf(2, "Error: Another program is already listening on a port that one of our HTTP servers is configured to use.")
 	}
-	d := host.Process{Args: []string{"/usr/bin/python", "/usr/bin/supervisord", "-c", "/etc/supervisor/supervisord.conf"}, OnExit: func() {
-		// A supervisord that ends ends its programs; those of a machine that
-		// went off are gone anyway.
-	}}
-	proc, err := m.Host.Spawn(d)
-	if err != nil {
+	d := host.Process{Args: []string{"/usr/bin/python", "/usr/bin/supervisord", "-c", "/etc/supervisor/supervisord.conf"}}
+	if _, err := m.Host.Spawn(d); err != nil {
 		return p.Failf(1, "%v", err)
 	}
-	v := &supervisor{m: m, proc: proc, programs: m.readPrograms()}
+	v := &supervisor{programs: m.readPrograms()}
 	for _, g := range v.programs {
 		s.startProgram(m, g)
 	}
@@ -146,8 +140,10 @@ func (s *Site) cmdSupervisorctl(_ context.Context, p *host.Proc) int {
 		return 0
 	}
 	pick := func() []*program {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if len(args) == 1 && args[0] == "status" || len(args) > 1 && args[1] == "all" {
-			return v.programs
+			return slices.Clone(v.programs)
 		}
 		var out []*program
 		for _, name := range args[1:] {
@@ -170,7 +166,7 @@ func (s *Site) cmdSupervisorctl(_ context.Context, p *host.Proc) int {
 		}
 	case "stop":
 		for _, g := range pick() {
-			if g.state != "RUNNING" && g.state != "STARTING" && g.state != "BACKOFF" {
+			if state := s.stateOf(g); state != "RUNNING" && state != "STARTING" && state != "BACKOFF" {
 				if len(args) > 1 && args[1] == "all" {
 					continue
 				}
@@ -182,7 +178,7 @@ func (s *Site) cmdSupervisorctl(_ context.Context, p *host.Proc) int {
 		}
 	case "start", "restart":
 		for _, g := range pick() {
-			if g.state == "RUNNING" {
+			if s.stateOf(g) == "RUNNING" {
 				if args[0] == "start" {
 					if len(args) > 1 && args[1] != "all" {
 						fmt.Fprintf(p.Stdout, "%s: ERROR (already started)\n", g.name)
@@ -193,7 +189,7 @@ func (s *Site) cmdSupervisorctl(_ context.Context, p *host.Proc) int {
 				fmt.Fprintf(p.Stdout, "%s: stopped\n", g.name)
 			}
 			s.startProgram(m, g)
-			if g.state == "RUNNING" {
+			if s.stateOf(g) == "RUNNING" {
 				fmt.Fprintf(p.Stdout, "%s: started\n", g.name)
 			} else {
 				fmt.Fprintf(p.Stdout, "%s: ERROR (abnormal termination)\n", g.name)
@@ -207,11 +203,20 @@ func (s *Site) cmdSupervisorctl(_ context.Context, p *host.Proc) int {
 	return 0
 }
 
+func (s *Site) stateOf(g *program) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return g.state
+}
+
 // updatePrograms takes programs in that have come, and lets go of those that
 // have left.
 func (s *Site) updatePrograms(m *Machine, v *supervisor) {
 	for _, g := range m.readPrograms() {
-		if slices.ContainsFunc(v.programs, func(o *program) bool { return o.name == g.name }) {
+		s.mu.Lock()
+		known := slices.ContainsFunc(v.programs, func(o *program) bool { return o.name == g.name })
+		s.mu.Unlock()
+		if known {
 			continue
 		}
 		s.startProgram(m, g)

@@ -509,7 +509,6 @@ func (s *Site) deleteImages(m *Machine, name string) {
 		if id, _ := parseImage(data); id != "" {
 			s.mu.Lock()
 			if vm := s.images[id]; vm != nil && vm.Name != "" {
-				vm.gone = true
 				s.hurtLocked("rm -f %s* on %s deleted %s, the disk of %s", name, m.Name, e.Name(), vm.label)
 			}
 			s.mu.Unlock()
