@@ -95,7 +95,7 @@ func cmdSimHosts(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	var config, known, ports strings.Builder
 	for i, name := range args {
-		h, err := host.New(simHostSpec(name, i, string(ssh.MarshalAuthorizedKey(public))), host.Options{Speed: 1000})
+		h, err := host.New(simHostSpec(name, i, string(ssh.MarshalAuthorizedKey(public))), host.Options{Speed: 2})
 		ts.Check(err)
 		ts.Check(h.Start())
 		s.hosts[name] = h
