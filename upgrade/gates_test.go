@@ -230,3 +230,13 @@ func TestApprovalsConfig(t *testing.T) {
 	_, err = load("approvals: {file: approvers}\n", "*@example.com "+public)
 	assert.ErrorContains(t, err, "line 1: principal \"*@example.com\" is a pattern")
 }
+
+// TestForeignRuns: what a run of somebody else's ends a command with.
+func TestForeignRuns(t *testing.T) {
+	for err, want := range map[error]int{
+		&engine.LockedError{}: ExitLocked, &engine.ElsewhereError{}: ExitLocked, engine.ErrVersion: ExitRefused,
+		engine.ErrPlanChanged: ExitDrift, engine.ErrNotAtWork: ExitRefused, &engine.DamagedError{}: ExitJournal,
+	} {
+		assert.Equal(t, want, ErrorStatus(err), "%v", err)
+	}
+}

@@ -20,7 +20,7 @@ func packageOf(program string) string {
 	switch program {
 	case "sshd":
 		return "openssh-server"
-	case "ssh", "scp", "sftp", "ssh-keygen":
+	case "ssh", "scp", "sftp", "ssh-keygen", "ssh-agent", "ssh-add":
 		return "openssh-client"
 	case "dockerd":
 		return "docker.io"

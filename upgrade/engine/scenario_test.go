@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -406,14 +407,14 @@ func (w *writes) Sync() error {
 }
 
 // job is a step whose effect goes on by itself on a host while Do waits for it.
-func job(started map[string]int, finished *bool) Step {
+func job(started map[string]int, finished *atomic.Bool) Step {
 	return Step{
 		ID: "a", Section: "1", Title: "long job", Effect: OneShot, NoUndo: "has no reverse",
 		Observe: func(_ context.Context, a *Act) (Sight, error) {
 			switch {
 			case started[a.Key()] == 0:
 				return Sight{State: Absent}, nil
-			case *finished:
+			case finished.Load():
 				return Sight{State: Ours}, nil
 			}
 			return Sight{State: InProgress}, nil
@@ -422,7 +423,7 @@ func job(started map[string]int, finished *bool) Step {
 			if started[a.Key()] == 0 {
 				started[a.Key()]++
 			}
-			for !*finished {
+			for !finished.Load() {
 				select {
 				case <-ctx.Done():
 					return nil, ctx.Err()
@@ -437,15 +438,15 @@ func job(started map[string]int, finished *bool) Step {
 func TestScenario09InterruptDetaches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, r := create(t)
-		started, finished := map[string]int{}, false
+		started, finished := map[string]int{}, new(atomic.Bool)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(90*time.Second, func() { cancel(errors.New("SIGINT")) })
-		out, err := r.Apply(ctx, []Step{job(started, &finished)}, Options{})
+		out, err := r.Apply(ctx, []Step{job(started, finished)}, Options{})
 		require.NoError(t, err)
 		assert.Equal(t, Interrupted, out.State)
 		assert.Equal(t, "SIGINT", out.Reason)
-		time.AfterFunc(time.Hour, func() { finished = true }) // it goes on there
-		out, err = r.Apply(t.Context(), []Step{job(started, &finished)}, Options{})
+		time.AfterFunc(time.Hour, func() { finished.Store(true) }) // it goes on there
+		out, err = r.Apply(t.Context(), []Step{job(started, finished)}, Options{})
 		require.NoError(t, err)
 		assert.Equal(t, Succeeded, out.State)
 		assert.Equal(t, map[string]int{Key("r1", "a", 1): 1}, started)
@@ -492,12 +493,12 @@ func TestScenario10SecondInterrupt(t *testing.T) {
 func TestScenario12LostTerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, r := create(t)
-		started, finished := map[string]int{}, false
-		steps := append([]Step{job(started, &finished)}, plain("b", "c")...)
+		started, finished := map[string]int{}, new(atomic.Bool)
+		steps := append([]Step{job(started, finished)}, plain("b", "c")...)
 		steps[1].Section, steps[1].Joined, steps[2].Section = "2", true, "3"
 		pause := make(chan string, 1)
 		time.AfterFunc(time.Minute, func() { pause <- "the terminal was lost" })
-		time.AfterFunc(time.Hour, func() { finished = true })
+		time.AfterFunc(time.Hour, func() { finished.Store(true) })
 		began := time.Now()
 		out, err := r.Apply(t.Context(), steps, Options{Actor: "li", Pause: pause})
 		require.NoError(t, err)
