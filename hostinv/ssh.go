@@ -161,6 +161,32 @@ func (d *Dialer) Dial(ctx context.Context, target string) (*Conn, error) {
 // replaces. Connections that exist stay.
 func (d *Dialer) Pin(host string, keys []string) error { return d.d.Pin(host, keys) }
 
+// BootWait says what WaitBoot waits for.
+type BootWait struct {
+	From   string            // boot ID the host is leaving (/proc/sys/kernel/random/boot_id)
+	Stable time.Duration     // how long the new boot must last and answer; 0 = 1 minute
+	Poll   time.Duration     // between two questions; 0 = 3 s
+	Note   func(text string) // is told what is seen, when it changes; nil = nobody
+}
+
+// A BootReport says what WaitBoot saw.
+type BootReport struct {
+	ID    string   // the boot the host stays in
+	Boots []string // every new boot seen, in order; more than one = it rebooted again
+}
+
+// WaitBoot blocks until a host that was told to reboot is up again: in another
+// boot than From, with its services started, and for Stable without a failed
+// question or another boot. It dials anew for each question. That the host
+// cannot be reached, is still in the old boot, or lets nobody in yet
+// (pam_nologin) is what a reboot looks like. It ends early with an error that
+// no waiting mends: another host key, or a login refused twice in a row.
+// An ended ctx is its own error, which says what was seen last.
+func (d *Dialer) WaitBoot(ctx context.Context, target string, w BootWait) (BootReport, error) {
+	r, err := d.d.WaitBoot(ctx, target, remote.BootWait(w))
+	return BootReport(r), public(err)
+}
+
 // Close closes the connections to jump hosts and thereby what goes through
 // them, and ends what is being dialed. Direct connections live until their
 // own Close. Dial fails afterwards.

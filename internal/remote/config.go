@@ -203,7 +203,8 @@ func (p *parser) parse(name string, src []byte, outer []criterion, depth int) {
 // system's file at /etc/ssh).
 func (p *parser) include(args []string, when []criterion, depth int) error {
 	if depth >= includeDepth {
-		return fmt.Errorf("Include goes deeper than %d files", includeDepth) //lint:ignore ST1005 the keyword
+		//lint:ignore ST1005 the keyword
+		return fmt.Errorf("Include goes deeper than %d files", includeDepth)
 	}
 	for _, a := range args {
 		name, err := expand(a, &hop{})
@@ -218,7 +219,8 @@ func (p *parser) include(args []string, when []criterion, depth int) error {
 		}
 		files, err := filepath.Glob(name)
 		if err != nil {
-			return fmt.Errorf("Include %q: %w", a, err) //lint:ignore ST1005 the keyword
+			//lint:ignore ST1005 the keyword
+			return fmt.Errorf("Include %q: %w", a, err)
 		}
 		for _, f := range files { // sorted
 			src, err := os.ReadFile(f)
@@ -241,12 +243,14 @@ func parseMatch(args []string) ([]criterion, error) {
 		switch kind {
 		case "all":
 			if len(args) > 1 || not {
-				return nil, errors.New("Match all with other conditions is not supported") //lint:ignore ST1005 the keyword
+				//lint:ignore ST1005 the keyword
+				return nil, errors.New("Match all with other conditions is not supported")
 			}
 			return nil, nil
 		case "host", "originalhost", "user", "localuser":
 		default:
-			return nil, fmt.Errorf("Match %s is not supported; put the hosts of this tool into an ssh_config of their own", args[i]) //lint:ignore ST1005 the keyword
+			//lint:ignore ST1005 the keyword
+			return nil, fmt.Errorf("Match %s is not supported; put the hosts of this tool into an ssh_config of their own", args[i])
 		}
 		if eq {
 			_, value, _ = strings.Cut(args[i], "=") // as written
@@ -254,7 +258,8 @@ func parseMatch(args []string) ([]criterion, error) {
 			value = args[i]
 		}
 		if value == "" {
-			return nil, fmt.Errorf("Match %s has no value", kind) //lint:ignore ST1005 the keyword
+			//lint:ignore ST1005 the keyword
+			return nil, fmt.Errorf("Match %s has no value", kind)
 		}
 		if kind == "host" {
 			kind = "hostname"

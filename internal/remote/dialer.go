@@ -400,7 +400,14 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 	if d.opt.AllowSHA1 {
 		kex = append(kex, "diffie-hellman-group-exchange-sha1", "diffie-hellman-group14-sha1") // last
 	}
+	var banner string // read when the handshake is over
 	cfg := &ssh.ClientConfig{
+		BannerCallback: func(text string) error {
+			if len(banner) < noiseKept {
+				banner += text
+			}
+			return nil
+		},
 		Config:            ssh.Config{KeyExchanges: kex},
 		User:              h.user,
 		Auth:              methods,
@@ -423,6 +430,9 @@ func (d *Dialer) connect(ctx context.Context, target string, h *hop, via string,
 			return nil, v.err
 		}
 		if v.ok != nil && (isAuthFailure(err) || pass.failed() != nil) {
+			if text := strings.TrimSpace(banner); text != "" {
+				ids.notes = append(ids.notes, fmt.Sprintf("the host says %q", shorten(text, 300)))
+			}
 			return nil, &AuthError{Host: h.who(), Offered: append(ids.offered(), pass.offered()...), Notes: append(ids.notes, pass.notes()...), Err: err}
 		}
 		return nil, fail(err)

@@ -46,7 +46,9 @@
 //     ssh is asked (TestAsksSSH).
 //  12. A replaced file is the old or the new one at any time, and keeps what
 //     is not content (TestRealReplaceFile).
-//  13. Nothing is left behind after Close (TestMain with goleak).
+//  13. A host has rebooted when another boot than the old one answers and
+//     lasts; a wrong key or a refused login ends the wait early (TestWaitBoot).
+//  14. Nothing is left behind after Close (TestMain with goleak).
 //
 // # Limits
 //

@@ -17,7 +17,8 @@ import (
 func TestLeashKnown(t *testing.T) {
 	src, err := os.ReadFile("../sim/host/leash.go")
 	require.NoError(t, err)
-	for name, script := range map[string]string{"leashKill": leash, "leashDetach": free} {
+	for _, x := range [][2]string{{"leashKill", leash}, {"leashDetach", free}} {
+		name, script := x[0], x[1]
 		sum := sha256.Sum256([]byte(script))
 		m := regexp.MustCompile(name + `\s+= "(.*)"`).FindSubmatch(src)
 		require.NotNil(t, m, name)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package remote_test
 
 import (
@@ -43,6 +45,7 @@ func tryDial(t testing.TB, o remote.Options, target string) error {
 
 // TestRealPassword logs in by password and by keyboard-interactive.
 func TestRealPassword(t *testing.T) {
+	testenv.Slow(t)
 	for _, method := range []string{"password", "keyboard-interactive"} {
 		t.Run(method, func(t *testing.T) {
 			config := []string{"PasswordAuthentication yes", "KbdInteractiveAuthentication no", "LogLevel VERBOSE"}
@@ -88,6 +91,7 @@ func TestRealPassword(t *testing.T) {
 // TestRealCertificates logs in with a user certificate to a host that shows
 // one of its own.
 func TestRealCertificates(t *testing.T) {
+	testenv.Slow(t)
 	keygen := testenv.Need(t, "ssh-keygen")
 	dir := t.TempDir()
 	key := func(name string) string {
@@ -320,6 +324,7 @@ func lag(t testing.TB, to string, delay time.Duration) (addr string) {
 // TestRealRoundTrips counts round trips to a real server: behind a line with a
 // long delay, time is made of them.
 func TestRealRoundTrips(t *testing.T) {
+	testenv.Slow(t)
 	const rtt = 300 * time.Millisecond
 	r := startReal(t, []account{{name: "ops", shell: "/bin/dash", sudoers: "ALL=(ALL) NOPASSWD: ALL"}})
 	far := lag(t, r.addr(), rtt/2)

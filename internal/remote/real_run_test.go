@@ -1,3 +1,5 @@
+//go:build linux
+
 package remote_test
 
 import (
@@ -126,6 +128,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // TestRealKill holds that a command ends with its caller, or not, as it says.
 func TestRealKill(t *testing.T) {
+	testenv.Slow(t)
 	testenv.Need(t, "sudo")
 	r := startReal(t, []account{{name: "ops", sudoers: "ALL=(ALL) NOPASSWD: ALL"}})
 	var serial atomic.Int32
@@ -219,6 +222,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestRealSudo talks to the real sudo.
 func TestRealSudo(t *testing.T) {
+	testenv.Slow(t)
 	testenv.Need(t, "sudo")
 	r := startReal(t, []account{
 		{name: "free", sudoers: "ALL=(ALL) NOPASSWD: ALL"},

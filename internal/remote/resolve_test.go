@@ -17,6 +17,7 @@ import (
 // TestAsSSH compares our reading of ssh_config with ssh's own, over every
 // file and target of a table.
 func TestAsSSH(t *testing.T) {
+	testenv.Slow(t)
 	testenv.Need(t, "ssh")
 	dir := t.TempDir()
 	extra := filepath.Join(dir, "extra")

@@ -35,6 +35,7 @@ type server struct {
 	l        net.Listener
 	cfg      *ssh.ServerConfig
 	commands map[string]func(ch ssh.Channel, gone <-chan struct{}) // nil or missing: refused
+	any      func(ch ssh.Channel, cmd string)                      // gets every command instead, unless nil
 	port     int
 
 	logins   atomic.Int32
@@ -145,6 +146,9 @@ func (s *server) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
 		var m struct{ V string }
 		ssh.Unmarshal(r.Payload, &m)
 		switch {
+		case r.Type == "exec" && s.any != nil:
+			r.Reply(true, nil)
+			s.wg.Go(func() { s.any(ch, m.V); ch.Close() })
 		case r.Type == "exec" && s.commands[m.V] != nil:
 			r.Reply(true, nil)
 			f := s.commands[m.V]
