@@ -27,7 +27,8 @@ import (
 // calls of the cloud's API and commands on hosts, once they are carried out and
 // before it learns of it, and journal records, once they are on disk.
 type killer struct {
-	at     int // which of the events kills; 0 = none
+	at     int                    // which of the events kills; 0 = none
+	only   func(what string) bool // tells events that only look; nil = looks
 	dir    string
 	cancel context.CancelFunc
 
@@ -41,7 +42,11 @@ type killer struct {
 func (k *killer) happened(what string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.dir == "" || k.dead || looks(what) {
+	only := looks
+	if k.only != nil {
+		only = k.only
+	}
+	if k.dir == "" || k.dead || only(what) {
 		return
 	}
 	if k.events = append(k.events, what); len(k.events) != k.at {

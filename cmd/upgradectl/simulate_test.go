@@ -200,6 +200,9 @@ func running(pid int) bool {
 func checkSecrets(ts *testscript.TestScript, worlds kept) {
 	for dir, r := range worlds {
 		secret := r.Operator.AccessKeySecret
+		if secret == "" {
+			continue // a firstbox has no cloud
+		}
 		for _, name := range []string{"stdout", "stderr"} {
 			if strings.Contains(ts.ReadFile(name), secret) {
 				ts.Fatalf("the secret stands on %s", name)
