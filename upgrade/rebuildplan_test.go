@@ -139,3 +139,17 @@ func TestStepWord(t *testing.T) {
 	assert.Equal(t, "a_b_1.2", stepWord("a+b:1.2"))
 	assert.Len(t, stepWord(strings.Repeat("x", 200)), 58)
 }
+
+// bind9 does not start when /etc/bind has another owner than its own, and the
+// packages of slaves are not touched.
+func TestTrapBindOwner(t *testing.T) {
+	p, ok := roleProfile("dnsmaster")
+	require.True(t, ok)
+	require.Len(t, p.restore, 1)
+	assert.Equal(t, "/etc/bind", p.restore[0].path)
+	assert.Equal(t, "bind:bind", p.restore[0].owner)
+	assert.NotEmpty(t, p.restore[0].test)
+	for _, name := range append(p.packages, p.optional...) {
+		assert.False(t, strings.HasPrefix("pitrix-ks-dnsslave", name), name)
+	}
+}

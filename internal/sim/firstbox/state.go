@@ -88,6 +88,12 @@ func (s *Site) Left() Left {
 		if m.Kind == Physical {
 			s.leftOn(m, &l)
 		}
+		s.mu.Lock()
+		gone := m.gone
+		s.mu.Unlock()
+		if gone {
+			continue // with all that was on it
+		}
 		for _, e := range m.jobs(false) {
 			l.Behind = append(l.Behind, m.label+": a job every minute: "+e)
 		}
