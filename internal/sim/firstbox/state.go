@@ -89,10 +89,10 @@ func (s *Site) Left() Left {
 			s.leftOn(m, &l)
 		}
 		s.mu.Lock()
-		gone := m.gone
+		off := m.Kind == VM && m.runsOn == nil
 		s.mu.Unlock()
-		if gone {
-			continue // with all that was on it
+		if off {
+			continue // discarded, with all that was on it, or a backup
 		}
 		for _, e := range m.jobs(false) {
 			l.Behind = append(l.Behind, m.label+": a job every minute: "+e)
