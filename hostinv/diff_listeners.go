@@ -16,8 +16,6 @@ func (l Listener) scope() string {
 	return l.Addr
 }
 
-func loopback(scope string) bool { return strings.HasPrefix(scope, "127.") || scope == "::1" }
-
 // port is the identity of listeners: what clients connect to.
 type port struct {
 	proto string
