@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"runtime"
 	"runtime/metrics"
 	"strings"
@@ -46,7 +47,7 @@ func (h *fleetHost) Run(ctx context.Context, _ string, stdin io.Reader, stdout, 
 	if err != nil {
 		return err
 	}
-	return answer(stdout, string(text), h.name, h.fault)
+	return answer(stdout, begin(stdout, string(text), h.fault), h.name, h.fault)
 }
 
 func (h *fleetHost) Close() error {
@@ -54,10 +55,22 @@ func (h *fleetHost) Close() error {
 	return nil
 }
 
-// answer writes what the collector's script would on a host of this name.
-func answer(w io.Writer, script, name, fault string) error {
-	_, rest, _ := strings.Cut(script, "mark='")
-	mark, _, _ := strings.Cut(rest, "'")
+// hostUUID is the host's part of the mark.
+const hostUUID = "0b2f7f5e-6f0e-4a5e-9c53-2a1c2d8e5f10"
+
+// begin reads the mark of a script and starts the stream; it returns the mark
+// of the sections.
+func begin(w io.Writer, script, fault string) (mark string) {
+	mark = regexp.MustCompile("[0-9a-f]{32}").FindString(script) // however it is quoted
+	if fault == "" || fault == "cut" {
+		fmt.Fprintf(w, "\n%s K %s\n", mark, hostUUID)
+	}
+	return mark + hostUUID
+}
+
+// answer writes the rest of what the collector's script would on a host of
+// this name.
+func answer(w io.Writer, mark, name, fault string) error {
 	switch fault {
 	case "garbage":
 		_, err := io.WriteString(w, strings.Repeat("\x00\xff garbage\n", 1000))
@@ -277,15 +290,20 @@ func (s *sshFleet) serve(raw net.Conn) {
 		}
 		s.wg.Go(func() {
 			defer ch.Close()
+			var script string
 			for r := range reqs {
 				r.Reply(r.Type == "exec", nil)
 				if r.Type == "exec" {
+					script = string(r.Payload) // a Conn takes it as the command
 					break
 				}
 			}
 			s.wg.Go(func() { ssh.DiscardRequests(reqs) })
-			script, _ := io.ReadAll(ch)
-			if s.streams(conn.User(), string(script), ch) == nil {
+			if !strings.Contains(script, "mark=") {
+				data, _ := io.ReadAll(ch)
+				script = string(data)
+			}
+			if s.streams(conn.User(), script, ch) == nil {
 				ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{}))
 			}
 		})
@@ -314,12 +332,11 @@ func TestFleetSSH(t *testing.T) {
 		fmt.Fprintf(&busy, "%4d: 0100007F:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 %d 1 0 100 0 0 10 0\n", i, 10000+i, 50000+i)
 	}
 	s := newSSHFleet(t, func(name, script string, w io.Writer) error {
-		_, rest, _ := strings.Cut(script, "mark='")
-		mark, _, _ := strings.Cut(rest, "'")
+		mark := begin(w, script, "")
 		fmt.Fprintf(w, "\n%s B listeners\n\n%s I tcp\n", mark, mark)
 		io.WriteString(w, "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"+busy.String())
 		fmt.Fprintf(w, "\n%s R 0\n\n%s E listeners\n", mark, mark)
-		return answer(w, script, name, "")
+		return answer(w, mark, name, "")
 	})
 	d, err := hostinv.NewDialer(hostinv.SSHConfig{Identities: []string{id}, KnownHosts: []string{}, NetDial: s.dial})
 	require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -67,7 +68,7 @@ func serve(raw net.Conn, cfg *ssh.ServerConfig) {
 		for r := range reqs {
 			r.Reply(r.Type == "exec", nil)
 			if r.Type == "exec" {
-				answer(ch)
+				answer(ch, string(r.Payload))
 				break
 			}
 		}
@@ -76,11 +77,16 @@ func serve(raw net.Conn, cfg *ssh.ServerConfig) {
 	}
 }
 
-func answer(ch ssh.Channel) {
-	script, _ := io.ReadAll(ch)
-	_, rest, _ := strings.Cut(string(script), "mark='")
-	mark, _, _ := strings.Cut(rest, "'")
-	for _, s := range [][2]string{{"kernel", "3.10.0-862.9.1.el7.x86_64"}, {"boot", "d2cf5a55-550f-4407-adf6-1110d73a4fac"}} {
+func answer(ch ssh.Channel, script string) {
+	if !strings.Contains(script, "mark=") { // it comes on standard input
+		data, _ := io.ReadAll(ch)
+		script = string(data)
+	}
+	mark := regexp.MustCompile("[0-9a-f]{32}").FindString(script)
+	const uuid = "0b2f7f5e-6f0e-4a5e-9c53-2a1c2d8e5f10" // the host's own part of the mark
+	fmt.Fprintf(ch, "\n%s K %s\n", mark, uuid)
+	mark += uuid
+	for _, s := range [][2]string{{"kernel", "\n" + mark + " I release\n3.10.0-862.9.1.el7.x86_64"}, {"boot", "d2cf5a55-550f-4407-adf6-1110d73a4fac"}} {
 		fmt.Fprintf(ch, "\n%s B %s\n%s\n\n%s R 0\n\n%s E %s\n", mark, s[0], s[1], mark, mark, s[0])
 	}
 	fmt.Fprintf(ch, "\n%s Z\n", mark)
@@ -102,7 +108,7 @@ func TestExample(t *testing.T) {
 
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), []string{"-known-hosts", known, "-identity", id, addr}, &out))
-	assert.Contains(t, out.String(), "kernel    3.10.0-862.9.1.el7.x86_64\n")
+	assert.Contains(t, out.String(), "kernel     3.10.0-862.9.1.el7.x86_64\n")
 	assert.Contains(t, out.String(), "! listeners is truncated", "what did not come is said")
 
 	out.Reset()
@@ -116,4 +122,16 @@ func TestExample(t *testing.T) {
 	var unknown *hostinv.UnknownHostKeyError
 	assert.ErrorAs(t, err, &unknown)
 	assert.Error(t, run(t.Context(), nil, &out))
+
+	// Many: one that is not known does not keep the other from being printed.
+	require.NoError(t, os.WriteFile(known, []byte("127.0.0.1 "+string(ssh.MarshalAuthorizedKey(hostKey))), 0o600))
+	ini := filepath.Join(dir, "hosts.ini")
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(ini, []byte("[web]\nweb-90 ansible_host=127.0.0.1 ansible_port="+port+"\nweb-91 ansible_host=127.0.0.2 ansible_port="+port+"\n"), 0o600))
+	out.Reset()
+	err = run(t.Context(), []string{"-known-hosts", known, "-identity", id, "-ansible", ini, "-limit", "web"}, &out)
+	assert.ErrorContains(t, err, "web-91: ")
+	assert.Contains(t, out.String(), "== web-90\n")
+	assert.Contains(t, out.String(), "3.10.0-862.9.1.el7.x86_64")
 }
