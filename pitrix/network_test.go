@@ -27,6 +27,7 @@ const (
 
 func newEdited(t *testing.T, cron string) *edited {
 	t.Helper()
+	needIdentity(t)
 	e := &edited{t: t, root: t.TempDir()}
 	bin := filepath.Join(e.root, "bin")
 	e.write("etc/network/interfaces", oldInterfaces)

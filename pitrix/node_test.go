@@ -32,6 +32,7 @@ func TestIdentity(t *testing.T) {
 
 // The key of the connection decides before a command is sent.
 func TestIdentityOfConnection(t *testing.T) {
+	needIdentity(t)
 	n := &Node{Host: &keyHost{localHost{key: "ssh-ed25519 AAAA"}}, Name: "proxy0"}
 	id, err := n.GetIdentity(t.Context())
 	require.NoError(t, err)

@@ -146,3 +146,12 @@ func (b *box) scope(words string, allow Allow) Scope {
 	require.NoError(b.t, err)
 	return s
 }
+
+// needIdentity skips a test on a machine that has nothing to be known by.
+func needIdentity(t *testing.T) {
+	t.Helper()
+	testenv.Need(t, "ip")
+	if cards, _ := filepath.Glob("/sys/class/net/e*/address"); len(cards) == 0 {
+		t.Skip("this machine has no network interface with a MAC address in /sys")
+	}
+}

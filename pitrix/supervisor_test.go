@@ -57,6 +57,7 @@ func TestParseSupervisor(t *testing.T) {
 // The real supervisord, with a program in every state that it can hold.
 func TestRealSupervisor(t *testing.T) {
 	testenv.Slow(t)
+	needIdentity(t)
 	daemon, ctl := testenv.Need(t, "supervisord"), testenv.Need(t, "supervisorctl")
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "supervisord.conf")
