@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,4 +147,63 @@ func TestRebuildRolledBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Installers with .sh scripts, nodes with outer addresses, sub zones and
+// optional packages are rebuilt as well.
+func TestRebuildVariants(t *testing.T) {
+	t.Parallel()
+	testenv.Slow(t)
+	sub := func(y string) string { return strings.Replace(y, "  vip:", "  sub: true\n  vip:", 1) }
+	for name, tt := range map[string]struct {
+		config sim.RebuildConfig
+		edit   func(string) string
+	}{
+		"shell scripts": {sim.RebuildConfig{Version: "4.2.5"}, nil},
+		"outer addresses": {sim.RebuildConfig{VG: true}, func(y string) string {
+			y = strings.Replace(y, "address: 192.0.2.71,", "address: 192.0.2.71, eip: 2.2.2.2, eip_gateway: 2.2.2.1,", 1)
+			return strings.Replace(y, "address: 192.0.2.72,", "address: 192.0.2.72, eip: 2.2.2.3, eip_gateway: 2.2.2.1,", 1)
+		}},
+		"sub zone and packages": {sim.RebuildConfig{Sub: true, Boss2: true, Warehouse: true}, sub},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newRebuildStage(t, tt.config, nil, tt.edit)
+				r := s.apply(unattended)
+				require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+				s.end("succeeded")
+			})
+		})
+	}
+}
+
+// A person is asked before each old machine is shut down, and before the end.
+func TestRebuildGates(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newRebuildStage(t, sim.RebuildConfig{}, nil, func(y string) string {
+			return strings.Replace(y, "gates: []\n", "", 1)
+		})
+		r := s.apply(upgrade.RunOptions{Observer: quiet.Observer})
+		for _, gate := range []string{"7.1-ready", "7.2-ready", "9.2-undefine"} {
+			require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+			assert.Equal(t, gate, r.Step)
+			assert.True(t, r.Gate)
+			r = s.resume(upgrade.RunOptions{Observer: quiet.Observer})
+			assert.Equal(t, gate, r.Step, "resume alone approves nothing")
+			r = s.resume(upgrade.RunOptions{Approve: []string{gate[:3]}, Observer: quiet.Observer})
+		}
+		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+		f := s.end("succeeded")
+		assert.Len(t, f.OldKept, 2)
+		rep, err := upgrade.ReadReport(s.run)
+		require.NoError(t, err)
+		require.Len(t, rep.Nodes, 2)
+		for _, n := range rep.Nodes {
+			assert.NotEqual(t, n.KernelBefore, n.KernelAfter)
+			assert.NotEqual(t, n.OldHost, n.Host)
+			assert.Len(t, n.Backups, 2)
+		}
+	})
 }

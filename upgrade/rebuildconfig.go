@@ -39,6 +39,8 @@ type RebuildNode struct {
 	Netmask      string `json:"netmask"`       // of the temporary address
 	Gateway      string `json:"gateway"`       // of the temporary address
 	EIP          string `json:"eip,omitempty"` // unused stand-in for the outer address until the switch
+	EIPNetmask   string `json:"eip_netmask,omitempty"`
+	EIPGateway   string `json:"eip_gateway,omitempty"`
 	PhysicalHost string `json:"physical_host"` // management address of the host that gets the new machine
 	Bridge       string `json:"bridge"`        // its management bridge
 	EIPBridge    string `json:"eip_bridge"`    // its bridge for the outer address
@@ -119,7 +121,7 @@ func (d *configDecoder) rebuildNodes(m mapping, r *RebuildConfig) {
 		seen[value] = s.values[key].Line
 	}
 	m.list("nodes", func(n *yaml.Node, path string) {
-		s := m.d.mapping(n, path, "name", "address", "netmask", "gateway", "eip", "physical_host", "bridge", "eip_bridge")
+		s := m.d.mapping(n, path, "name", "address", "netmask", "gateway", "eip", "eip_netmask", "eip_gateway", "physical_host", "bridge", "eip_bridge")
 		s.need("", "name")
 		s.need(": a management address that nobody uses, until the switch", "address")
 		s.need(": the management address of the host that gets the new machine", "physical_host")
@@ -130,6 +132,8 @@ func (d *configDecoder) rebuildNodes(m mapping, r *RebuildConfig) {
 			Netmask:      s.text("netmask", "", checkIPv4),
 			Gateway:      s.text("gateway", "", checkIPv4),
 			EIP:          s.text("eip", "", checkIPv4),
+			EIPNetmask:   s.text("eip_netmask", "", checkIPv4),
+			EIPGateway:   s.text("eip_gateway", "", checkIPv4),
 			PhysicalHost: s.text("physical_host", "", checkIPv4),
 			Bridge:       s.text("bridge", "", checkInterface),
 			EIPBridge:    s.text("eip_bridge", "", checkInterface),

@@ -62,7 +62,7 @@ func (n *RebuildNodeFacts) next(old *pitrix.Settings, c *RebuildConfig, final bo
 	r := pitrix.Replacement{
 		OSName: c.OSName, OSVersion: c.OSVersion,
 		Address: n.Address, Netmask: n.Netmask, Gateway: n.Gateway,
-		EIPAddress: n.EIP, PhysicalHost: n.PhysicalHost, Bridge: n.Bridge, EIPBridge: n.EIPBridge,
+		EIPAddress: n.EIP, EIPNetmask: n.EIPNetmask, EIPGateway: n.EIPGateway, PhysicalHost: n.PhysicalHost, Bridge: n.Bridge, EIPBridge: n.EIPBridge,
 	}
 	var err error
 	if r.MAC, err = pitrix.ParseMAC(n.MAC); err != nil {
@@ -128,12 +128,13 @@ func discoverRebuild(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 			return nil, err
 		}
 	}
-	f.Problems = slices.Compact(f.Problems)
 	return &Facts{Rebuild: f}, nil
 }
 
 func (f *RebuildFacts) problem(format string, args ...any) {
-	f.Problems = append(f.Problems, fmt.Sprintf(format, args...))
+	if p := fmt.Sprintf(format, args...); !slices.Contains(f.Problems, p) {
+		f.Problems = append(f.Problems, p)
+	}
 }
 
 // baseImage sees that the firstbox has an image of the release. Their names

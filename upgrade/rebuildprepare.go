@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +60,7 @@ func (r *rebuild) recordInventory() engine.Step {
 				}
 			}
 			if bad = append(bad, now.Problems...); len(bad) > 0 {
-				return nil, &DriftError{slices.Compact(bad)}
+				return nil, &DriftError{bad}
 			}
 			return out, nil
 		},
