@@ -96,11 +96,7 @@ func collect(ctx context.Context, h Host, o Options) (*Inventory, error) {
 	out, stderr := &limitWriter{left: o.MaxOutput}, &limitWriter{left: 8 << 10}
 	begin := time.Now()
 	cmd, stdin := shellCommand, io.Reader(strings.NewReader(script(mark)))
-	conn := h
-	if t, ok := h.(*inTurn); ok { // of a fleet
-		conn = t.Host
-	}
-	if _, ours := conn.(*Conn); ours {
+	if _, ours := h.(*Conn); ours {
 		// An OpenSSH server takes input only when the shell runs: a script that is
 		// the command saves a round trip.
 		cmd, stdin = script(mark), nil
