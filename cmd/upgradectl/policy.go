@@ -53,6 +53,9 @@ ever do, one statement for each purpose.`, `打印策略文档（JSON），只�
 			if err != nil {
 				return err
 			}
+			if p.Procedure == upgrade.ProcedureRebuild {
+				return usagef(a.t("a rebuild calls no cloud: it needs no policy", "rebuild 流程不调用云接口，无需权限策略"))
+			}
 			return a.printJSON(planPolicy(p))
 		},
 	}

@@ -35,6 +35,11 @@ func newValidate(a *app) *cobra.Command {
 				return err
 			}
 			return a.result(c, func(w io.Writer) {
+				if r := c.Rebuild; r != nil {
+					fmt.Fprintf(w, a.t("%s: valid; procedure %s on %s, role %s, %d nodes\n", "%s：有效；流程 %s，firstbox %s，角色 %s，节点 %d 个\n"),
+						file, c.Procedure, c.Host, r.Role, len(r.Nodes))
+					return
+				}
 				fmt.Fprintf(w, a.t("%s: valid; procedure %s on %s, %d nginx hosts, %d services\n",
 					"%s：有效；流程 %s，主机 %s，nginx 主机 %d 台，服务 %d 个\n"),
 					file, c.Procedure, c.Host, len(c.Nginx), len(c.Services))
