@@ -38,10 +38,25 @@
 //  10. The evidence names what each listener's silence rests on; a log that cannot
 //     be believed is never taken for silence (TestNoProbeGetsThrough,
 //     TestLogWithoutTheProbe, TestWideTransition).
+//  11. A rebuild replaces every node of the plan; no request fails but those that
+//     overlap the floating address's move, which is graceful (TestRebuild,
+//     TestRebuildVariants). Rolled back before the undefine, the old machines
+//     serve again, and nothing of the new ones is left (TestRebuildRolledBack).
+//  12. Killed at any point, a rebuild reaches its end or its beginning all the
+//     same (TestRebuildKilledAnywhere).
+//  13. Nodes are switched strictly one after the other, the holder of the floating
+//     address last, each behind its gate (TestRebuildOneByOne, TestRebuildGates,
+//     TestTrapVIPHolderLast); no old machine is touched while anybody else answers
+//     at its address (TestTrapDuplicateAddress).
+//  14. A script of the installer is not started while a name leads to a machine
+//     that is not the new one (TestTrapPingOneLoginOther); a new machine that
+//     lacks anything of the old one is not switched (TestTrapLostHandMade).
 //
 // # Limits
 //
-// One procedure, transition, on Alibaba Cloud ECS with CLB, ALB, NLB and nginx.
+// The procedure rebuild is side by side only, and rehearsed for proxies; see
+// docs/rebuild.md. The procedure transition is for Alibaba Cloud ECS with CLB,
+// ALB, NLB and nginx.
 // Requests that reach the host past them are reported, not moved. Arrival and
 // silence are read from connection tables, and from access logs where balancers
 // write them: without one, short requests of a layer-7 balancer cannot be told

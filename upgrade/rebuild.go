@@ -51,7 +51,7 @@ func rebuildSteps(p *Plan, e *Env) []engine.Step {
 		r.compareMachines(), // 6.5
 	)
 	for i := range p.Facts.Rebuild.Nodes { // the holder of the floating address last
-		steps = append(steps,
+		node := []engine.Step{
 			r.checkReady(i),        // 7.i
 			r.finalSettings(i),     // 7.i
 			r.buildHosts(i),        // 7.i
@@ -64,7 +64,12 @@ func rebuildSteps(p *Plan, e *Env) []engine.Step {
 			r.announce(i),          // 7.i
 			r.checkSwitched(i),     // 7.i
 			r.releaseKeepalived(i), // 7.i
-		)
+		}
+		// Nobody pauses a run while a node is between its two machines.
+		for k := range node {
+			node[k].Joined = k > slices.IndexFunc(node, func(s engine.Step) bool { return s.ID == r.sec(i)+"-floating" })
+		}
+		steps = append(steps, node...)
 	}
 	steps = append(steps,
 		r.cleanKnownHosts(), // 8.1

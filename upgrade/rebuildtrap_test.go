@@ -58,7 +58,7 @@ func TestTrapVIPHolderLast(t *testing.T) {
 }
 
 // A machine is never launched on the host of the old one of its name.
-func TestTrapSameHostRebuild(t *testing.T) {
+func TestTrapSameHost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newRebuildStage(t, sim.RebuildConfig{}, nil, nil)
@@ -77,7 +77,7 @@ func TestTrapSameHostRebuild(t *testing.T) {
 
 // The script pings the address of the settings and logs in by name: a name that
 // leads elsewhere is found before anything is installed.
-func TestTrapPingOneLoginOtherRebuild(t *testing.T) {
+func TestTrapPingOneLoginOther(t *testing.T) {
 	t.Parallel()
 	testenv.Slow(t)
 	synctest.Test(t, func(t *testing.T) {
