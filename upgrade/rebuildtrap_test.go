@@ -4,11 +4,13 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/internal/sim/firstbox"
 	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
@@ -17,6 +19,20 @@ import (
 func (s *rebuildStage) on(addr, command string) {
 	s.t.Helper()
 	sayOn(s.t, s.world, addr, command)
+}
+
+// waitHolder waits until the node alone has the floating address.
+func (s *rebuildStage) waitHolder(name string) {
+	s.t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for range 300 {
+		if all := s.world.Site().Holders(firstbox.ProxyVIP); len(all) == 1 && all[0].Name == name {
+			return
+		}
+		<-tick.C
+	}
+	s.t.Fatalf("%s does not take the floating address", name)
 }
 
 func sayOn(t *testing.T, w *sim.Rebuild, addr, command string) {
@@ -44,13 +60,15 @@ func TestTrapVIPHolderLast(t *testing.T) {
 
 		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "6.5", Observer: quiet.Observer})
 		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-		s.on("192.0.2.61", "service keepalived stop") // proxy1 has it now
+		s.on("192.0.2.61", "service keepalived stop")
+		s.waitHolder("proxy1")
 		r = s.resume(quiet)
 		require.Equal(t, "failed", r.State)
 		assert.Equal(t, "7.1-ready", r.Step)
 		assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
 		assert.Contains(t, r.Reason, "whoever holds it is switched last")
 		s.on("192.0.2.61", "service keepalived start") // it preempts
+		s.waitHolder("proxy0")
 		r = s.resume(quiet)
 		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 		s.end("succeeded")
