@@ -329,6 +329,17 @@ func (r *rebuild) powerOff(i int) engine.Step {
 		ID: r.sec(i) + "-poweroff", Section: r.sec(i), Effect: engine.SetState,
 		Title: "shut the old " + n.Name + " on " + n.OldHost + " down",
 		Lines: []string{"shutdown -h now, on the machine with machine-id " + n.Old.MachineID, "virsh domstate " + n.Name + ": shut off"},
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			_, l, err := r.old(n)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			b, err := hostos.GetBoot(ctx, l)
+			if err != nil {
+				return engine.Proposal{}, fmt.Errorf("old %s: %w", n.Name, err)
+			}
+			return engine.Proposal{Before: rebootBefore{b}}, nil
+		},
 		Observe: func(ctx context.Context, _ *engine.Act) (engine.Sight, error) {
 			d, err := r.oldDomain(ctx, n)
 			if err != nil {
@@ -360,12 +371,14 @@ func (r *rebuild) powerOff(i int) engine.Step {
 				}
 				// Should it ever come back, whoever knows its successor's MAC must
 				// learn its own.
-				if err := armAnnounce(ctx, l, a.Key(), n.Final, n.FinalEIP); err != nil {
-					return nil, err
+				err = armAnnounce(ctx, l, a.Key(), n.Final, n.FinalEIP)
+				if err == nil {
+					err = old.Shutdown(ctx, want)
 				}
-				if err := old.Shutdown(ctx, want); err != nil {
-					// It may have begun: the hypervisor knows.
-					a.Progress("old %s: %v", n.Name, err)
+				// One that was told to go down before an interruption does so now: the
+				// hypervisor knows.
+				if err != nil && l.alive(ctx) == nil {
+					return nil, fmt.Errorf("old %s: %w", n.Name, err)
 				}
 			}
 			wait, cancel := context.WithTimeout(ctx, r.cfg.Pace.Timeout)
@@ -386,6 +399,9 @@ func (r *rebuild) powerOff(i int) engine.Step {
 				} else if done {
 					return fmt.Errorf("the new %s still has the address %s; switch it off first", n.Name, n.Final)
 				}
+			}
+			if err := r.wentDown(ctx, a, n); err != nil {
+				return err
 			}
 			if err := r.hypervisor(n.OldHost).Start(ctx, n.Name, d.UUID); err != nil {
 				return wrapHost(n.OldHost, err)
@@ -408,6 +424,64 @@ func (r *rebuild) powerOff(i int) engine.Step {
 			}
 			return r.startOldPrograms(ctx, n)
 		},
+	}
+}
+
+// wentDown sees that an old machine that may have been told to go down has done
+// so: it must not do it a moment after it was found to run. One that runs in
+// another boot than before was started again.
+func (r *rebuild) wentDown(ctx context.Context, a *engine.Act, n *RebuildNodeFacts) error {
+	var was rebootBefore
+	if err := a.Before(&was); err != nil {
+		return err
+	}
+	want, err := n.Old.identity()
+	if err != nil {
+		return err
+	}
+	return r.until(ctx, "the old "+n.Name+" neither goes down nor comes back", func(ctx context.Context) error {
+		d, err := r.oldDomain(ctx, n)
+		if err != nil || d.State == pitrix.DomainShutOff {
+			return err
+		}
+		old, l, err := r.old(n)
+		if err != nil {
+			return err
+		}
+		ask, cancel := context.WithTimeout(ctx, probeLimit)
+		defer cancel()
+		b, err := hostos.GetBoot(ask, l)
+		switch {
+		case err != nil:
+			l.drop(nil)
+			return err
+		case b.ID != was.Boot.ID:
+			return nil
+		}
+		if err := old.Shutdown(ctx, want); err != nil {
+			return err
+		}
+		return errors.New("it was told to go down")
+	})
+}
+
+// until asks until check succeeds once; otherwise is what is said when it did
+// not in time.
+func (r *rebuild) until(ctx context.Context, otherwise string, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Pace.Timeout)
+	defer cancel()
+	tick := time.NewTicker(r.cfg.Pace.Poll)
+	defer tick.Stop()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w (last: %v)", otherwise, ctx.Err(), err)
+		case <-tick.C:
+		}
 	}
 }
 
@@ -645,45 +719,30 @@ func (r *rebuild) doTakeAddress(ctx context.Context, a *engine.Act, i int) (any,
 		}
 		edit.Files = append(edit.Files, e)
 	}
-	now, where, err := r.find(ctx, a, i)
-	if err != nil {
-		return nil, err
-	}
-	if where == n.Address && now.ID == p.Boot.ID {
-		node, l, _, err := r.fresh(a, n, n.Address)
-		if err != nil {
-			return nil, err
-		}
-		if d, err := r.oldDomain(ctx, n); err != nil {
-			return nil, err
-		} else if d.State != pitrix.DomainShutOff {
-			return nil, fmt.Errorf("the old %s is %s: it must be shut off before its address is taken", n.Name, d.State)
-		}
-		if err := r.answeredBy(ctx, a, i, nil); err != nil {
-			return nil, err
-		}
-		if err := node.BeginEdit(ctx, edit, want); err != nil {
-			return nil, fmt.Errorf("new %s: %w", n.Name, err)
-		}
-		if err := armAnnounce(ctx, l, edit.Key, n.Final, n.FinalEIP); err != nil {
-			return nil, err
-		}
-		if err := node.Reboot(ctx, want); err != nil {
-			a.Progress("new %s: %v; it may be rebooting already", n.Name, err)
-		}
-		l.drop(nil)
-	}
+	want.BootID = p.Boot.ID // a reboot that is asked for twice happens once
 	wait, cancel := context.WithTimeout(ctx, r.cfg.Pace.Timeout)
 	defer cancel()
 	tick := time.NewTicker(r.cfg.Pace.Poll)
 	defer tick.Stop()
+	begun := false
 	for {
-		now, where, err = r.find(wait, a, i)
+		now, where, err := r.find(wait, a, i)
 		switch {
 		case err != nil:
 		case where == n.Final:
 			return r.confirm(ctx, a, i, m, edit.Key)
-		case now.ID != p.Boot.ID:
+		case now.ID == p.Boot.ID && !begun:
+			if err = r.beginAddress(ctx, a, i, edit, want); err == nil {
+				begun = true
+				break
+			}
+			// One that was told to reboot before an interruption goes down now.
+			if _, l, _, ferr := r.fresh(a, n, n.Address); ferr != nil || l.alive(ctx) == nil {
+				return nil, err
+			}
+		case now.ID == p.Boot.ID:
+			err = errors.New("it is still in the old boot")
+		default:
 			return nil, engine.Definitive(fmt.Errorf("the new %s came back with its temporary address %s: its files were reverted, since nobody had reached it at %s; look at its network, and resume", n.Name, n.Address, n.Final))
 		}
 		select {
@@ -715,6 +774,34 @@ done
 
 func announceFiles(key string) (cron, script string) {
 	return "/etc/cron.d/upgradectl-" + key + "-announce", "/var/lib/upgradectl/announce-" + key
+}
+
+// beginAddress edits the files and reboots the new machine.
+func (r *rebuild) beginAddress(ctx context.Context, a *engine.Act, i int, edit pitrix.NetworkEdit, want pitrix.Identity) error {
+	n := &r.f.Nodes[i]
+	node, l, _, err := r.fresh(a, n, n.Address)
+	if err != nil {
+		return err
+	}
+	if d, err := r.oldDomain(ctx, n); err != nil {
+		return err
+	} else if d.State != pitrix.DomainShutOff {
+		return fmt.Errorf("the old %s is %s: it must be shut off before its address is taken", n.Name, d.State)
+	}
+	if err := r.answeredBy(ctx, a, i, nil); err != nil {
+		return err
+	}
+	if err := node.BeginEdit(ctx, edit, want); err != nil {
+		return fmt.Errorf("new %s: %w", n.Name, err)
+	}
+	if err := armAnnounce(ctx, l, edit.Key, n.Final, n.FinalEIP); err != nil {
+		return err
+	}
+	if err := node.Reboot(ctx, want); err != nil {
+		return fmt.Errorf("new %s: %w", n.Name, err)
+	}
+	l.drop(nil)
+	return nil
 }
 
 // armAnnounce has the machine announce the addresses at its next boot.
