@@ -42,6 +42,8 @@ func TestReadFirstbox(t *testing.T) {
 	assert.False(t, site.Region)
 	assert.Equal(t, []string{"lab1a", "lab1b"}, site.ZoneIDs)
 
+	assert.Empty(t, site.Releases, "no repositories by release: not known")
+
 	empty := &Firstbox{Host: b.Host, Root: b.root}
 	require.NoError(t, os.RemoveAll(b.path(nodesDir)))
 	require.NoError(t, os.Mkdir(b.path(nodesDir), 0o755))
@@ -50,6 +52,40 @@ func TestReadFirstbox(t *testing.T) {
 	assert.Empty(t, groups)
 	images, err := b.BaseImages(t.Context())
 	assert.Error(t, err, "there is no such directory: %v", images)
+}
+
+// What the variables say of zones, by both forms of them, and which releases
+// have repositories and a base image.
+func TestReadSite(t *testing.T) {
+	b := newBox(t)
+	b.write("pitrix/conf/variables/variables.yaml", "common:\n  zone_ids: lab1a lab1b lab1c\nlab1a:\n  mgmt_network: 192.0.2.0/24\n  vm_base_network: \"10.80.0.0/16\"\n  vg_mgmt_network_gateway: 192.0.2.254\nlab1b:\n  cloud_type: public\n")
+	for _, dir := range []string{"var/www/repo", "pitrix/repo"} {
+		for _, v := range []string{"14.04.5", "16.04.5", "16.04.5.2"} {
+			b.write(dir+"/"+v+"/Packages", "")
+		}
+	}
+	b.write("var/www/repo/16.04.3/Packages", "")
+	b.write("pitrix/kernels/ksnode16045a.img", "")
+	b.write("pitrix/kernels/ksnode16043c.img", "")
+	lab := ZoneSite{ManagementNetwork: netip.MustParsePrefix("192.0.2.0/24"), VMBaseNetwork: netip.MustParsePrefix("10.80.0.0/16"), VGManagementGateway: netip.MustParseAddr("192.0.2.254")}
+	site, err := b.ReadSite(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]ZoneSite{"lab1a": lab}, site.Zones)
+	assert.Equal(t, []string{"16.04.5", "16.04.5.2"}, site.Releases, "14.04.5 has no image, 16.04.3 one repository")
+
+	b.write("pitrix/conf/variables/variables.yaml", "common:\n  zone_ids: lab1a\nlab1a:\n  mgmt_network: 192.0.2.9/24\n")
+	_, err = b.ReadSite(t.Context())
+	assert.ErrorContains(t, err, `zone lab1a in /pitrix/conf/variables: mgmt_network is "192.0.2.9/24"; it is a network`)
+
+	b.write("pitrix/version.json", `{"current": {"installer": "4.2.1"}}`)
+	b.write("pitrix/conf/variables/zone_ids", "lab1a\n")
+	b.write("pitrix/conf/variables/vg_mgmt_network_gateway.lab1a", "192.0.2.254\n")
+	site, err = b.ReadSite(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]ZoneSite{"lab1a": {VGManagementGateway: lab.VGManagementGateway}}, site.Zones)
+	b.write("pitrix/conf/variables/vg_mgmt_network_gateway.lab1a", "gw\n")
+	_, err = b.ReadSite(t.Context())
+	assert.ErrorContains(t, err, `vg_mgmt_network_gateway is "gw"`)
 }
 
 func TestWriteSettings(t *testing.T) {

@@ -304,10 +304,13 @@ type Capacity struct {
 	Images       []string `json:"images"`        // in /pitrix/kernels
 }
 
+// listBridges prints "bridge NAME" for each bridge of a host.
+const listBridges = `for b in /sys/class/net/*/bridge; do if [ -d "$b" ]; then b=${b%/bridge}; echo "bridge ${b##*/}"; fi; done`
+
 // GetCapacity reads it.
 func (h *Hypervisor) GetCapacity(ctx context.Context) (Capacity, error) {
 	dir := shellq.Quote(kernels(h.Root))
-	out, err := output(ctx, h.Host, `for b in /sys/class/net/*/bridge; do if [ -d "$b" ]; then b=${b%/bridge}; echo "bridge ${b##*/}"; fi; done
+	out, err := output(ctx, h.Host, listBridges+`
 for i in `+dir+`/*.img; do if [ -f "$i" ]; then echo "image ${i##*/}"; fi; done
 cat /proc/meminfo
 df -Pk `+dir)

@@ -153,26 +153,50 @@ func TestTrapTemporarySource(t *testing.T) {
 // The kernel refuses the route whose source is the temporary address, and takes
 // the edited one.
 func TestTrapTemporarySourceAsKernel(t *testing.T) {
-	unshare, _ := testenv.Need(t, "unshare"), testenv.Need(t, "ip")
-	if os.Geteuid() != 0 {
-		t.Skip("only root can make a network namespace")
-	}
-	run := func(tail []byte) (string, error) {
-		script := "ip link add d0 type veth peer name d1 && ip addr add 192.0.2.61/24 dev d0 && ip link set d0 up && ip link set d1 up || exit 9\n" + string(tail)
-		out, err := exec.CommandContext(t.Context(), unshare, "--net", "sh", "-c", script).CombinedOutput()
-		return string(out), err
-	}
+	run := networkRunner(t)
 	tail := []byte("ip route add 10.80.0.0/16 src 192.0.2.71 via 192.0.2.21 || exit 2\nip route add 10.80.0.0/16 via 192.0.2.21 && exit 3\nexit 0\n")
 	out, err := run(tail)
-	if strings.Contains(out, "not permitted") || strings.Contains(out, "Unknown device type") {
-		t.Skip("this machine makes no interfaces: " + out)
-	}
 	assert.ErrorContains(t, err, "exit status 2", out)
 	tail, err = pitrix.EditRCLocalTail("rc.local.tail", tail, map[string]string{"192.0.2.71": "192.0.2.61"})
 	require.NoError(t, err)
 	out, err = run(tail)
 	assert.NoError(t, err, out)
-	assert.Contains(t, out, "File exists") // the second add, TestTrapRouteAddTwice
+}
+
+// networkRunner runs scripts in network namespaces of their own, which have
+// 192.0.2.61/24 and nobody else.
+func networkRunner(t *testing.T) func(script []byte) (string, error) {
+	t.Helper()
+	unshare, _ := testenv.Need(t, "unshare"), testenv.Need(t, "ip")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a network namespace")
+	}
+	run := func(script []byte) (string, error) {
+		out, err := exec.CommandContext(t.Context(), unshare, "--net", "sh", "-c", "ip link add d0 type veth peer name d1 && ip addr add 192.0.2.61/24 dev d0 && ip link set d0 up && ip link set d1 up || exit 9\n"+string(script)).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run(nil); err != nil && (strings.Contains(out, "not permitted") || strings.Contains(out, "Unknown device type")) {
+		t.Skip("this machine makes no interfaces: " + out)
+	}
+	return run
+}
+
+// Whoever runs a rule of rc.local.tail again gets "File exists" and status 2 of
+// add; replace can be run any number of times, and moves a route that is there.
+// So the comparison takes an add for a replace.
+func TestTrapRouteAddTwiceAsKernel(t *testing.T) {
+	run := networkRunner(t)
+	const route = " 10.80.0.0/16 src 192.0.2.61 via 192.0.2.21"
+	out, err := run([]byte("ip route add" + route + " || exit 8\nip route add" + route))
+	var ee *exec.ExitError
+	require.ErrorAs(t, err, &ee)
+	assert.Equal(t, 2, ee.ExitCode(), out)
+	assert.Contains(t, out, "File exists")
+	out, err = run([]byte("ip route add 10.80.0.0/16 via 192.0.2.22 || exit 8\nip route replace" + route + " && ip route replace" + route + " && ip route show 10.80.0.0/16"))
+	require.NoError(t, err, out)
+	assert.Equal(t, "10.80.0.0/16 via 192.0.2.21 dev d0 src 192.0.2.61", strings.TrimSpace(out), "one route, the new one")
+	d := pitrix.CompareRCLocal("rc.local.tail", []byte("ip route add"+route+"\n"), []byte("ip route replace"+route+"\n"), pitrix.RCLocalOptions{})
+	assert.Empty(t, d.MustCarryOver())
 }
 
 // Editing there and back gives the file again, and no byte outside the

@@ -264,7 +264,7 @@ func (f *Firstbox) ReachedBy(ctx context.Context, name string) (Identity, error)
 	if err := checkNode(name); err != nil {
 		return Identity{}, err
 	}
-	out, err := output(ctx, f.Host, shellq.Join("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-o", "ConnectionAttempts=1", name, identify)+" </dev/null")
+	out, err := output(ctx, f.Host, sshLine(name, identify))
 	if err == nil {
 		var id Identity
 		if id, err = parseIdentity(out); err == nil {
@@ -272,6 +272,11 @@ func (f *Firstbox) ReachedBy(ctx context.Context, name string) (Identity, error)
 		}
 	}
 	return Identity{}, fmt.Errorf("cannot see where ssh %s of the firstbox ends: %w", name, err)
+}
+
+// sshLine runs a command in the way that the scripts do.
+func sshLine(name, cmd string) string {
+	return shellq.Join("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-o", "ConnectionAttempts=1", name, cmd) + " </dev/null"
 }
 
 // ProveName returns nil when ssh NAME of the firstbox ends on the machine want,

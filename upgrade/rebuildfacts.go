@@ -137,15 +137,13 @@ func (f *RebuildFacts) problem(format string, args ...any) {
 	}
 }
 
-// baseImage sees that the firstbox has an image of the release. Their names
-// hold it without dots, as ksnode16045a.img does.
+// baseImage sees that the firstbox has an image of the release.
 func (f *RebuildFacts) baseImage(ctx context.Context, fb *pitrix.Firstbox, version string) error {
 	images, err := fb.BaseImages(ctx)
 	if err != nil {
 		return err
 	}
-	digits, _, _ := strings.Cut(strings.ReplaceAll(version, ".", ""), "-")
-	if !slices.ContainsFunc(images, func(name string) bool { return strings.Contains(name, digits) }) {
+	if !pitrix.HasBaseImage(images, version) {
 		f.problem("the firstbox has no base image of release %s in /pitrix/kernels (it has %s); prepare one first", version, strings.Join(images, ", "))
 	}
 	return nil

@@ -104,6 +104,13 @@ func (p *pitrixFlags) fleetAndSite(ctx context.Context, a *app) (_ pitrix.Fleet,
 	if site, err = box.ReadSite(ctx); err != nil {
 		return nil, site, err
 	}
+	if p.root == "" { // another root is a copy, whose hosts are not this machine's to ask
+		if site.Bridges, err = box.ReadBridges(ctx, fleet); ctx.Err() != nil {
+			return nil, site, err
+		} else if err != nil {
+			a.progress(a.t("not checked: %v", "未核对：%v"), err)
+		}
+	}
 	read, err := box.ReadGroups(ctx)
 	if err != nil {
 		return nil, site, err
