@@ -80,15 +80,19 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 			if err := l.alive(ctx); err != nil {
 				return nil, err
 			}
-			if r == prod {
-				st, err := hostos.GetJob(ctx, l, a.Key())
-				if err != nil {
-					return nil, fmt.Errorf("host %s: %w", l.target, err)
-				}
-				if st.Phase == hostos.JobAbsent {
+			st, err := hostos.GetJob(ctx, l, a.Key())
+			if err != nil {
+				return nil, fmt.Errorf("host %s: %w", l.target, err)
+			}
+			if st.Phase == hostos.JobAbsent {
+				if r == prod {
 					if err := t.ready(ctx, a); err != nil {
 						return nil, err
 					}
+				}
+				// Never a second transaction on top of half a first one.
+				if err := hostos.CheckTransactions(ctx, l); err != nil {
+					return nil, fmt.Errorf("host %s: %w", l.target, err)
 				}
 			}
 			if err := hostos.StartJob(ctx, l.held(), a.Key(), p.Script); err != nil {
@@ -96,13 +100,16 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 			}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 			defer cancel()
-			st, err := hostos.WaitJob(ctx, l, a.Key(), t.cfg.Pace.Poll, nil)
+			st, err = hostos.WaitJob(ctx, l, a.Key(), t.cfg.Pace.Poll, nil)
 			if err != nil {
 				err = fmt.Errorf("host %s: %w", l.target, err)
 				je := new(hostos.JobError)
 				switch {
 				case !errors.As(err, &je):
 				case je.State.Phase == hostos.JobExited:
+					if left := hostos.CheckTransactions(ctx, l); left != nil {
+						err = fmt.Errorf("%w; %w", err, left)
+					}
 					// A person who has read its log may have it tried again, as a
 					// new attempt.
 					err = engine.Definitive(err)
@@ -209,6 +216,8 @@ func (t *transition) reboot(r role) engine.Step {
 			}
 			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
+			half, stop := context.WithTimeout(wait, t.cfg.Pace.Timeout/2)
+			defer stop()
 			err = hostos.StartReboot(wait, l.held(), b.Boot.ID)
 			if errors.Is(err, hostos.ErrFenced) {
 				return nil, err
@@ -216,7 +225,17 @@ func (t *transition) reboot(r role) engine.Step {
 			if err != nil {
 				a.Progress("%s: %v; it may be rebooting already", l.target, err)
 			}
-			now, err := t.waitBoot(wait, a, l, b.Boot.ID)
+			now, err := t.waitBoot(half, a, l, b.Boot.ID)
+			if err != nil && wait.Err() == nil {
+				// Half the time is over. A host that took the command and did nothing
+				// is asked once more; one that has rebooted leaves it alone.
+				if again := hostos.StartReboot(wait, l.held(), b.Boot.ID); again == nil {
+					a.Progress("%s: still in the old boot; asked to reboot once more", l.target)
+				} else if errors.Is(again, hostos.ErrFenced) {
+					return nil, again
+				}
+				now, err = t.waitBoot(wait, a, l, b.Boot.ID)
+			}
 			if err != nil && ctx.Err() == nil {
 				err = fmt.Errorf("%w; %s", err, t.evidence(ctx, a, r))
 			}

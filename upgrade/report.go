@@ -35,6 +35,7 @@ type Report struct {
 	Approvals     string        `json:"approvals,omitempty"` // at a gate that takes signatures
 	Requests      []string      `json:"requests,omitempty"`  // of operators, not taken yet
 	Notes         []string      `json:"notes,omitempty"`     // what operators did and asked for
+	Warnings      []string      `json:"warnings,omitempty"`  // by the clock of whoever reads
 	Ways          []engine.Way  `json:"ways"`                // what is legal now
 	Steps         []ReportStep  `json:"steps"`
 }
@@ -88,6 +89,9 @@ func ReadReport(dir string) (*Report, error) {
 	}
 	for _, n := range h.Notes {
 		r.Notes = append(r.Notes, noteText(n))
+	}
+	if w := p.renewal(h, time.Now()); w != "" {
+		r.Warnings = append(r.Warnings, w)
 	}
 	for _, ps := range p.Steps {
 		s := h.StepByID(ps.ID)
@@ -186,6 +190,9 @@ func (r *Report) Summary() string {
 	}
 	for _, w := range r.Work {
 		fmt.Fprintf(&b, "  left to do: %s\n", w)
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintf(&b, "  warning: %s\n", w)
 	}
 	if r.Approvals != "" {
 		fmt.Fprintf(&b, "  %s\n", r.Approvals)

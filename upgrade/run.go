@@ -268,16 +268,17 @@ func checkOptions(steps []engine.Step, o RunOptions) error {
 // Resume goes on with a run: after a gate, a pause, a failure, a kill, or a
 // rollback that parked it.
 func Resume(ctx context.Context, dir string, o RunOptions) (*Result, error) {
-	return reopen(ctx, dir, o, (*engine.Run).Apply)
+	return reopen(ctx, dir, o, true, (*engine.Run).Apply)
 }
 
 // Rollback takes a run back to its beginning or, past the pivot, to where the
 // transition host carries the traffic.
 func Rollback(ctx context.Context, dir string, o RunOptions) (*Result, error) {
-	return reopen(ctx, dir, o, (*engine.Run).Rollback)
+	return reopen(ctx, dir, o, false, (*engine.Run).Rollback)
 }
 
-func reopen(ctx context.Context, dir string, o RunOptions, do func(*engine.Run, context.Context, []engine.Step, engine.Options) (engine.Outcome, error)) (*Result, error) {
+// reopen works on a run that exists; onward tells that it goes on and not back.
+func reopen(ctx context.Context, dir string, o RunOptions, onward bool, do func(*engine.Run, context.Context, []engine.Step, engine.Options) (engine.Outcome, error)) (*Result, error) {
 	run, err := engine.Open(dir, engine.WithActor(o.Actor), engine.WithVersion(o.Version))
 	if err != nil {
 		return nil, err
@@ -287,7 +288,7 @@ func reopen(ctx context.Context, dir string, o RunOptions, do func(*engine.Run, 
 	if err := run.CheckMachine(); err != nil {
 		return nil, err
 	}
-	_, p, err := readRun(dir)
+	h, p, err := readRun(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -301,6 +302,11 @@ func reopen(ctx context.Context, dir string, o RunOptions, do func(*engine.Run, 
 		return nil, err
 	}
 	return e.leased(ctx, p, run, o.Actor, func(ctx context.Context) (*Result, error) {
+		if onward {
+			if err := e.renew(ctx, p, h, run.Note); err != nil {
+				return nil, err
+			}
+		}
 		out, err := do(run, ctx, steps, o.engine(p))
 		return result(dir, out, err)
 	})

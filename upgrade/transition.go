@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -865,9 +866,12 @@ func (t *transition) recordAddresses() engine.Step {
 			}
 			if t.adopted() {
 				// Days may lie between the plan and this.
-				if err := t.idle(ctx, *in); err != nil {
-					return nil, err
-				}
+				err = t.idle(ctx, *in)
+			} else {
+				err = t.asPlanned(ctx, id)
+			}
+			if err != nil {
+				return nil, err
 			}
 			c := cloneFacts{InstanceID: id, PrivateIP: in.PrivateIPs[0], PublicIPs: in.PublicIPs, Target: strings.ReplaceAll(t.cfg.Transition.SSH, "{address}", in.PrivateIPs[0])}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
@@ -888,6 +892,48 @@ func (t *transition) recordAddresses() engine.Step {
 			return c, nil
 		},
 	}
+}
+
+// asPlanned sees that the cloud has made the transition host as it was told to,
+// and that nobody has changed it since: what stands behind other security
+// groups, in another network or in another role serves differently.
+func (t *transition) asPlanned(ctx context.Context, id string) error {
+	got, _, err := t.e.ECS.GetDetails(ctx, id)
+	if err != nil {
+		return err
+	}
+	want := t.p.Facts.Instance
+	groups := t.cfg.Transition.FirstBootGroups
+	if len(groups) == 0 {
+		groups = want.SecurityGroups
+	}
+	var bad []string
+	for _, f := range []struct{ name, want, got string }{
+		{"security groups", sorted(groups), sorted(got.SecurityGroups)},
+		{"instance type", want.Type, got.Type},
+		{"zone", want.Zone, got.Zone},
+		{"VPC", want.VPC, got.VPC},
+		{"vSwitch", want.VSwitch, got.VSwitch},
+		{"RAM role", want.RAMRole, got.RAMRole},
+	} {
+		if f.want != f.got {
+			bad = append(bad, fmt.Sprintf("%s: planned %s, is %s", f.name, cmp.Or(f.want, "none"), cmp.Or(f.got, "none")))
+		}
+	}
+	if slices.ContainsFunc(got.PrivateIPs, func(ip string) bool { return slices.Contains(want.PrivateIPs, ip) }) {
+		bad = append(bad, fmt.Sprintf("private addresses: %v, which production has", got.PrivateIPs))
+	}
+	if public := len(got.PublicIPs) > 0; public && !t.cfg.Transition.PublicIP {
+		bad = append(bad, fmt.Sprintf("public addresses: planned none, has %v", got.PublicIPs))
+	}
+	if len(bad) > 0 {
+		return &DriftError{[]string{fmt.Sprintf("transition host %s is not as planned: %s; it gets no traffic: put that right and resume, or roll back", id, strings.Join(bad, "; "))}}
+	}
+	return nil
+}
+
+func sorted(names []string) string {
+	return strings.Join(slices.Sorted(slices.Values(names)), ", ")
 }
 
 // idle checks that an adopted transition host still serves nobody and stays.

@@ -191,7 +191,7 @@ func (h *Host) execute(ctx context.Context, p *Proc, args []string) int {
 	q.Args = args
 	if program, ok := strings.CutPrefix(string(data), elf); ok {
 		program = strings.TrimSpace(program)
-		cmd := h.commands[program]
+		cmd := h.command(program)
 		if cmd == nil {
 			h.refuse(strings.Join(args, " "), "no such program in the simulator")
 			fmt.Fprintf(p.Stderr, "sh: %s: not simulated\n", name)

@@ -31,18 +31,19 @@ type Host struct {
 	// server). Set it before the first ServeSSH; nil refuses.
 	Forward func(ctx context.Context, addr string) (net.Conn, error)
 
-	spec     Spec
-	o        Options
-	tree     *tree
-	commands map[string]Command
-	failing  map[int]*failing // by port
-	panics   bool             // kernels panic at boot
-	hung     bool             // one did
-	power    power            // one change of power at a time
-	async    sync.WaitGroup   // what outlives a boot: reboots asked for from inside, signals
-	dock     *docker
-	pk       *packages
-	started  []Unit // units that ran when the host was looked at first
+	spec        Spec
+	o           Options
+	tree        *tree
+	commands    map[string]Command
+	failing     map[int]*failing   // by port
+	intercepted map[string]Command // guarded by mu
+	panics      bool               // kernels panic at boot
+	hung        bool               // one did
+	power       power              // one change of power at a time
+	async       sync.WaitGroup     // what outlives a boot: reboots asked for from inside, signals
+	dock        *docker
+	pk          *packages
+	started     []Unit // units that ran when the host was looked at first
 
 	// mu is a leaf: no other lock is taken and nothing of the tree is called
 	// while it is held.
@@ -521,7 +522,10 @@ type Disk struct {
 
 // Freeze copies the disks as they are now, whatever runs.
 func (h *Host) Freeze() *Disk {
-	d := &Disk{spec: h.spec, dock: h.dock.freeze(), packs: h.pk.clone()}
+	h.mu.Lock()
+	d := &Disk{spec: h.spec}
+	h.mu.Unlock()
+	d.dock, d.packs = h.dock.freeze(), h.pk.clone()
 	h.tree.mu.RLock()
 	defer h.tree.mu.RUnlock()
 	root := *h.tree.root

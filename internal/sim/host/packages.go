@@ -261,7 +261,7 @@ func (y *yum) transaction(d time.Duration, steps ...func()) int {
 
 func (y *yum) update() int {
 	h := y.p.Host
-	release, kernel := h.spec.UpdateRelease, h.spec.UpdateKernel
+	release, kernel := h.update()
 	current, _ := h.ReadFile("/etc/redhat-release")
 	newRelease := release != "" && strings.TrimSpace(string(current)) != strings.TrimSpace(release)
 	newKernel := kernel != "" && h.pk.nextKernel() != kernel

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,6 +47,8 @@ func errText(err error) string {
 		return "Read-only file system"
 	case errors.Is(err, errInvalid):
 		return "Invalid argument"
+	case errors.Is(err, errNoSpace):
+		return "No space left on device"
 	}
 	return err.Error()
 }
@@ -127,6 +130,7 @@ func (c cred) may(n *node, bits fs.FileMode) bool {
 type tree struct {
 	mu   sync.RWMutex
 	root *node
+	full atomic.Bool // no room for data
 }
 
 func newDir(perm fs.FileMode) *node {
@@ -262,7 +266,9 @@ func (h *handle) Write(b []byte) (int, error) {
 	if h.append {
 		at = int64(len(h.n.data))
 	}
-	h.writeAt(b, at)
+	if err := h.writeAt(b, at); err != nil {
+		return 0, err
+	}
 	h.off = at + int64(len(b))
 	return len(b), nil
 }
@@ -270,20 +276,26 @@ func (h *handle) Write(b []byte) (int, error) {
 func (h *handle) WriteAt(b []byte, at int64) (int, error) {
 	h.t.mu.Lock()
 	defer h.t.mu.Unlock()
-	h.writeAt(b, at)
+	if err := h.writeAt(b, at); err != nil {
+		return 0, err
+	}
 	return len(b), nil
 }
 
-func (h *handle) writeAt(b []byte, at int64) {
+func (h *handle) writeAt(b []byte, at int64) error {
 	if h.n.put != nil {
 		h.n.put(b, int(at))
-		return
+		return nil
+	}
+	if h.t.full.Load() && len(b) > 0 {
+		return errNoSpace
 	}
 	if end := at + int64(len(b)); end > int64(len(h.n.data)) {
 		h.n.data = append(h.n.data, make([]byte, end-int64(len(h.n.data)))...)
 	}
 	copy(h.n.data[at:], b)
 	h.n.mtime = time.Now()
+	return nil
 }
 
 func (h *handle) truncate(size int64) {

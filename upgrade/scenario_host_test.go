@@ -1,0 +1,323 @@
+package upgrade_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/internal/sim/host"
+	"github.com/upgradectl/upgradectl/upgrade"
+)
+
+// Faults of hosts. All of these strike production, where the way back is the
+// longest: traffic has to stay on the transition host.
+
+const (
+	production    = "172.31.0.90"
+	simulatedYum  = "/var/lib/yum/transaction-all.simulated"
+	kernelOfSpec  = "3.10.0-862.9.1.el7.x86_64"
+	otherKernel   = "3.10.0-1160.119.1.el7.x86_64"
+	hostKeyOfSSHD = "/etc/ssh/ssh_host_ed25519_key"
+)
+
+// when is quiet and does something after an event of a step.
+func when(kind, step string, do func()) upgrade.RunOptions {
+	o := quiet
+	var once sync.Once
+	o.Observer = func(e upgrade.Event) {
+		if e.Kind == kind && e.Step == step {
+			once.Do(do)
+		}
+	}
+	return o
+}
+
+// carried asserts that production gets no traffic while a run stands, and that
+// no request has failed.
+func (s *stage) carried() {
+	s.t.Helper()
+	f := s.world.Figures()
+	for k, w := range f.WeightsAfter {
+		if strings.Contains(k, "/i-web90:") {
+			assert.Zero(s.t, w, k)
+		}
+	}
+	assert.Zero(s.t, f.Failed)
+}
+
+// say runs a command on a host as somebody else would.
+func (s *stage) say(addr, command string) string {
+	s.t.Helper()
+	status, out, err := s.world.Host(addr).Run(s.t.Context(), command)
+	require.NoError(s.t, err)
+	require.Zero(s.t, status, "%s: %s", command, out)
+	return string(out)
+}
+
+// A line is the operator's network, which can be cut.
+type line struct {
+	mu    sync.Mutex
+	conns []net.Conn
+	down  bool
+}
+
+func (l *line) dial(next dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := next(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.down {
+			_ = c.Close()
+			return nil, errors.New("no route to host")
+		}
+		l.conns = append(l.conns, c)
+		return c, nil
+	}
+}
+
+// cut ends all connections, and lets no other come about for a time.
+func (l *line) cut(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		_ = c.Close()
+	}
+	l.conns, l.down = nil, true
+	time.AfterFunc(d, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.down = false
+	})
+}
+
+// updates counts how often yum update begins on production.
+func (s *stage) updates(n *int, by func(ctx context.Context, p *host.Proc, yum host.Command) int) {
+	s.t.Helper()
+	var mu sync.Mutex
+	require.NoError(s.t, s.world.Host(production).Intercept("yum", func(ctx context.Context, p *host.Proc, yum host.Command) int {
+		if strings.Join(p.Args, " ") != "yum -y update" {
+			return yum(ctx, p)
+		}
+		mu.Lock()
+		*n++
+		mu.Unlock()
+		if by != nil {
+			return by(ctx, p, yum)
+		}
+		return yum(ctx, p)
+	}))
+}
+
+func TestScenario44ConnectionLostInTransaction(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		l := &line{}
+		s.access.NetDial = l.dial(s.access.NetDial)
+		n := 0
+		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
+			l.cut(0)
+			return yum(ctx, p)
+		})
+		s.succeeded(s.apply(quiet), 6)
+		assert.Equal(t, 1, n, "one transaction")
+	})
+}
+
+// Yum is killed in the middle of its transaction: what to do is said, and no
+// second update begins on top of half of the first one.
+func TestScenario45TransactionKilled(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		n := 0
+		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
+			ctx, kill := context.WithTimeout(ctx, 600*time.Millisecond) // of the second that it takes here
+			defer kill()
+			yum(ctx, p)
+			return 137
+		})
+		r := s.apply(quiet)
+		s.failed(r, "4.5-os", "ended with status 137")
+		assert.Contains(t, r.Reason, simulatedYum)
+		assert.Contains(t, r.Reason, "yum-complete-transaction")
+		r = s.resume(quiet)
+		s.failed(r, "4.5-os", "an earlier package transaction is unfinished")
+		assert.Equal(t, 1, n, "no second update by itself")
+		s.carried()
+
+		s.updates(&n, nil)
+		s.say(production, "rm "+simulatedYum) // as yum-complete-transaction does at its end
+		s.succeeded(s.resume(quiet), 6)
+		assert.Equal(t, 2, n)
+	})
+}
+
+// While packages are replaced nobody can log in: that is expected.
+func TestScenario46NoLoginInTransaction(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		l := &line{}
+		s.access.NetDial = l.dial(s.access.NetDial)
+		n := 0
+		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
+			l.cut(20 * time.Second)
+			return yum(ctx, p)
+		})
+		s.succeeded(s.apply(quiet), 6)
+		assert.Equal(t, 1, n)
+	})
+}
+
+// Production does not come back: what there is to see is kept, traffic stays
+// where it is, a rollback parks the run there, and it goes on when somebody has
+// brought the host up.
+func TestScenario47HostDoesNotComeBack(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		h := s.world.Host(production)
+		s.world.Cloud().SetConsole("i-web90", "Kernel panic - not syncing: VFS\n")
+		r := s.apply(when("done", "4.5-os", func() { h.PanicAtBoot(true) }))
+		s.failed(r, "4.5-reboot", "did not come back")
+		assert.Contains(t, r.Reason, "console output: blobs/")
+		s.carried()
+		r = s.rollback()
+		require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		assert.Equal(t, upgrade.ExitParked, r.ExitStatus())
+		s.carried()
+
+		h.PanicAtBoot(false)
+		require.NoError(t, h.Start())
+		s.succeeded(s.resume(quiet), 6)
+	})
+}
+
+func TestScenario48OldKernelAfterReboot(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		h := s.world.Host(production)
+		r := s.apply(when("done", "4.5-os", func() { h.BootNext(kernelOfSpec) }))
+		s.failed(r, "4.5-reboot", "was rebooted but still runs kernel "+kernelOfSpec)
+		s.carried()
+		r = s.resume(quiet)
+		s.failed(r, "4.5-reboot", "still runs kernel")
+
+		h.BootNext(s.world.Figures().KernelMeant)
+		require.NoError(t, h.Reboot())
+		s.succeeded(s.resume(quiet), 6)
+	})
+}
+
+// The host takes the command and does nothing: it is asked once more, and then
+// a person is.
+func TestScenario49RebootDoesNothing(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		h := s.world.Host(production)
+		deaf, asked := 3, 0
+		require.NoError(t, h.Intercept("shutdown", func(ctx context.Context, p *host.Proc, shutdown host.Command) int {
+			if asked++; asked <= deaf {
+				return 0
+			}
+			return shutdown(ctx, p)
+		}))
+		was := h.BootID()
+		r := s.apply(quiet)
+		s.failed(r, "4.5-reboot", "still in the old boot")
+		assert.Equal(t, 2, asked, "once more, and no oftener")
+		assert.Equal(t, was, h.BootID())
+		s.carried()
+		s.succeeded(s.resume(quiet), 6) // the fourth is heard
+		assert.Equal(t, 4, asked)
+	})
+}
+
+// Another machine answers at production's address: nothing is done to it.
+func TestScenario50WrongHostBehindAddress(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		require.Equal(t, "paused", s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.2", Observer: quiet.Observer}).State)
+		h, other := s.world.Host(production), s.world.Host("172.31.0.5")
+		var own [2][]byte
+		for i, suffix := range []string{"", ".pub"} {
+			var err error
+			own[i], err = h.ReadFile(hostKeyOfSSHD + suffix)
+			require.NoError(t, err)
+			theirs, err := other.ReadFile(hostKeyOfSSHD + suffix)
+			require.NoError(t, err)
+			require.NoError(t, h.WriteFile(hostKeyOfSSHD+suffix, theirs, 0o600))
+		}
+		r := s.resume(quiet)
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Contains(t, r.Reason, "HOST KEY OF "+production+" HAS CHANGED")
+		s.carried()
+		for i, suffix := range []string{"", ".pub"} {
+			require.NoError(t, h.WriteFile(hostKeyOfSSHD+suffix, own[i], 0o600))
+		}
+		s.succeeded(s.resume(quiet), 6)
+	})
+}
+
+// A container is missing after the upgrade: production gets no traffic back.
+func TestScenario52ContainersDiffer(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		r := s.apply(when("done", "4.5-services", func() { s.say(production, "docker stop cache") }))
+		s.failed(r, "4.5-compare", "cache")
+		s.carried()
+		s.say(production, "docker start cache")
+		s.succeeded(s.resume(quiet), 6)
+	})
+}
+
+// A Java program starts, its port is open, and it answers 500: it is not healthy.
+func TestScenario53ServiceAnswersErrors(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		h := s.world.Host(production)
+		r := s.apply(when("done", "4.5-containers", func() { h.FailEvery(8080, 1) }))
+		s.failed(r, "4.5-services", "500")
+		s.carried()
+		h.FailEvery(8080, 0)
+		s.succeeded(s.resume(quiet), 6)
+	})
+}
+
+// The mirror has moved on since the transition host was upgraded: production
+// would run what nobody has tried.
+func TestScenario55OtherTransactionThanRehearsed(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		h := s.world.Host(production)
+		meant := s.world.Figures().KernelMeant
+		r := s.apply(when("done", "4.4-stop", func() { h.SetUpdate("", otherKernel) }))
+		s.failed(r, "4.5-reboot", "runs kernel "+otherKernel+" after its upgrade, the transition host runs "+meant)
+		s.carried()
+		require.Equal(t, "parked", s.rollback().State)
+	})
+}
+
+// There is no room for a script, or for an nginx file: nothing of it runs, and
+// the file that serves stays whole.
+func TestScenario56DiskFullAtUpload(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		proxy, h := s.world.Host("172.31.0.5"), s.world.Host(production)
+		before := s.say("172.31.0.5", "cat /etc/nginx/nginx.conf /etc/nginx/conf.d/*.conf")
+		o := when("done", "3.9-hold", func() { proxy.FillDisk(true) })
+		r := s.apply(o)
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "3.9-nginx", r.Step)
+		assert.Equal(t, before, s.say("172.31.0.5", "cat /etc/nginx/nginx.conf /etc/nginx/conf.d/*.conf"))
+		proxy.FillDisk(false)
+
+		n := 0
+		s.updates(&n, nil)
+		r = s.resume(when("done", "4.5-docker", func() { h.FillDisk(true) }))
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "4.5-os", r.Step)
+		assert.Zero(t, n, "no part of a script runs")
+		s.carried()
+		h.FillDisk(false)
+		s.succeeded(s.resume(quiet), 6)
+		assert.Equal(t, 1, n)
+	})
+}
