@@ -146,7 +146,7 @@ func TestRealShells(t *testing.T) {
 	require.NoError(t, err)
 	// Others use this machine meanwhile: what runs may change, what it is may
 	// not.
-	moving := []string{"java", "listeners", "owners", "processes", "connections", "uptime"}
+	moving := []string{"agents", "java", "listeners", "owners", "processes", "connections", "uptime"}
 	for name, inv := range inventories {
 		for _, f := range hostinv.Diff(want, inv, hostinv.Expect{}).Findings {
 			// busybox takes its own ip, which leaves "proto kernel" out.

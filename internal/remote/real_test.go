@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,24 @@ type account struct {
 	sudoers     string // what it may, after its name; empty = nothing
 }
 
+// serverLog is what sshd says; it is read while sshd runs.
+type serverLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *serverLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *serverLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // real is an OpenSSH server in a mount namespace of its own, with accounts
 // and sudo rules that this machine does not have.
 type real struct {
@@ -42,7 +61,7 @@ type real struct {
 	port int
 	host string // its key, as TYPE BASE64
 	cmd  *exec.Cmd
-	log  *bytes.Buffer
+	log  *serverLog
 }
 
 // startReal starts a server whose accounts accept the key file id.pub or the
@@ -102,7 +121,7 @@ func startReal(t testing.TB, accounts []account, config ...string) *real {
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	r := &real{dir: dir, port: l.Addr().(*net.TCPAddr).Port, host: hostKey, log: &bytes.Buffer{}}
+	r := &real{dir: dir, port: l.Addr().(*net.TCPAddr).Port, host: hostKey, log: &serverLog{}}
 	l.Close()
 	lines := append(append([]string{}, config...),
 		fmt.Sprintf("ListenAddress 127.0.0.1:%d", r.port), "HostKey "+filepath.Join(dir, "host"),

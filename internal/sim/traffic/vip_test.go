@@ -51,11 +51,19 @@ func (v *vipStandIn) set(err error) {
 func TestVIPGapsCountApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &vipStandIn{open: map[chan struct{}]bool{}}
+		var mu sync.Mutex
 		var lost, back time.Time
+		now := func(at *time.Time) {
+			mu.Lock()
+			defer mu.Unlock()
+			*at = time.Now()
+		}
 		c := StartVIPClients(VIPLoad{
 			Targets: []VIPTarget{{Name: "short", Port: 1}, {Name: "long", Port: 2, Stream: true}},
 			Rate:    50, Streams: 2, Open: v.dial,
 			Gap: func(begin, end time.Time) (int, bool) {
+				mu.Lock()
+				defer mu.Unlock()
 				return 0, !lost.IsZero() && !end.Before(lost) && (back.IsZero() || !begin.After(back))
 			},
 		})
@@ -64,10 +72,10 @@ func TestVIPGapsCountApart(t *testing.T) {
 		s := c.Summary()
 		assert.Greater(t, s.Requests, int64(400))
 		assert.Zero(t, s.Failed+s.GapFailed)
-		lost = time.Now()
+		now(&lost)
 		v.set(syscall.ETIMEDOUT)
 		time.Sleep(600 * time.Millisecond)
-		back = time.Now()
+		now(&back)
 		v.set(nil)
 		time.Sleep(5 * time.Second)
 		s = c.Summary()
