@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/upgradectl/upgradectl/internal/shellq"
 	"github.com/upgradectl/upgradectl/pitrix"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
@@ -371,7 +370,7 @@ func (r *rebuild) powerOff(i int) engine.Step {
 				}
 				// Should it ever come back, whoever knows its successor's MAC must
 				// learn its own.
-				err = armAnnounce(ctx, l, a.Key(), n.Final, n.FinalEIP)
+				err = r.announceAtBoot(ctx, old, a.Key(), n)
 				if err == nil {
 					err = old.Shutdown(ctx, want)
 				}
@@ -419,7 +418,7 @@ func (r *rebuild) powerOff(i int) engine.Step {
 			if err := r.announceAll(ctx, old, n); err != nil {
 				return err
 			}
-			if err := disarmAnnounce(ctx, l, a.Key()); err != nil {
+			if err := old.CancelAnnounce(ctx, a.Key()); err != nil {
 				return err
 			}
 			return r.startOldPrograms(ctx, n)
@@ -563,32 +562,23 @@ func (r *rebuild) installHosts(i int) engine.Step {
 			if status != 0 {
 				return nil, fmt.Errorf("new %s: installing pitrix-hosts ended with status %d: %s", n.Name, status, clip(lastLine(log)))
 			}
-			_, l, _, err := r.fresh(a, n, n.Address)
+			node, _, _, err := r.fresh(a, n, n.Address)
 			if err != nil {
 				return nil, err
 			}
-			return nil, r.hostsFile(ctx, l, n)
+			return nil, r.hostsFile(ctx, node, n)
 		},
 		noUndo: "the new machine is switched off as a whole",
 	})
 }
 
 // hostsFile sees that a machine's /etc/hosts has the final address of n.
-func (r *rebuild) hostsFile(ctx context.Context, l *link, n *RebuildNodeFacts) error {
-	b, err := l.ReadFile(ctx, "/etc/hosts")
+func (r *rebuild) hostsFile(ctx context.Context, node *pitrix.Node, n *RebuildNodeFacts) error {
+	addr, err := netip.ParseAddr(n.Final)
 	if err != nil {
-		return fmt.Errorf("host %s: %w", l.target, err)
+		return err
 	}
-	hosts, err := pitrix.ParseHosts("/etc/hosts", b)
-	if err != nil {
-		return fmt.Errorf("host %s: %w", l.target, err)
-	}
-	for _, addr := range hosts[n.Name] {
-		if addr.String() == n.Final {
-			return nil
-		}
-	}
-	return fmt.Errorf("host %s: /etc/hosts has %v for %s, not %s: an old pitrix-hosts was installed", l.target, hosts[n.Name], n.Name, n.Final)
+	return wrapNode("new "+n.Name, node.CheckHostsFile(ctx, n.Name, addr))
 }
 
 func lastLine(log []byte) string {
@@ -596,14 +586,10 @@ func lastLine(log []byte) string {
 	return lines[len(lines)-1]
 }
 
-// networkFileNames are the files of a node that hold its own address.
-var networkFileNames = [...]string{"/etc/network/interfaces", "/etc/rc.local.tail", "/opt/install/os/setting"}
-
-// networkFiles are the edits that give the new machine its final address: the
-// interfaces, the routes of rc.local.tail, and its own copy of its settings.
+// networkFiles are the edits that give the new machine its final address.
 func (r *rebuild) networkFiles(ctx context.Context, a *engine.Act, i int) ([]pitrix.FileEdit, error) {
 	n := &r.f.Nodes[i]
-	_, l, _, err := r.fresh(a, n, n.Address)
+	node, _, _, err := r.fresh(a, n, n.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -611,33 +597,8 @@ func (r *rebuild) networkFiles(ctx context.Context, a *engine.Act, i int) ([]pit
 	if err != nil {
 		return nil, err
 	}
-	addresses := pitrix.AddressMap(temporary, final)
-	var out []pitrix.FileEdit
-	for _, name := range networkFileNames {
-		old, err := l.ReadFile(ctx, name)
-		if err != nil {
-			return nil, fmt.Errorf("new %s: %w", n.Name, err)
-		}
-		var next []byte
-		switch name {
-		case "/etc/network/interfaces":
-			next, err = pitrix.EditInterfaces(name, old, pitrix.AddressChanges(temporary, final)...)
-		case "/etc/rc.local.tail":
-			next, err = pitrix.EditRCLocalTail(name, old, addresses)
-		default:
-			var copied *pitrix.Settings
-			if copied, err = pitrix.Parse(name, old); err == nil {
-				if copied, err = pitrix.DeriveFinal(copied, final); err == nil {
-					next = copied.Bytes()
-				}
-			}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("new %s: %w", n.Name, err)
-		}
-		out = append(out, pitrix.FileEdit{Path: name, Old: old, New: next})
-	}
-	return out, nil
+	edits, err := node.AddressEdits(ctx, temporary, final)
+	return edits, wrapNode("new "+n.Name, err)
 }
 
 type addressParams struct {
@@ -756,26 +717,6 @@ func (r *rebuild) doTakeAddress(ctx context.Context, a *engine.Act, i int) (any,
 	}
 }
 
-// announceAtBoot tells the neighbours of a machine's addresses as soon as it has
-// them: they know its predecessor's MAC, and nobody could reach it to announce
-// them for as long as they believe in that.
-const announceAtBoot = `n=0
-while [ $n -lt 60 ]; do
-	left=
-	for a in @ADDRESSES@; do
-		d=$(ip -o -4 addr show | grep -F " $a/" | head -n 1 | cut -d ' ' -f 2)
-		if [ -n "$d" ]; then arping -U -c 2 -w 3 -I "$d" "$a"; arping -A -c 2 -w 3 -I "$d" "$a"; else left=yes; fi
-	done
-	if [ -z "$left" ]; then exit 0; fi
-	n=$((n + 1))
-	sleep 1
-done
-`
-
-func announceFiles(key string) (cron, script string) {
-	return "/etc/cron.d/upgradectl-" + key + "-announce", "/var/lib/upgradectl/announce-" + key
-}
-
 // beginAddress edits the files and reboots the new machine.
 func (r *rebuild) beginAddress(ctx context.Context, a *engine.Act, i int, edit pitrix.NetworkEdit, want pitrix.Identity) error {
 	n := &r.f.Nodes[i]
@@ -794,7 +735,7 @@ func (r *rebuild) beginAddress(ctx context.Context, a *engine.Act, i int, edit p
 	if err := node.BeginEdit(ctx, edit, want); err != nil {
 		return fmt.Errorf("new %s: %w", n.Name, err)
 	}
-	if err := armAnnounce(ctx, l, edit.Key, n.Final, n.FinalEIP); err != nil {
+	if err := r.announceAtBoot(ctx, node, edit.Key, n); err != nil {
 		return err
 	}
 	if err := node.Reboot(ctx, want); err != nil {
@@ -802,22 +743,6 @@ func (r *rebuild) beginAddress(ctx context.Context, a *engine.Act, i int, edit p
 	}
 	l.drop(nil)
 	return nil
-}
-
-// armAnnounce has the machine announce the addresses at its next boot.
-func armAnnounce(ctx context.Context, l *link, key string, addresses ...string) error {
-	cron, file := announceFiles(key)
-	addresses = slices.DeleteFunc(addresses, func(s string) bool { return s == "" })
-	text := strings.ReplaceAll(announceAtBoot, "@ADDRESSES@", strings.Join(addresses, " "))
-	_, err := run(ctx, l, fmt.Sprintf(`umask 022
-mkdir -p /var/lib/upgradectl && printf '%%s' %[1]s >%[2]s && printf '@reboot root /bin/sh %%s >/dev/null 2>&1\n' %[2]s >%[3]s.part && mv -f %[3]s.part %[3]s && sync`, shellq.Quote(text), shellq.Quote(file), shellq.Quote(cron)))
-	return err
-}
-
-func disarmAnnounce(ctx context.Context, l *link, key string) error {
-	cron, file := announceFiles(key)
-	_, err := run(ctx, l, "rm -f "+shellq.Join(cron, file))
-	return err
 }
 
 // revertMinutes is how long a machine waits for us at its final address: long
@@ -850,7 +775,7 @@ func (r *rebuild) find(ctx context.Context, a *engine.Act, i int) (hostos.Boot, 
 // confirm ends the revert once the machine is proved at its final address.
 func (r *rebuild) confirm(ctx context.Context, a *engine.Act, i int, m Machine, key string) (any, error) {
 	n := &r.f.Nodes[i]
-	node, l, _, err := r.fresh(a, n, n.Final)
+	node, _, _, err := r.fresh(a, n, n.Final)
 	if err != nil {
 		return nil, err
 	}
@@ -860,7 +785,7 @@ func (r *rebuild) confirm(ctx context.Context, a *engine.Act, i int, m Machine, 
 	if err := node.ConfirmEdit(ctx, key); err != nil {
 		return nil, fmt.Errorf("new %s: %w", n.Name, err)
 	}
-	if err := disarmAnnounce(ctx, l, key); err != nil {
+	if err := node.CancelAnnounce(ctx, key); err != nil {
 		return nil, err
 	}
 	now, err := r.machine(ctx, node)
@@ -890,31 +815,45 @@ func (r *rebuild) announce(i int) engine.Step {
 	}
 }
 
-// announceAll announces every address of n that the machine holds.
-func (r *rebuild) announceAll(ctx context.Context, node *pitrix.Node, n *RebuildNodeFacts) error {
-	for _, s := range []string{n.Final, n.FinalEIP, r.c.VIP} {
+// addresses are those of n that its machine keeps, the management address first.
+func (n *RebuildNodeFacts) addresses() ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, s := range []string{n.Final, n.FinalEIP} {
 		if s == "" {
 			continue
 		}
-		addr, err := netip.ParseAddr(s)
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// announceAtBoot has a machine announce the addresses of n at its next boot.
+func (r *rebuild) announceAtBoot(ctx context.Context, node *pitrix.Node, key string, n *RebuildNodeFacts) error {
+	addresses, err := n.addresses()
+	if err != nil {
+		return err
+	}
+	return node.AnnounceAtBoot(ctx, key, addresses...)
+}
+
+// announceAll announces every address of n that the machine holds.
+func (r *rebuild) announceAll(ctx context.Context, node *pitrix.Node, n *RebuildNodeFacts) error {
+	addresses, err := n.addresses()
+	if err != nil {
+		return err
+	}
+	if r.c.VIP != "" {
+		vip, err := netip.ParseAddr(r.c.VIP)
 		if err != nil {
 			return err
 		}
-		dev, err := node.AddressDevice(ctx, addr)
-		if err != nil {
-			return fmt.Errorf("%s: %w", node.Name, err)
-		}
-		if dev == "" {
-			if s == n.Final {
-				return fmt.Errorf("%s does not hold its address %s", node.Name, s)
-			}
-			continue
-		}
-		if err := node.Announce(ctx, addr); err != nil {
-			return fmt.Errorf("%s: %w", node.Name, err)
-		}
+		addresses = append(addresses, vip)
 	}
-	return nil
+	return node.AnnounceHeld(ctx, addresses[0], addresses[1:]...)
 }
 
 // checkSwitched proves the machine in its new place before it may hold the
@@ -934,7 +873,7 @@ func (r *rebuild) checkSwitched(i int) engine.Step {
 			if err != nil {
 				return nil, fmt.Errorf("new %s: %w", n.Name, err)
 			}
-			if err := r.hostsFile(ctx, l, n); err != nil {
+			if err := r.hostsFile(ctx, node, n); err != nil {
 				return nil, err
 			}
 			if err := r.samePackages(ctx, node, n); err != nil {
@@ -948,14 +887,12 @@ func (r *rebuild) checkSwitched(i int) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			for _, name := range networkFileNames {
-				b, err := l.ReadFile(ctx, name)
-				if err != nil {
-					return nil, fmt.Errorf("new %s: %w", n.Name, err)
-				}
-				if containsWord(string(b), n.Address) {
-					return nil, fmt.Errorf("new %s: the temporary address %s is still in %s", n.Name, n.Address, name)
-				}
+			temporary, err := netip.ParseAddr(n.Address)
+			if err != nil {
+				return nil, err
+			}
+			if err := node.CheckAddressFiles(ctx, temporary); err != nil {
+				return nil, fmt.Errorf("new %s: %w", n.Name, err)
 			}
 			return switchedResult{s, compared}, nil
 		},

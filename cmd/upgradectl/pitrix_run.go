@@ -17,7 +17,7 @@ func newPitrixRuns(a *app, p *pitrixFlags) []*cobra.Command {
 	return []*cobra.Command{
 		newPitrixNodes(a, p), newPitrixBuild(a, p), newPitrixLaunch(a, p), newPitrixInstall(a, p),
 		newPitrixUpdate(a, p), newPitrixExec(a, p), newPitrixStatus(a, p), newPitrixKnownHosts(a, p),
-		newPitrixVM(a, p),
+		newPitrixSwitch(a, p), newPitrixVM(a, p),
 	}
 }
 

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/internal/sim"
+	"github.com/upgradectl/upgradectl/pitrix"
+)
+
+// switchSite is the simulated site over sockets, in real time, and the commands
+// of an operator in it.
+type switchSite struct {
+	t     *testing.T
+	world *sim.Rebuild
+	op    sim.Operator
+	box   *pitrix.Firstbox
+	old   *pitrix.Settings // of proxy1, before
+}
+
+func newSwitchSite(t *testing.T) *switchSite {
+	t.Helper()
+	w, err := sim.NewRebuild(t.Context(), sim.RebuildConfig{Speed: 600})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, w.Close()) })
+	op, err := w.WriteOperatorFiles(t.TempDir())
+	require.NoError(t, err)
+	c, err := hostinv.Dial(t.Context(), "firstbox", hostinv.SSHConfig{ConfigFile: op.SSHConfig})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, c.Close()) })
+	return &switchSite{t: t, world: w, op: op, box: &pitrix.Firstbox{Host: c}}
+}
+
+// run runs upgradectl pitrix ARGS.
+func (s *switchSite) run(args ...string) (status int, out, errs string) {
+	s.t.Helper()
+	return runApp(s.t, append([]string{"pitrix", "--ssh-config", s.op.SSHConfig}, args...)...)
+}
+
+// must runs upgradectl pitrix --firstbox ARGS and wants success.
+func (s *switchSite) must(args ...string) string {
+	s.t.Helper()
+	start := time.Now()
+	status, out, errs := s.run(append([]string{"--firstbox", "firstbox"}, args...)...)
+	require.Equal(s.t, exitOK, status, "%v: %s %s", args, out, errs)
+	s.t.Logf("%.1fs %v", time.Since(start).Seconds(), args)
+	return out
+}
+
+func (s *switchSite) write(next *pitrix.Settings) {
+	s.t.Helper()
+	old, err := s.box.ReadSettings(s.t.Context(), next.Name())
+	require.NoError(s.t, err)
+	require.NoError(s.t, s.box.WriteSettings(s.t.Context(), next, old))
+}
+
+// build makes the new proxy1 beside the old one by the commands of the
+// runbook, up to where the switch begins.
+func (s *switchSite) build() {
+	t, ctx := s.t, s.t.Context()
+	t.Helper()
+	fleet, err := s.box.ReadFleet(ctx)
+	require.NoError(t, err)
+	s.old = fleet["proxy1"]
+	mac, err := pitrix.MACGen{}.Next(pitrix.TakenMACs(fleet))
+	require.NoError(t, err)
+	temporary, err := pitrix.DeriveTemporary(s.old, pitrix.Replacement{OSName: "xenial", OSVersion: "16.04.5", Address: "192.0.2.72", MAC: mac, PhysicalHost: "192.0.2.103"})
+	require.NoError(t, err)
+	s.write(temporary)
+	s.must("nodes", "--execute")
+	s.must("build", "all", "--execute")
+	s.must("launch", "proxy1", "--role", "proxy", "--execute")
+	s.must("known-hosts", "proxy1", "192.0.2.72", "--execute")
+	require.NoError(t, s.box.PointName(ctx, "proxy1", netip.MustParseAddr("192.0.2.72")))
+	s.must("install", "proxy1", "--role", "proxy", "--execute")
+	s.must("update", "proxy1", "pitrix-ks-proxy", "--role", "proxy", "--execute")
+	require.NoError(t, s.box.UnpointName(ctx, "proxy1"))
+
+	status, _, errs := s.switchNode()
+	require.Equal(t, exitRefused, status, errs)
+	require.Contains(t, errs, "write the final ones first")
+	final, err := pitrix.DeriveFinal(temporary, s.old)
+	require.NoError(t, err)
+	s.write(final)
+	status, _, errs = s.switchNode()
+	require.Equal(t, exitRefused, status, errs)
+	require.Contains(t, errs, "run 'pitrix build global' first")
+	s.must("build", "global", "--execute")
+}
+
+func (s *switchSite) switchNode(more ...string) (int, string, string) {
+	s.t.Helper()
+	return s.run(append([]string{"--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.102", "--vip", "192.0.2.60", "--poll", "50ms", "--timeout", "1m"}, more...)...)
+}
+
+// TestPitrixSwitch builds a second proxy1 by hand and switches to it.
+func TestPitrixSwitch(t *testing.T) {
+	s := newSwitchSite(t)
+	s.build()
+	before := s.world.Site().States()["proxy1"]
+
+	// A dry run changes nothing.
+	status, out, errs := s.switchNode("--json")
+	require.Equal(t, exitOK, status, errs)
+	var res struct {
+		Executed bool     `json:"executed"`
+		Changes  []string `json:"changes"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &res))
+	assert.False(t, res.Executed)
+	assert.Contains(t, strings.Join(res.Changes, "\n"), "machine-id "+before.ID)
+	assert.Contains(t, res.Changes, "shutdown -h now")
+	assert.Equal(t, before.ID, s.world.Site().States()["proxy1"].ID)
+
+	// A rebuild under way does it itself.
+	m := pitrix.Marker{Run: "r1", Role: "proxy", Nodes: []string{"proxy0", "proxy1"}, Since: time.Now()}
+	require.NoError(t, s.box.SetMarker(t.Context(), m))
+	status, _, errs = s.switchNode("--execute")
+	assert.Equal(t, exitRefused, status)
+	assert.Contains(t, errs, "the rebuild r1 of proxy")
+	require.NoError(t, s.box.ClearMarker(t.Context(), "r1"))
+
+	// The hosts mixed up.
+	status, _, errs = s.run("--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.103", "--vip", "192.0.2.60", "--execute")
+	assert.Equal(t, exitRefused, status)
+	assert.Contains(t, errs, "name the old host 192.0.2.103")
+	assert.Equal(t, before.ID, s.world.Site().States()["proxy1"].ID)
+
+	status, out, errs = s.switchNode("--execute", "--lang", "zh")
+	require.Equal(t, exitOK, status, "%s %s", out, errs)
+	assert.Contains(t, out, "已执行")
+	after := s.world.Site().States()["proxy1"]
+	assert.True(t, after.Up)
+	assert.NotEqual(t, before.ID, after.ID)
+	assert.Equal(t, "16.04.5", after.OS)
+	assert.NotEqual(t, before.Host, after.Host)
+	assert.Empty(t, s.world.Site().Damage())
+	assert.Empty(t, s.world.Site().Duplicates())
+	assert.Empty(t, s.world.Site().Refused())
+
+	// Nothing is left but what the old one says: again it only announces.
+	status, out, errs = s.switchNode("--execute")
+	require.Equal(t, exitOK, status, "%s %s", out, errs)
+	assert.NotContains(t, out, "shutdown")
+	assert.NotContains(t, out, "autostart")
+
+	// The end of the runbook: host keys away, the old VM as a backup and back.
+	s.must("known-hosts", "proxy1", "192.0.2.62", "--all", "--execute")
+	vm := func(verb string) (int, string, string) {
+		return s.run("vm", verb, "proxy1", "--host", "192.0.2.102", "--execute")
+	}
+	for _, tt := range []struct{ verb, want string }{{"backup", "old-proxy1.img"}, {"restore", "/pitrix/kernels/proxy1.img"}} {
+		status, out, errs := vm(tt.verb)
+		require.Equal(t, exitOK, status, errs)
+		assert.Contains(t, out, tt.want)
+		status, out, errs = vm(tt.verb)
+		require.Equal(t, exitOK, status, errs)
+		assert.Contains(t, out, "nothing to do")
+	}
+	status, _, errs = s.run("vm", "backup", "proxy0", "--host", "192.0.2.101", "--execute")
+	assert.Equal(t, exitRefused, status)
+	assert.Contains(t, errs, `is "running"`)
+}
