@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,9 +28,9 @@ type switchSite struct {
 	old   *pitrix.Settings // of proxy1, before
 }
 
-func newSwitchSite(t *testing.T) *switchSite {
+func newSwitchSite(t *testing.T, happened func(string)) *switchSite {
 	t.Helper()
-	w, err := sim.NewRebuild(t.Context(), sim.RebuildConfig{Speed: 600})
+	w, err := sim.NewRebuild(t.Context(), sim.RebuildConfig{Speed: 600, Happened: happened})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, w.Close()) })
 	op, err := w.WriteOperatorFiles(t.TempDir())
@@ -102,7 +105,7 @@ func (s *switchSite) switchNode(more ...string) (int, string, string) {
 
 // TestPitrixSwitch builds a second proxy1 by hand and switches to it.
 func TestPitrixSwitch(t *testing.T) {
-	s := newSwitchSite(t)
+	s := newSwitchSite(t, nil)
 	s.build()
 	before := s.world.Site().States()["proxy1"]
 
@@ -139,7 +142,7 @@ func TestPitrixSwitch(t *testing.T) {
 	after := s.world.Site().States()["proxy1"]
 	assert.True(t, after.Up)
 	assert.NotEqual(t, before.ID, after.ID)
-	assert.Equal(t, "16.04.5", after.OS)
+	assert.Equal(t, "16.04", after.OS)
 	assert.NotEqual(t, before.Host, after.Host)
 	assert.Empty(t, s.world.Site().Damage())
 	assert.Empty(t, s.world.Site().Duplicates())
@@ -167,4 +170,56 @@ func TestPitrixSwitch(t *testing.T) {
 	status, _, errs = s.run("vm", "backup", "proxy0", "--host", "192.0.2.101", "--execute")
 	assert.Equal(t, exitRefused, status)
 	assert.Contains(t, errs, `is "running"`)
+}
+
+// TestPitrixSwitchCutOff ends the command behind one of its effects after the
+// other, on the way of one switch; run again, it always goes on from there.
+func TestPitrixSwitchCutOff(t *testing.T) {
+	var mu sync.Mutex
+	at, cut := "", func() {}
+	s := newSwitchSite(t, func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if at != "" && strings.Contains(what, at) {
+			at = ""
+			cut()
+		}
+	})
+	s.build()
+	before := s.world.Site().States()["proxy1"]
+	args := []string{"pitrix", "--ssh-config", s.op.SSHConfig, "--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.102", "--vip", "192.0.2.60", "--poll", "50ms", "--timeout", "1m", "--execute"}
+	for _, pattern := range []string{
+		"service keepalived stop", "supervisorctl stop all", "announce-switch-proxy1", "exec shutdown -h now", "autostart --disable",
+		"install pitrix-hosts", `>"$d/tick"`, "/etc/.upgradectl-", "announce-switch-proxy1", "exec shutdown -r now", "echo confirmed", "arping $how",
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		mu.Lock()
+		at, cut = pattern, cancel
+		mu.Unlock()
+		var out, errs bytes.Buffer
+		a := &app{in: strings.NewReader(""), out: &out, err: &errs, lang: "en"}
+		status := a.main(ctx, args)
+		cancel()
+		mu.Lock()
+		left := at
+		at = ""
+		mu.Unlock()
+		require.Empty(t, left, "%s never happened: %s%s", pattern, &out, &errs)
+		require.NotEqual(t, exitOK, status, "%s: %s", pattern, &out)
+		// A machine that goes off or boots is at no point; it will be.
+		require.Eventually(t, func() bool {
+			status, _, text := s.switchNode()
+			errs.Reset()
+			errs.WriteString(text)
+			return status == exitOK
+		}, 30*time.Second, 50*time.Millisecond, "%s: %s", pattern, &errs)
+	}
+	status, out, errs := s.switchNode("--execute")
+	require.Equal(t, exitOK, status, "%s %s", out, errs)
+	after := s.world.Site().States()["proxy1"]
+	assert.True(t, after.Up)
+	assert.NotEqual(t, before.ID, after.ID)
+	assert.Empty(t, s.world.Site().Damage())
+	assert.Empty(t, s.world.Site().Duplicates())
+	assert.Empty(t, s.world.Site().Refused())
 }
