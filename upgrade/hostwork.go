@@ -711,10 +711,16 @@ func putJSON(a *engine.Act, v any) (string, error) {
 	return a.PutBlob(b)
 }
 
-func getJSON(a *engine.Act, ref string, v any) error {
+// getInventory reads an inventory that a step recorded, which may have been a
+// step of an older version.
+func getInventory(a *engine.Act, ref string) (*hostinv.Inventory, error) {
 	b, err := a.Blob(ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return json.Unmarshal(b, v)
+	inv, err := hostinv.ParseInventory(b)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the recorded inventory: %w", err)
+	}
+	return inv, nil
 }

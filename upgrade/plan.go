@@ -148,8 +148,43 @@ func PlanHash(stored []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
+// oldInventory names the host whose inventory in a stored plan has schema 1,
+// which does not have the form of an Inventory; "" when there is none.
+func oldInventory(stored []byte) string {
+	type inventory struct {
+		Schema int `json:"schema"`
+	}
+	var p struct {
+		Host  string `json:"host"`
+		Facts struct {
+			Inventory inventory `json:"inventory"`
+			Rebuild   struct {
+				Nodes []struct {
+					Name      string    `json:"name"`
+					Inventory inventory `json:"inventory"`
+				} `json:"nodes"`
+			} `json:"rebuild"`
+		} `json:"facts"`
+	}
+	if json.Unmarshal(stored, &p) != nil {
+		return "" // ParsePlan says why
+	}
+	if p.Facts.Inventory.Schema == 1 {
+		return p.Host
+	}
+	for _, n := range p.Facts.Rebuild.Nodes {
+		if n.Inventory.Schema == 1 {
+			return n.Name
+		}
+	}
+	return ""
+}
+
 // ParsePlan reads a stored plan. It refuses one of another format.
 func ParsePlan(stored []byte) (*Plan, error) {
+	if name := oldInventory(stored); name != "" {
+		return nil, fmt.Errorf("cannot read the plan: its inventory of %s was taken by an older version (schema 1), which recorded less; make a new plan", name)
+	}
 	var p Plan
 	if err := json.Unmarshal(stored, &p); err != nil {
 		return nil, fmt.Errorf("cannot read the plan: %w", err)

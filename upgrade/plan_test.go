@@ -45,7 +45,7 @@ func planInputs(t *testing.T) (*Config, *Facts) {
 		Boot:      hostos.Boot{ID: "d2cf5a55-550f-4407-adf6-1110d73a4fac", Kernel: "3.10.0-862.9.1.el7.x86_64", Release: "CentOS Linux release 7.5.1804 (Core)"},
 		HasDocker: true,
 		Inventory: &hostinv.Inventory{
-			Schema: 1, Sections: sections,
+			Schema: 2, Sections: sections,
 			Listeners: []hostinv.Listener{{Proto: "tcp", Addr: "0.0.0.0", Port: 8080}, {Proto: "udp", Port: 9000}},
 			Java:      []hostinv.Java{{PID: 71, Cwd: "/srv/order", User: "app", Ports: []int{8080}}, {PID: 80, Cwd: "/work", Container: "c0ffee"}},
 			Containers: []hostinv.Container{
@@ -101,10 +101,12 @@ func TestParsePlanRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"":   "cannot read the plan",
 		"{}": `its format is ""`,
-		`{"format":"upgradectl-plan/9","procedure":"transition"}`:                  "upgradectl-plan/9",
-		`{"format":"` + planFormat + `","procedure":"proxy-rebuild"}`:              `unknown procedure "proxy-rebuild"`,
-		`{"format":"` + planFormat + `","procedure":"transition","facts":{}}`:      "holds no inventory",
-		`{"format":"` + planFormat + `","procedure":"transition","steps":"none!"}`: "cannot read the plan",
+		`{"format":"upgradectl-plan/9","procedure":"transition"}`:                                                                                       "upgradectl-plan/9",
+		`{"format":"` + planFormat + `","procedure":"proxy-rebuild"}`:                                                                                   `unknown procedure "proxy-rebuild"`,
+		`{"format":"` + planFormat + `","procedure":"transition","facts":{}}`:                                                                           "holds no inventory",
+		`{"format":"` + planFormat + `","procedure":"transition","steps":"none!"}`:                                                                      "cannot read the plan",
+		`{"format":"` + planFormat + `","procedure":"transition","host":"web-90","facts":{"inventory":{"schema":1,"docker":"1.13.1"}}}`:                 "its inventory of web-90 was taken by an older version (schema 1), which recorded less; make a new plan",
+		`{"format":"` + planFormat + `","procedure":"rebuild","facts":{"rebuild":{"nodes":[{"name":"proxy-2","inventory":{"schema":1,"docker":""}}]}}}`: "its inventory of proxy-2 ",
 	} {
 		_, err := ParsePlan([]byte(text))
 		assert.ErrorContains(t, err, want, text)

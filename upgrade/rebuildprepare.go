@@ -78,8 +78,7 @@ func (r *rebuild) before(a *engine.Act, n *RebuildNodeFacts) (*hostinv.Inventory
 	if err != nil || !ok || all[n.Name].Blob == "" {
 		return nil, errors.Join(fmt.Errorf("internal error: no inventory of %s recorded", n.Name), err)
 	}
-	var inv hostinv.Inventory
-	return &inv, getJSON(a, all[n.Name].Blob, &inv)
+	return getInventory(a, all[n.Name].Blob)
 }
 
 func (r *rebuild) checkPair() engine.Step {

@@ -252,8 +252,7 @@ func recordedInventory(a *engine.Act) (*hostinv.Inventory, error) {
 	if ok, err := a.Result("2.1-inventory", &r); err != nil || !ok {
 		return nil, errors.Join(errors.New("internal error: no inventory recorded"), err)
 	}
-	var inv hostinv.Inventory
-	return &inv, getJSON(a, r.Blob, &inv)
+	return getInventory(a, r.Blob)
 }
 
 // recorded checks the inventory of 2.1 against the services.
