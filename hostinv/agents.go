@@ -50,11 +50,17 @@ func (inv *Inventory) fillAgents() {
 			inv.Agents = append(inv.Agents, a)
 		}
 	}
+	running := map[string]bool{}
+	for i := range inv.Processes {
+		if p := &inv.Processes[i]; p.Container == "" {
+			running[p.Name] = true
+			running[p.Program] = true
+			running[p.Program[strings.LastIndexByte(p.Program, ' ')+1:]] = true // a script
+		}
+	}
 	for _, t := range twice {
-		for _, p := range inv.Processes {
-			if p.Container == "" && (p.Program == t.process || p.Name == t.process || strings.HasSuffix(p.Program, " "+t.process)) {
-				add(Agent{t.name, "process " + t.process, t.why})
-			}
+		if running[t.process] {
+			add(Agent{t.name, "process " + t.process, t.why})
 		}
 		for _, u := range inv.Units {
 			if u.Name == t.process+".service" && u.Enabled == "enabled" {

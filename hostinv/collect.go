@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -45,8 +46,13 @@ var bounded = []string{
 	SectionModules, SectionDocker, SectionSecurity, SectionNginx,
 }
 
-// script returns the text sent to a host, with its mark.
-func script(mark string) string {
+// script returns the text sent to a host, with its mark. Its first line is
+// what a collector knows others by in the list of processes.
+func script(mark string) string { return strings.Replace(scriptBody(), "@MARK@", mark, 1) }
+
+// scriptBody is the script without its mark, comments and indents: as a
+// command it is encoded, and sent for each host.
+var scriptBody = sync.OnceValue(func() string {
 	var calls []string
 	for _, s := range asked {
 		how := "capped "
@@ -55,9 +61,15 @@ func script(mark string) string {
 		}
 		calls = append(calls, how+s)
 	}
-	return strings.NewReplacer("@MARK@", mark, "@FORMAT@", inspectFormat, "@INFO@", infoFormat, "@IMAGE@", imageFormat,
-		"@SECTIONS@", strings.Join(calls, "\n\t")).Replace(scriptText)
-}
+	var b strings.Builder
+	for line := range strings.Lines(scriptText) {
+		if line = strings.TrimLeft(line, "\t"); b.Len() == 0 || line != "\n" && !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return strings.NewReplacer("@FORMAT@", inspectFormat, "@INFO@", infoFormat, "@IMAGE@", imageFormat,
+		"@SECTIONS@", strings.Join(calls, "\n")).Replace(b.String())
+})
 
 const (
 	shellCommand   = "/bin/sh -s"
@@ -65,6 +77,7 @@ const (
 	maxSection     = 8388608 // as in the script
 	maxTable       = 262144  // as in the script
 	maxNoise       = 4 << 10
+	usualSize      = 256 << 10 // of what a host sends
 )
 
 // errTooMuch ends a collection that brings more than asked for.
@@ -72,8 +85,9 @@ var errTooMuch = errors.New("the host sent more than the limit")
 
 // limitWriter keeps up to left bytes.
 type limitWriter struct {
-	buf  bytes.Buffer
-	left int64
+	buf   bytes.Buffer
+	left  int64
+	first int // what to make room for at first
 }
 
 func (w *limitWriter) Write(p []byte) (int, error) {
@@ -83,6 +97,9 @@ func (w *limitWriter) Write(p []byte) (int, error) {
 		return 0, errTooMuch
 	}
 	w.left -= int64(len(p))
+	if w.buf.Cap() == 0 {
+		w.buf.Grow(int(min(w.left, int64(max(len(p), w.first)))))
+	}
 	return w.buf.Write(p)
 }
 
@@ -93,7 +110,7 @@ func collect(ctx context.Context, h Host, o Options) (*Inventory, error) {
 	if o.MaxOutput <= 0 {
 		o.MaxOutput = defaultMaxSize
 	}
-	out, stderr := &limitWriter{left: o.MaxOutput}, &limitWriter{left: 8 << 10}
+	out, stderr := &limitWriter{left: o.MaxOutput, first: usualSize}, &limitWriter{left: 8 << 10}
 	begin := time.Now()
 	cmd, stdin := shellCommand, io.Reader(strings.NewReader(script(mark)))
 	if _, ours := h.(*Conn); ours {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -230,4 +231,53 @@ func BenchmarkParse(b *testing.B) {
 		}
 	})
 	b.Log(strconv.Itoa(out.Len()) + " bytes")
+}
+
+// TestOtherCollectors: where many collectors run on one host, the scripts and
+// lists of files in their command lines are not sent; what else they are called
+// with is, and a program that shows no arguments is a process all the same.
+func TestOtherCollectors(t *testing.T) {
+	needLinux(t)
+	testenv.Need(t, "dash")
+	src, err := os.ReadFile("../internal/remote/shell.go")
+	require.NoError(t, err)
+	m := regexp.MustCompile("(?s)const leash = `(.*?)`").FindSubmatch(src)
+	require.NotNil(t, m)
+	leash := string(m[1])
+	require.True(t, strings.HasPrefix(leash, `printf "%s\n" "$1"; printf "%s\n" "$1" >&2; exec 3<&0 `), "the leash has changed; change the pattern in script.sh")
+	start := func(args ...string) int {
+		cmd := exec.Command("dash")
+		cmd.Args = args
+		in, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		t.Cleanup(func() { in.Close(); cmd.Wait() })
+		return cmd.Process.Pid
+	}
+	const wait = "read -r x; exit"
+	script := start("dash", "-c", "# upgradectl inventory collector\n"+wait, "upgradectl")
+	leashed := start("dash", "-c", wait, "sh", leash, "/bin/sh -c '"+leash+"'", "/proc/1/environ", "/proc/1/maps", "kept")
+	bare := start("/proc/77/fd")
+	var seen bytes.Buffer
+	inv, err := Collect(t.Context(), tapped{localHost{"dash"}, &seen}, Options{})
+	require.NoError(t, err)
+	args := map[int][]string{}
+	for _, p := range inv.Processes {
+		args[p.PID] = p.args
+	}
+	assert.Equal(t, []string{"dash", "-c", "upgradectl"}, args[script])
+	assert.Equal(t, []string{"dash", "-c", wait, "sh", "/proc/1/maps", "kept"}, args[leashed])
+	require.Len(t, args[bare], 1)
+	assert.Contains(t, args[bare][0], "dash", "its program stands for it")
+	assert.NotContains(t, seen.String(), "exec 3<&0 4>&2")
+}
+
+// tapped keeps what the host said.
+type tapped struct {
+	Host
+	seen io.Writer
+}
+
+func (h tapped) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	return h.Host.Run(ctx, cmd, stdin, io.MultiWriter(stdout, h.seen), stderr)
 }

@@ -45,9 +45,16 @@ func (f *frame) text(label string) string {
 
 // rows returns the lines of an item that are not blank.
 func (f *frame) rows(label string) []string {
-	var out []string
-	for line := range strings.SplitSeq(f.text(label), "\n") {
-		if strings.TrimSpace(line) != "" {
+	text := f.text(label)
+	if text == "" {
+		return nil
+	}
+	out := make([]string, 0, strings.Count(text, "\n")+1)
+	for more := true; more; {
+		var line string
+		line, text, more = strings.Cut(text, "\n")
+		// Most lines begin with what is no space.
+		if line != "" && (line[0] > ' ' && line[0] < 0x80 || strings.TrimSpace(line) != "") {
 			out = append(out, line)
 		}
 	}

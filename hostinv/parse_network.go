@@ -1,9 +1,9 @@
 package hostinv
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"net/netip"
 	"path"
 	"regexp"
@@ -302,9 +302,13 @@ func (inv *Inventory) fillConnections(f *frame) (Status, string) {
 
 // parseSocket reads a line of /proc/net/{tcp,tcp6,udp,udp6}.
 func parseSocket(line string) (s socket, ok bool) {
-	f := strings.Fields(line)
-	if len(f) < 10 {
-		return s, false
+	var f [10]string
+	n := 0
+	for w := range strings.FieldsSeq(line) {
+		if f[n] = w; n == len(f)-1 {
+			break
+		}
+		n++
 	}
 	var ok1, ok2 bool
 	s.local, ok1 = parseEndpoint(f[1])
@@ -321,9 +325,14 @@ func parseSocket(line string) (s socket, ok bool) {
 // machine this is for.
 func parseEndpoint(s string) (netip.AddrPort, bool) {
 	a, p, _ := strings.Cut(s, ":")
-	raw, err := hex.DecodeString(a)
+	var buf [16]byte
+	if len(a) != 8 && len(a) != 32 {
+		return netip.AddrPort{}, false
+	}
+	raw := buf[:len(a)/2]
+	_, err := hex.Decode(raw, []byte(a))
 	port, err2 := strconv.ParseUint(p, 16, 16)
-	if err != nil || err2 != nil || len(raw) != 4 && len(raw) != 16 {
+	if err != nil || err2 != nil {
 		return netip.AddrPort{}, false
 	}
 	for i := 0; i < len(raw); i += 4 {
@@ -390,8 +399,7 @@ func (inv *Inventory) attribute() {
 		p.Count = n
 		inv.Connections = append(inv.Connections, p)
 	}
-	key := func(p Peer) string {
-		return fmt.Sprintf("%s %05d %s %05d %s", p.Direction, p.LocalPort, p.IP, p.Port, p.Process)
-	}
-	sort.Slice(inv.Connections, func(i, j int) bool { return key(inv.Connections[i]) < key(inv.Connections[j]) })
+	slices.SortFunc(inv.Connections, func(a, b Peer) int {
+		return cmp.Or(strings.Compare(a.Direction, b.Direction), a.LocalPort-b.LocalPort, strings.Compare(a.IP, b.IP), a.Port-b.Port, strings.Compare(a.Process, b.Process))
+	})
 }

@@ -1,6 +1,7 @@
 package hostinv
 
 import (
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -32,10 +33,36 @@ func procFile(line, file string) (pid int, text string, ok bool) {
 	if !ok {
 		return 0, "", false
 	}
-	p, rest, _ := strings.Cut(rest, "/")
-	name, text, ok := strings.Cut(rest, ":")
-	pid, err := strconv.Atoi(p)
-	return pid, text, ok && name == file && err == nil && pid > 0
+	n := 0
+	for n < len(rest) && n < 10 && '0' <= rest[n] && rest[n] <= '9' {
+		pid = 10*pid + int(rest[n]-'0')
+		n++
+	}
+	rest = rest[n:]
+	if len(rest) < len(file)+2 || rest[0] != '/' || rest[1:1+len(file)] != file || rest[1+len(file)] != ':' {
+		return 0, "", false
+	}
+	return pid, rest[len(file)+2:], pid > 0
+}
+
+// word returns the nth word of a line whose words are separated by spaces,
+// counted from 0; "" when there are fewer.
+func word(line string, n int) string {
+	for {
+		line = strings.TrimLeft(line, " ")
+		end := strings.IndexByte(line, ' ')
+		if n == 0 && end >= 0 {
+			return line[:end]
+		}
+		if n == 0 || end < 0 {
+			break
+		}
+		line, n = line[end:], n-1
+	}
+	if n == 0 {
+		return line
+	}
+	return ""
 }
 
 func (inv *Inventory) fillProcesses(f *frame) (Status, string) {
@@ -87,8 +114,8 @@ func (inv *Inventory) fillProcesses(f *frame) (Status, string) {
 			continue // the name has a line feed: what follows is on the next line
 		}
 		// Field 22, of which two stand before the parenthesis.
-		if w := strings.Fields(text[i+1:]); len(w) > 19 {
-			p.start, _ = strconv.ParseFloat(w[19], 64) // the kernel's own number
+		if w := word(text[i+1:], 19); w != "" {
+			p.start, _ = strconv.ParseFloat(w, 64) // the kernel's own number
 		}
 	}
 	rows, rc, whole = f.proved("cgroup")
@@ -96,8 +123,8 @@ func (inv *Inventory) fillProcesses(f *frame) (Status, string) {
 	for _, line := range rows {
 		pid, text, ok := procFile(line, "cgroup")
 		if p := procs[pid]; ok && p != nil {
-			if m := containerID.FindStringSubmatch(text); m != nil {
-				p.Container = m[1]
+			if id := containerOf(text); id != "" {
+				p.Container = id
 			} else if base := path.Base(text); strings.HasSuffix(base, ".service") && !strings.Contains(text, "/user@") {
 				p.Unit = base
 			}
@@ -145,9 +172,11 @@ func (inv *Inventory) fillSockets(f *frame, procs map[int]*proc, cut func(string
 		}
 		inv.owners[inode] = pid
 	}
-	arg := func(s string) string { return strings.ReplaceAll(s, "\x01", "\n") }
+	arg := func(s string) string { return strings.ReplaceAll(s, "\x01", "\n") } // s itself without any
 	if _, tables := f.get("cmdline"); tables {
 		rows := strings.Split(f.text("cmdline"), "\n")
+		before := 0
+		var p *proc
 		rc, whole := 0, false
 		if n := len(rows) - 1; strings.HasPrefix(rows[n], "rc ") {
 			// tr made of its line feed what it makes of those in arguments.
@@ -156,17 +185,32 @@ func (inv *Inventory) fillSockets(f *frame, procs map[int]*proc, cut func(string
 		}
 		cut("command lines", rc, whole)
 		for _, line := range rows {
-			if pid, text, ok := procFile(line, "cmdline"); ok && procs[pid] != nil {
-				procs[pid].args = append(procs[pid].args, arg(text))
-				procs[pid].hasArgs = procs[pid].hasArgs || text != ""
+			pid, text, ok := procFile(line, "cmdline")
+			if !ok {
+				continue
+			}
+			if pid != before {
+				before, p = pid, procs[pid]
+			}
+			if p != nil {
+				p.args = append(p.args, arg(text))
+				p.hasArgs = p.hasArgs || text != ""
 			}
 		}
 		rows, rc, whole = f.proved("environ")
 		cut("environments", rc, whole)
+		last := ""
+		p = nil
 		for _, line := range rows {
-			p, name, _ := strings.Cut(line, " ")
-			if pid, err := strconv.Atoi(p); err == nil && procs[pid] != nil {
-				procs[pid].Environment = append(procs[pid].Environment, name)
+			n, name, _ := strings.Cut(line, " ")
+			if n != last {
+				last, p = n, nil
+				if pid, err := strconv.Atoi(n); err == nil {
+					p = procs[pid]
+				}
+			}
+			if p != nil {
+				p.Environment = append(p.Environment, name)
 			}
 		}
 		rows, rc, whole = f.proved("links")
@@ -187,21 +231,18 @@ func (inv *Inventory) fillSockets(f *frame, procs map[int]*proc, cut func(string
 				continue
 			}
 			name, target, shown := strings.Cut(line[i+1:], " -> ")
-			w := strings.Split(name, "/")
-			if len(w) != 4 {
-				continue
-			}
-			pid, err := strconv.Atoi(w[2])
+			n, kind, _ := strings.Cut(strings.TrimPrefix(name, "/proc/"), "/")
+			pid, err := strconv.Atoi(n)
 			p := procs[pid]
-			if err != nil || p == nil {
+			if err != nil || p == nil || strings.Contains(kind, "/") {
 				continue
 			}
-			if h := strings.Fields(line[:i]); len(h) > 3 {
-				p.owner = h[2]
+			if h := word(line[:i], 2); h != "" {
+				p.owner = h
 			}
 			switch {
 			case !shown:
-			case w[3] == "cwd":
+			case kind == "cwd":
 				p.Cwd = unescapeLs(target)
 			default:
 				p.Exe = unescapeLs(target)
@@ -281,7 +322,12 @@ func unescapeLs(s string) string {
 func (inv *Inventory) fillTable(procs map[int]*proc) {
 	now := time.Unix(inv.clock, 0).UTC()
 	unreadable := 0
-	for _, p := range procs {
+	inv.Processes = make([]Process, 0, len(procs))
+	for _, pid := range slices.Sorted(maps.Keys(procs)) {
+		p := procs[pid]
+		if !p.hasArgs && p.Exe != "" {
+			p.args, p.hasArgs = []string{p.Exe}, true // none are shown, but it is no kernel thread
+		}
 		if p.PPID == 2 || p.PID == 2 || !p.hasArgs || p.state == "Z" || p.state == "X" {
 			continue // kernel threads and the dead
 		}
@@ -313,8 +359,6 @@ func (inv *Inventory) fillTable(procs map[int]*proc) {
 		j.Args = redactArgs(p.args)
 		inv.Java = append(inv.Java, j)
 	}
-	sort.Slice(inv.Processes, func(i, j int) bool { return inv.Processes[i].PID < inv.Processes[j].PID })
-	sort.Slice(inv.Java, func(i, j int) bool { return inv.Java[i].PID < inv.Java[j].PID })
 	inv.Sections[SectionJava] = Section{Status: StatusOK}
 	if procs[1] == nil || unreadable > 0 {
 		inv.Sections[SectionJava] = Section{Status: StatusPartial, Message: "Java processes of other users can be read by root alone",
@@ -324,7 +368,7 @@ func (inv *Inventory) fillTable(procs map[int]*proc) {
 }
 
 // interpreters run scripts: the script is the program. Never written to.
-var interpreters = regexp.MustCompile(`^(python|perl|ruby|php|node|bash|sh|dash|zsh|ksh|lua)[0-9.]*$`)
+var interpreters = []string{"python", "perl", "ruby", "php", "node", "bash", "sh", "dash", "zsh", "ksh", "lua"}
 
 // program is what a process is called by: the program's base name, and of a
 // script that of the script as well.
@@ -337,7 +381,7 @@ func program(exe string, args []string, name string) string {
 			base = path.Base(args[0])
 		}
 	}
-	if interpreters.MatchString(base) {
+	if slices.Contains(interpreters, strings.TrimRight(base, "0123456789.")) {
 		for n, a := range args {
 			if n == 0 || strings.HasPrefix(a, "-") && a != "-c" {
 				continue
@@ -354,6 +398,16 @@ func program(exe string, args []string, name string) string {
 // containerID finds the ID in a path of /proc/PID/cgroup, of version 1
 // (/docker/ID) and 2 (docker-ID.scope).
 var containerID = regexp.MustCompile(`docker[-/]([0-9a-f]{64})(\.scope)?(\n|$|/)`)
+
+func containerOf(cgroup string) string {
+	if !strings.Contains(cgroup, "docker") {
+		return "" // as of most processes
+	}
+	if m := containerID.FindStringSubmatch(cgroup); m != nil {
+		return m[1]
+	}
+	return ""
+}
 
 // withValue are the java options whose value is the next argument. Never
 // written to.

@@ -1,3 +1,5 @@
+# upgradectl inventory collector
+#
 # Reads the inventory of this host and writes it in frames. It changes nothing,
 # uses no temporary file, and needs nothing but sh and the commands below.
 # Everything is a function and the last line calls main, so that a script cut
@@ -294,13 +296,15 @@ sec_connections() {
 # file, which has the pid, before every line of it, ls -b writes a line feed as
 # \n. The last line of each, its status, proves that nothing is missing. What ls
 # says of links tells one that may not be read from one of a process that ends.
-# Values of the environment go no further than sed.
+# Values of the environment go no further than sed. Of the command lines of
+# collectors, this one and others, the scripts and the lists of files are left
+# out: where many sessions share a host, they would be most of what is sent.
 sec_processes() {
 	item status
 	run grep -H -E '^(Name|State|PPid|Uid):' /proc/[0-9]*/status
 	echo "rc $?"
 	item stat
-	run grep -a -H '' /proc/[0-9]*/stat
+	run grep -a -o -H -E '\) [A-Za-z]( -?[0-9]+){19}' /proc/[0-9]*/stat
 	echo "rc $?"
 	item cgroup
 	run grep -a -H -E '^(0:|[0-9]*:name=systemd:)' /proc/[0-9]*/cgroup
@@ -308,7 +312,7 @@ sec_processes() {
 	if echo | grep -z -a -q '' && ls -d -b / >/dev/null; then
 		item cmdline
 		{
-			run grep -z -a -H '' /proc/[0-9]*/cmdline
+			run grep -z -a -H -v -E '^(# upgradectl |(/bin/sh -c .)?printf "%s\\n" "\$1"; printf "%s\\n" "\$1" >&2; exec 3<&0 |/proc/[0-9]+/(status|stat|cgroup|cmdline|environ|exe|cwd|fd)$)' /proc/[0-9]*/cmdline
 			echo "rc $?"
 		} | tr '\000\n' '\n\001'
 		echo

@@ -67,6 +67,36 @@ var (
 	urlUser = regexp.MustCompile(`(://[^/\s:@]*:)[^/\s@]*@`)
 )
 
+// secretStems begin the words of secretWord. Never written to.
+var secretStems = []string{"pass", "pwd", "secret", "token", "credential", "api", "access", "private", "encrypt", "auth"}
+
+// maySecret is false of what holds no secretWord: of most texts, and quicker
+// than the expressions.
+func maySecret(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			return true // letters that fold to others
+		}
+		switch s[i] | 0x20 {
+		case 'p', 's', 't', 'c', 'a', 'e':
+			for _, stem := range secretStems {
+				if len(s)-i >= len(stem) && strings.EqualFold(s[i:i+len(stem)], stem) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// redactURL hides the password of a URL.
+func redactURL(s string) string {
+	if !strings.Contains(s, "://") {
+		return s
+	}
+	return urlUser.ReplaceAllString(s, "${1}"+hidden+"@")
+}
+
 // redactArgs returns args without the values that look like secrets. It
 // would rather hide too much.
 func redactArgs(args []string) []string {
@@ -77,13 +107,15 @@ func redactArgs(args []string) []string {
 		case hide && !strings.HasPrefix(a, "--"):
 			out[i] = hidden
 		default:
-			a = urlUser.ReplaceAllString(a, "${1}"+hidden+"@")
-			if m := secretValue.FindStringIndex(a); m != nil && m[1] < len(a) {
-				a = a[:m[1]] + hidden
+			a = redactURL(a)
+			if maySecret(a) {
+				if m := secretValue.FindStringIndex(a); m != nil && m[1] < len(a) {
+					a = a[:m[1]] + hidden
+				}
 			}
 			out[i] = a
 		}
-		hide = i > 0 && secretOption.MatchString(a)
+		hide = i > 0 && strings.HasPrefix(a, "-") && maySecret(a) && secretOption.MatchString(a)
 	}
 	return out
 }
@@ -103,7 +135,9 @@ var (
 // redactLine returns a command line without the values that look like
 // secrets. It would rather hide too much.
 func redactLine(s string) string {
-	s = urlUser.ReplaceAllString(s, "${1}"+hidden+"@")
+	if s = redactURL(s); !maySecret(s) {
+		return s
+	}
 	s = authorization.ReplaceAllString(s, "${1}"+hidden)
 	s = optionValue.ReplaceAllString(s, "${1}"+hidden)
 	return lineValue.ReplaceAllString(s, "${1}"+hidden)

@@ -183,9 +183,12 @@ func basicRegexp(s string) (*regexp.Regexp, error) {
 }
 
 func cmdGrep(ctx context.Context, p *Proc) int {
-	f, ok := p.flags("-c", "-q", "-F", "-x", "-E", "-H", "-a", "-s", "-z")
+	f, ok := p.flags("-c", "-q", "-F", "-x", "-E", "-H", "-a", "-s", "-z", "-v", "-o")
 	if !ok {
 		return statusUnknownFlag
+	}
+	if f.is["-o"] && (f.is["-v"] || f.is["-x"]) {
+		return p.refusef("-o with -v or -x")
 	}
 	if len(f.rest) == 0 {
 		return p.failf(2, "no pattern")
@@ -222,10 +225,18 @@ func cmdGrep(ctx context.Context, p *Proc) int {
 			line, rest, _ := bytes.Cut(data, []byte{end})
 			data = rest
 			at := re.FindIndex(line)
-			if at == nil || f.is["-x"] && (at[0] != 0 || at[1] != len(line)) {
+			if matches := at != nil && (!f.is["-x"] || at[0] == 0 && at[1] == len(line)); matches == f.is["-v"] {
 				continue
 			}
 			count++
+			if f.is["-o"] {
+				for _, m := range re.FindAll(line, -1) {
+					if len(m) > 0 && !f.is["-c"] && !f.is["-q"] {
+						fmt.Fprintf(&out, "%s%s%c", prefix, m, end)
+					}
+				}
+				continue
+			}
 			if !f.is["-c"] && !f.is["-q"] {
 				out.WriteString(prefix)
 				out.Write(line)
