@@ -3,7 +3,6 @@ package hostinv_test
 import (
 	"context"
 	"io"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -48,5 +47,3 @@ func BenchmarkCollectSimulated(b *testing.B) {
 		require.Equal(b, hostinv.StatusOK, inv.Sections[hostinv.SectionProcesses].Status)
 	}
 }
-
-var _ = strings.Contains

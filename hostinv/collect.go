@@ -76,6 +76,7 @@ const (
 	defaultMaxSize = 64 << 20
 	maxSection     = 8388608 // as in the script
 	maxTable       = 262144  // as in the script
+	tableLine      = 256     // more than a line of /proc/net/tcp6 has
 	maxNoise       = 4 << 10
 	usualSize      = 256 << 10 // of what a host sends
 )

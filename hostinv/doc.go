@@ -51,7 +51,8 @@
 // tables of sockets are those of the login's network namespace; connections
 // that the kernel forwards to containers show only where ListConnections is
 // given the containers' processes. Of systemd only services and timers are
-// listed. A process that ends while the host is read may be missing. Connections,
+// listed. A process that ends while the host is read may be missing, and the
+// shells of collectors are left out (TestOtherCollectors). Connections,
 // the uptime and how many workers a daemon has are recorded and not compared.
 // Recognising secrets in arguments is guesswork that would rather hide too much.
 // SSHConfig tells what ssh_config may say.

@@ -233,9 +233,9 @@ func BenchmarkParse(b *testing.B) {
 	b.Log(strconv.Itoa(out.Len()) + " bytes")
 }
 
-// TestOtherCollectors: where many collectors run on one host, the scripts and
-// lists of files in their command lines are not sent; what else they are called
-// with is, and a program that shows no arguments is a process all the same.
+// TestOtherCollectors: where many collectors run on one host, their shells are
+// not sent, nor the lists of files in the command lines of what they run; a
+// program that shows no arguments is a process all the same.
 func TestOtherCollectors(t *testing.T) {
 	needLinux(t)
 	testenv.Need(t, "dash")
@@ -256,7 +256,9 @@ func TestOtherCollectors(t *testing.T) {
 	}
 	const wait = "read -r x; exit"
 	script := start("dash", "-c", "# upgradectl inventory collector\n"+wait, "upgradectl")
-	leashed := start("dash", "-c", wait, "sh", leash, "/bin/sh -c '"+leash+"'", "/proc/1/environ", "/proc/1/maps", "kept")
+	leashed := start("dash", "-c", wait, "sh", leash)
+	login := start("dash", "-c", wait, "/bin/sh -c '"+leash+"'")
+	other := start("dash", "-c", wait, "sh", "# upgradectl", "/proc/1/environ", "/proc/1/maps", "kept")
 	bare := start("/proc/77/fd")
 	var seen bytes.Buffer
 	inv, err := Collect(t.Context(), tapped{localHost{"dash"}, &seen}, Options{})
@@ -265,8 +267,10 @@ func TestOtherCollectors(t *testing.T) {
 	for _, p := range inv.Processes {
 		args[p.PID] = p.args
 	}
-	assert.Equal(t, []string{"dash", "-c", "upgradectl"}, args[script])
-	assert.Equal(t, []string{"dash", "-c", wait, "sh", "/proc/1/maps", "kept"}, args[leashed])
+	for _, pid := range []int{script, leashed, login} {
+		assert.NotContains(t, args, pid)
+	}
+	assert.Equal(t, []string{"dash", "-c", wait, "sh", "# upgradectl", "/proc/1/maps", "kept"}, args[other])
 	require.Len(t, args[bare], 1)
 	assert.Contains(t, args[bare][0], "dash", "its program stands for it")
 	assert.NotContains(t, seen.String(), "exec 3<&0 4>&2")

@@ -242,7 +242,10 @@ func (inv *Inventory) fillListeners(f *frame) (Status, string) {
 			continue
 		}
 		lines := strings.Split(string(i.data), "\n")
-		if len(i.data) >= maxTable {
+		// Of TCP the listeners alone are sent: where they fill the table, all but
+		// a line that was cut off before its state.
+		full := len(i.data) >= maxTable || proto == "tcp" && len(i.data) >= maxTable-tableLine
+		if full {
 			lines = lines[:len(lines)-1] // cut off within a line
 		}
 		last := uint64(stateListen)
@@ -266,7 +269,7 @@ func (inv *Inventory) fillListeners(f *frame) (Status, string) {
 		}
 		// The kernel lists all TCP listeners first: a table cut off among the
 		// connections lacks none.
-		if len(i.data) >= maxTable && (proto == "udp" || last == stateListen) {
+		if full && (proto == "udp" || last == stateListen) {
 			status, msg = StatusTruncated, "/proc/net/"+i.label+" is too long"
 		}
 	}

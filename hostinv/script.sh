@@ -269,9 +269,15 @@ sec_firewall() {
 }
 
 # The kernel lists listening sockets before the others, so a cap of its own
-# keeps a busy host's table of connections from being sent.
+# keeps a busy host's table of connections from being read.
 sec_listeners() {
-	for f in tcp tcp6 udp udp6; do
+	for f in tcp tcp6; do
+		if [ -r "/proc/net/$f" ]; then
+			item "$f"
+			head -c 262144 "/proc/net/$f" | sed -n -e '/local_address/p' -e '/^ *[0-9]*: [0-9A-F]*:[0-9A-F]* [0-9A-F]*:[0-9A-F]* 0A /p'
+		fi
+	done
+	for f in udp udp6; do
 		if [ -r "/proc/net/$f" ]; then
 			item "$f"
 			head -c 262144 "/proc/net/$f"
@@ -296,37 +302,54 @@ sec_connections() {
 # file, which has the pid, before every line of it, ls -b writes a line feed as
 # \n. The last line of each, its status, proves that nothing is missing. What ls
 # says of links tells one that may not be read from one of a process that ends.
-# Values of the environment go no further than sed. Of the command lines of
-# collectors, this one and others, the scripts and the lists of files are left
-# out: where many sessions share a host, they would be most of what is sent.
+# Values of the environment go no further than sed. Shells of collectors, this
+# one and others, are left out, and so are the lists of files that their commands
+# are given: where many sessions share a host, they would be most of what is sent.
+of() {
+	files=
+	for f in $listed; do files="$files ${f%cmdline}$1"; done
+}
+
 sec_processes() {
+	listed=$(run grep -L -z -a -E '^(# upgradectl |(/bin/sh -c .)?printf "%s\\n" "\$1"; printf "%s\\n" "\$1" >&2; exec 3<&0 )' /proc/[0-9]*/cmdline)
+	[ "$?" -le 2 ] && [ -n "$listed" ] || listed=$(echo /proc/[0-9]*/cmdline)
+	# The names are numbers: unquoted on purpose, one argument each.
 	item status
-	run grep -H -E '^(Name|State|PPid|Uid):' /proc/[0-9]*/status
+	of status
+	run grep -H -E '^(Name|State|PPid|Uid):' $files
 	echo "rc $?"
 	item stat
-	run grep -a -o -H -E '\) [A-Za-z]( -?[0-9]+){19}' /proc/[0-9]*/stat
+	of stat
+	run grep -a -o -H -E '\) [A-Za-z]( -?[0-9]+){19}' $files
 	echo "rc $?"
 	item cgroup
-	run grep -a -H -E '^(0:|[0-9]*:name=systemd:)' /proc/[0-9]*/cgroup
+	of cgroup
+	run grep -a -H -E '^(0:|[0-9]*:name=systemd:)' $files
 	echo "rc $?"
 	if echo | grep -z -a -q '' && ls -d -b / >/dev/null; then
 		item cmdline
+		of cmdline
 		{
-			run grep -z -a -H -v -E '^(# upgradectl |(/bin/sh -c .)?printf "%s\\n" "\$1"; printf "%s\\n" "\$1" >&2; exec 3<&0 |/proc/[0-9]+/(status|stat|cgroup|cmdline|environ|exe|cwd|fd)$)' /proc/[0-9]*/cmdline
+			run grep -z -a -H -v -E '^/proc/[0-9]+/(status|stat|cgroup|cmdline|environ|exe|cwd|fd)$' $files
 			echo "rc $?"
 		} | tr '\000\n' '\n\001'
 		echo
 		item environ
+		of environ
 		{
-			run grep -z -a -H '' /proc/[0-9]*/environ
+			run grep -z -a -H '' $files
 			echo "rc $?"
 		} | tr '\000\n' '\n\001' | sed -n -e 's/^\/proc\/\([0-9]*\)\/environ:\([A-Za-z_][A-Za-z0-9_.]*\)=.*/\1 \2/p' -e 's/^\(rc [0-9]*\).*/\1/p'
 		item links
-		run ls -l -d -b /proc/[0-9]*/exe /proc/[0-9]*/cwd 2>&1
+		of exe
+		exes=$files
+		of cwd
+		run ls -l -d -b $exes $files 2>&1
 		echo "rc $?"
 		item sockets
+		of fd
 		{
-			run ls -l -b /proc/[0-9]*/fd
+			run ls -l -b $files
 			echo "rc $?"
 		} | sed -n -e 's/^\/proc\/\([0-9]*\)\/fd:$/P \1/p' -e 's/^l.* -> socket:\[\([0-9]*\)\]$/\1/p' -e '/^rc /p'
 		return 0

@@ -183,7 +183,7 @@ func basicRegexp(s string) (*regexp.Regexp, error) {
 }
 
 func cmdGrep(ctx context.Context, p *Proc) int {
-	f, ok := p.flags("-c", "-q", "-F", "-x", "-E", "-H", "-a", "-s", "-z", "-v", "-o")
+	f, ok := p.flags("-c", "-q", "-F", "-x", "-E", "-H", "-a", "-s", "-z", "-v", "-o", "-L")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -213,6 +213,7 @@ func cmdGrep(ctx context.Context, p *Proc) int {
 	}
 	total := 0
 	var out bytes.Buffer
+	var without []string // of -L
 	status := p.inputs(ctx, f.rest[1:], func(name string, data []byte) {
 		count := 0
 		prefix := ""
@@ -243,11 +244,20 @@ func cmdGrep(ctx context.Context, p *Proc) int {
 				out.WriteByte(end)
 			}
 		}
+		if f.is["-L"] {
+			out.Reset()
+			if count == 0 {
+				without = append(without, name)
+			}
+		}
 		if f.is["-c"] && !f.is["-q"] {
 			fmt.Fprintf(&out, "%s%d\n", prefix, count)
 		}
 		total += count
 	})
+	for _, name := range without {
+		out.WriteString(name + "\n")
+	}
 	_, _ = p.Stdout.Write(out.Bytes())
 	switch {
 	case status != 0:
