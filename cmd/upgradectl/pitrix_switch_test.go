@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/netip"
 	"strings"
 	"sync"
@@ -130,11 +131,26 @@ func TestPitrixSwitch(t *testing.T) {
 	assert.Contains(t, errs, "the rebuild r1 of proxy")
 	require.NoError(t, s.box.ClearMarker(t.Context(), "r1"))
 
-	// The hosts mixed up.
-	status, _, errs = s.run("--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.103", "--vip", "192.0.2.60", "--execute")
+	for _, tt := range []struct {
+		status int
+		stderr string
+		args   []string
+	}{
+		{exitRefused, "name the old host 192.0.2.103", []string{"--old-host", "192.0.2.103"}},
+		{exitRefused, "host 192.0.2.104 has no VM proxy1", []string{"--old-host", "192.0.2.104"}},
+		{exitRefused, "the temporary address 192.0.2.61 is that of proxy0", []string{"--temporary", "192.0.2.61"}},
+		{exitRefused, "the new VM does not answer at 192.0.2.79", []string{"--temporary", "192.0.2.79"}},
+		{exitRefused, "no node holds 192.0.2.69", []string{"--vip", "192.0.2.69"}},
+	} {
+		status, _, errs = s.switchNode(append(tt.args, "--execute")...)
+		assert.Equal(t, tt.status, status, "%v: %s", tt.args, errs)
+		assert.Contains(t, errs, tt.stderr)
+	}
+	status, _, errs = s.run("--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.102", "--execute")
 	assert.Equal(t, exitRefused, status)
-	assert.Contains(t, errs, "name the old host 192.0.2.103")
+	assert.Contains(t, errs, "name the floating address with --vip")
 	assert.Equal(t, before.ID, s.world.Site().States()["proxy1"].ID)
+	assert.True(t, s.world.Site().States()["proxy1"].Up)
 
 	status, out, errs = s.switchNode("--execute", "--lang", "zh")
 	require.Equal(t, exitOK, status, "%s %s", out, errs)
@@ -155,6 +171,14 @@ func TestPitrixSwitch(t *testing.T) {
 	assert.NotContains(t, out, "autostart")
 
 	// The end of the runbook: host keys away, the old VM as a backup and back.
+	file := func() string {
+		known, err := s.box.Host.ReadFile(t.Context(), "/root/.ssh/known_hosts")
+		require.NoError(t, err)
+		return string(known)
+	}
+	require.Contains(t, file(), "proxy1")
+	s.must("known-hosts", "proxy1", "192.0.2.62", "--execute")
+	assert.NotContains(t, file(), "proxy1")
 	s.must("known-hosts", "proxy1", "192.0.2.62", "--all", "--execute")
 	vm := func(verb string) (int, string, string) {
 		return s.run("vm", verb, "proxy1", "--host", "192.0.2.102", "--execute")
@@ -187,10 +211,10 @@ func TestPitrixSwitchCutOff(t *testing.T) {
 	})
 	s.build()
 	before := s.world.Site().States()["proxy1"]
-	args := []string{"pitrix", "--ssh-config", s.op.SSHConfig, "--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.102", "--vip", "192.0.2.60", "--poll", "50ms", "--timeout", "1m", "--execute"}
+	args := []string{"pitrix", "--ssh-config", s.op.SSHConfig, "--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.102", "--vip", "192.0.2.60", "--poll", "50ms", "--timeout", "60m", "--execute"}
 	for _, pattern := range []string{
-		"service keepalived stop", "supervisorctl stop all", "announce-switch-proxy1", "exec shutdown -h now", "autostart --disable",
-		"install pitrix-hosts", `>"$d/tick"`, "/etc/.upgradectl-", "announce-switch-proxy1", "exec shutdown -r now", "echo confirmed", "arping $how",
+		"service keepalived stop", "supervisorctl stop all", "announce-switch-proxy1", "sleep 1; exec shutdown -h now", "autostart --disable",
+		"install pitrix-hosts", `>"$d/tick"`, "/etc/.upgradectl-", "announce-switch-proxy1", "sleep 1; exec shutdown -r now", "echo confirmed", "arping $how",
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		mu.Lock()
@@ -222,4 +246,52 @@ func TestPitrixSwitchCutOff(t *testing.T) {
 	assert.Empty(t, s.world.Site().Damage())
 	assert.Empty(t, s.world.Site().Duplicates())
 	assert.Empty(t, s.world.Site().Refused())
+}
+
+// TestPitrixSwitchTakenBack ends the command when the new VM reboots, for so
+// long that the VM takes the edit back; run again, the command begins anew.
+func TestPitrixSwitchTakenBack(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := newSwitchSite(t, func(what string) {
+		if strings.Contains(what, "sleep 1; exec shutdown -r now") {
+			cancel()
+		}
+	})
+	s.build()
+	a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard, lang: "en"}
+	status := a.main(ctx, []string{"pitrix", "--ssh-config", s.op.SSHConfig, "--firstbox", "firstbox", "switch", "proxy1", "--temporary", "192.0.2.72", "--old-host", "192.0.2.102", "--vip", "192.0.2.60", "--poll", "50ms", "--timeout", "1m", "--execute"})
+	require.Equal(t, exitInterrupted, status)
+	site := s.world.Site()
+	require.Eventually(t, func() bool { return site.Machine("192.0.2.72") == nil }, 20*time.Second, 5*time.Millisecond, "it reboots")
+	require.Eventually(t, func() bool { return site.Machine("192.0.2.72") != nil }, 30*time.Second, 5*time.Millisecond, "it comes back")
+	require.Eventually(t, func() bool {
+		status, out, _ := s.switchNode()
+		return status == exitOK && strings.Contains(out, "edit /etc/network/interfaces: 192.0.2.72")
+	}, 30*time.Second, 50*time.Millisecond)
+	status, out, errs := s.switchNode("--execute", "--timeout", "60m")
+	require.Equal(t, exitOK, status, "%s %s", out, errs)
+	assert.True(t, site.States()["proxy1"].Up)
+	assert.Nil(t, site.Machine("192.0.2.72"))
+	assert.Empty(t, site.Damage())
+	assert.Empty(t, site.Duplicates())
+}
+
+// TestPitrixCheckFirstbox holds settings against what the firstbox and the
+// physical hosts say.
+func TestPitrixCheckFirstbox(t *testing.T) {
+	s := newSwitchSite(t, nil)
+	status, out, errs := s.run("--firstbox", "firstbox", "settings", "check")
+	require.Equal(t, exitOK, status, "%s%s", out, errs)
+	assert.NotContains(t, errs, "not checked")
+	fleet, err := s.box.ReadFleet(t.Context())
+	require.NoError(t, err)
+	next, err := pitrix.Derive(fleet["webservice0"], pitrix.Change{Key: "physical_host_network_interface", Value: "br7"}, pitrix.Change{Key: "os_name", Value: "xenial"}, pitrix.Change{Key: "os_version", Value: "16.04.3"})
+	require.NoError(t, err)
+	s.write(next)
+	status, out, _ = s.run("--firstbox", "firstbox", "settings", "check")
+	assert.Equal(t, exitConfig, status)
+	assert.Contains(t, out, "br7 is no bridge of 192.0.2.")
+	assert.Contains(t, out, "it has br0, br1")
+	assert.Contains(t, out, `"16.04.3" has no base image and repositories on the firstbox (it has 14.04.5, 16.04.5)`)
 }
