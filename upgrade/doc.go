@@ -26,7 +26,7 @@
 //  4. A gate is passed only by an approval, which the journal keeps
 //     (TestTransition).
 //  5. A plan whose facts no longer hold is refused before anything is changed
-//     (TestStalePlan).
+//     (TestScenario33StalePlan).
 //  6. What a host does not have gives steps that do not apply, not errors
 //     (TestWithoutNginxAndBalancers).
 //  7. The same procedure holds on real OpenSSH and nginx (TestRealTransition).
@@ -34,10 +34,10 @@
 //     once, a run reaches its end or its beginning all the same
 //     (TestKilledAnywhere, TestEveryAPICallFailsOnce).
 //  9. Nobody's weight is overwritten, and what was proved before a gate is proved
-//     again behind it (TestSomebodyMovesWeights).
+//     again behind it (TestScenario31SomebodyMovesWeights).
 //  10. The evidence names what each listener's silence rests on; a log that cannot
 //     be believed is never taken for silence (TestNoProbeGetsThrough,
-//     TestLogWithoutTheProbe, TestWideTransition).
+//     TestScenario39LogWithoutTheProbe, TestWideTransition).
 //  11. A rebuild replaces every node of the plan; no request fails but those that
 //     overlap the floating address's move, which is graceful (TestRebuild,
 //     TestRebuildVariants). Rolled back before the undefine, the old machines
@@ -46,8 +46,8 @@
 //     same (TestRebuildKilledAnywhere).
 //  13. Nodes are switched strictly one after the other, the holder of the floating
 //     address last, each behind its gate (TestRebuildOneByOne, TestRebuildGates,
-//     TestTrapVIPHolderLast); no old machine is touched while anybody else answers
-//     at its address (TestTrapDuplicateAddress).
+//     TestScenario70VIPMoved); no old machine is touched while anybody else answers
+//     at its address (TestScenario69DuplicateAddress).
 //  14. A script of the installer is not started while a name leads to a machine
 //     that is not the new one (TestTrapPingOneLoginOther); a new machine that
 //     lacks anything of the old one is not switched (TestTrapLostHandMade).

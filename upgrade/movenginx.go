@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/upgradectl/upgradectl/nginx"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
@@ -288,6 +289,9 @@ func (t *transition) takeBack(ctx context.Context, a *engine.Act, made nginxPara
 			return nginxParams{}, fmt.Errorf("host %s: %w", f.Host, err)
 		}
 		if h := PlanHash(now); h != f.After && h != f.Before {
+			if err := t.intact(a, f, made.Key, string(now)); err != nil {
+				return nginxParams{}, err
+			}
 			foreign = append(foreign, f.Host+": "+f.Name)
 		}
 	}
@@ -305,6 +309,34 @@ func (t *transition) takeBack(ctx context.Context, a *engine.Act, made nginxPara
 		p.lines = append(p.lines, f+" was changed by somebody else meanwhile; only what this run put there is taken back")
 	}
 	return p, err
+}
+
+// intact sees that somebody's edit of a file has left our lines alone: all of
+// them are there, or none is because they were taken back already.
+func (t *transition) intact(a *engine.Act, f fileChange, key, now string) error {
+	before, err := a.Blob(f.Before)
+	if err != nil {
+		return err
+	}
+	after, err := a.Blob(f.After)
+	if err != nil {
+		return err
+	}
+	marks := func(text string) int { return strings.Count(text, "("+key+")") + strings.Count(text, "("+key+",") }
+	lines := func(text string) (n int) {
+		for l := range strings.Lines(text) {
+			if l = strings.TrimSpace(l); !strings.HasPrefix(l, "#") && strings.Contains(l, t.cfg.Address) {
+				n++
+			}
+		}
+		return n
+	}
+	have, want := marks(now), marks(string(after))
+	if have >= want || have == 0 && lines(now) >= lines(string(before)) {
+		return nil
+	}
+	return &engine.ConflictError{Object: f.Host + ": " + f.Name, Before: fmt.Sprintf("%d lines with %s", lines(string(before)), t.cfg.Address),
+		Ours: fmt.Sprintf("%d lines marked with %s", want, key), Now: fmt.Sprintf("%d marked lines and %d with %s: somebody has changed them; put them back by hand", have, lines(now), t.cfg.Address)}
 }
 
 // reverse plans to take back what an earlier nginx step made.

@@ -31,7 +31,7 @@ func (s *stage) balancers() *slb.Client {
 // Somebody else works on the balancers while the run waits at its gates: what
 // was proved before a gate is proved again behind it, and nobody's weight is
 // overwritten.
-func TestSomebodyMovesWeights(t *testing.T) {
+func TestScenario31SomebodyMovesWeights(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, nil)
@@ -140,7 +140,7 @@ func TestNoProbeGetsThrough(t *testing.T) {
 
 // A log that does not show the probe proves nothing: the run stops, and says
 // what a person can do. With logging off the connections are the proof.
-func TestLogWithoutTheProbe(t *testing.T) {
+func TestScenario39LogWithoutTheProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{}, logging, nil)

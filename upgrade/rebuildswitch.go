@@ -704,6 +704,14 @@ func (r *rebuild) doTakeAddress(ctx context.Context, a *engine.Act, i int) (any,
 		case now.ID == p.Boot.ID:
 			err = errors.New("it is still in the old boot")
 		default:
+			// The next attempt arms its own.
+			_, l, _, err := r.fresh(a, n, n.Address)
+			if err == nil {
+				err = disarmAnnounce(ctx, l, edit.Key)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("new %s: %w", n.Name, err)
+			}
 			return nil, engine.Definitive(fmt.Errorf("the new %s came back with its temporary address %s: its files were reverted, since nobody had reached it at %s; look at its network, and resume", n.Name, n.Address, n.Final))
 		}
 		select {

@@ -46,7 +46,7 @@ func sayOn(t *testing.T, w *sim.Rebuild, addr, command string) {
 
 // Whoever holds the floating address is switched last: by the plan, and when it
 // has moved since, not at all.
-func TestTrapVIPHolderLast(t *testing.T) {
+func TestScenario70VIPMoved(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newRebuildStage(t, sim.RebuildConfig{}, nil, nil)
@@ -142,7 +142,7 @@ func TestTrapLostHandMade(t *testing.T) {
 
 // Two machines never have one address: whoever else answers at the final
 // address stops the switch before the old machine is touched.
-func TestTrapDuplicateAddress(t *testing.T) {
+func TestScenario69DuplicateAddress(t *testing.T) {
 	t.Parallel()
 	testenv.Slow(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -232,7 +232,7 @@ func TestRollbackBeforeThePivot(t *testing.T) {
 	})
 }
 
-func TestStalePlan(t *testing.T) {
+func TestScenario33StalePlan(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, nil)

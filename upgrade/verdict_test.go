@@ -91,9 +91,22 @@ func TestJudgeLogs(t *testing.T) {
 		return overall(gateConfig.judge(health{Probes: probes, Logs: []logged5xx{{"lb-1:80", now}}}, health{Probes: probes, Logs: []logged5xx{{"lb-1:80", before}}}))
 	}
 	assert.Equal(t, VerdictNoData, judge(counts{}, counts{300, 0}), "scenario 39: the log is late")
-	assert.Equal(t, VerdictInconclusive, judge(counts{3, 0}, counts{300, 0}))
 	assert.Equal(t, VerdictPass, judge(counts{30, 0}, counts{300, 0}))
 	assert.Equal(t, VerdictFail, judge(counts{30, 3}, counts{300, 0}))
 	assert.Equal(t, VerdictPass, judge(counts{3, 0}, counts{5, 0}), "as idle as before")
 	assert.Equal(t, VerdictFail, judge(counts{3, 3}, counts{5, 0}), "few requests, all of them bad")
+}
+
+// A quiet listener, three requests in the window, all of them good: that is no
+// reason to go on. The probes of the gate itself are counted apart, and one that
+// is short of its number is no reason either.
+func TestScenario40ThreeRequests(t *testing.T) {
+	probes := func(n int) []series { return []series{{Of: "shop:8081 from proxy", Took: make([]time.Duration, n)}} }
+	judge := func(n int, now counts) Verdict {
+		return overall(gateConfig.judge(health{Probes: probes(n), Logs: []logged5xx{{"lb-1:80", now}}}, health{Probes: probes(10), Logs: []logged5xx{{"lb-1:80", counts{300, 0}}}}))
+	}
+	assert.Equal(t, VerdictInconclusive, judge(10, counts{3, 0}))
+	assert.Equal(t, VerdictInconclusive, judge(10, counts{gateConfig.MinRequests - 1, 0}))
+	assert.Equal(t, VerdictPass, judge(10, counts{gateConfig.MinRequests, 0}))
+	assert.NotEqual(t, VerdictPass, judge(3, counts{gateConfig.MinRequests, 0}), "three probes of ten")
 }
