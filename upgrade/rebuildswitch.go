@@ -705,9 +705,9 @@ func (r *rebuild) doTakeAddress(ctx context.Context, a *engine.Act, i int) (any,
 			err = errors.New("it is still in the old boot")
 		default:
 			// The next attempt arms its own.
-			_, l, _, err := r.fresh(a, n, n.Address)
+			node, _, _, err := r.fresh(a, n, n.Address)
 			if err == nil {
-				err = disarmAnnounce(ctx, l, edit.Key)
+				err = node.CancelAnnounce(ctx, edit.Key)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("new %s: %w", n.Name, err)
