@@ -89,45 +89,35 @@
 //     script would ask, and reads an empty standard input; launch_vms -f is
 //     never made side by side (TestTrapForceFirst, TestTrapEndlessPrompt,
 //     TestScopes, TestTrapSameHost).
-//
 //  18. A command that CheckExecCommand takes reaches the node byte for byte; bash
 //     is the judge (FuzzExecCommand). Each node's output and status is its own,
 //     and a node that is missing, doubled or cut short is an error, whatever
 //     commands print (FuzzParseExec, TestTrapMissingNode, TestTrapExecExitStatus,
 //     TestExecOutputIsNotTrusted).
-//
 //  19. The backups of a day that build_global_conf.sh would destroy are saved
 //     first, once under a key (TestTrapGlobalConfBackup).
-//
 //  20. A file is replaced only when it has the bytes that it was read with, keeps
 //     owner and mode, and is left alone when it is new already (TestWriteSettings,
 //     TestRealHAProxy).
-//
 //  21. What changes a node is done on the machine with the given MACs and machine
 //     ID, which the same command asks (TestRealVIP, TestRealSupervisor,
 //     TestEditRefused); where ssh NAME ends is asked in the scripts' own way
 //     (TestTrapPingOneLoginOther).
-//
 //  22. An edit of network files is taken back by the node itself unless it is
 //     confirmed, also after a reboot and when the way back was cut off; timer and
 //     confirmation cannot both win (TestEditConfirmed, TestEditTakenBack,
 //     TestEditRevertCutOff, TestRealCron).
-//
 //  23. A domain is meant by its UUID, undefined only when it is shut off, and
 //     parked and unparked without overwriting a file, from any point where that
 //     was cut off (TestRealLibvirt).
-//
 //  24. keepalived that is held down does not run, and a holder that is stopped
 //     hands its address over; two holders are seen; an address is announced only
 //     by a node that has it (TestRealVIP).
-//
 //  25. Host keys are removed in every spelling and nothing of them stays in .old;
 //     the same line does it through exec_nodes.sh (TestTrapKnownHosts,
 //     TestTrapKnownHostsOnAllNodes).
-//
 //  26. A haproxy.cfg that haproxy refuses is not put in place, and Undo brings the
 //     old bytes back (TestRealHAProxy).
-//
 //  27. What CheckSite needs is read of variables in both forms, of repositories and
 //     images, and of the hosts themselves; what is not there stays unknown
 //     (TestReadSite, TestDriveSimulated).
