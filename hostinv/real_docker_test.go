@@ -1,3 +1,5 @@
+//go:build linux
+
 package hostinv_test
 
 import (
