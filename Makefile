@@ -61,7 +61,7 @@ test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
 	$(GO) test -run 'TestCrashMatrix|TestTamper|TestRemovals' ./upgrade/engine # without -race: every pair of faults, every byte, every rule taken out once
-	$(GO) test -timeout 15m -run 'TestKilled|TestEveryAPICallFailsOnce|TestRebuildKilled|TestScenario' ./upgrade # without -race: faults, and a sample of the crash schedules
+	$(GO) test -timeout 15m -run 'TestKilled|TestEveryAPICallFailsOnce|TestRebuildKilled|TestScenario|TestLeftovers|TestGate|TestFinished' ./upgrade # without -race: faults, and a sample of the crash schedules
 	$(GO) test -timeout 15m -run TestKilledProcess ./cmd/upgradectl # without -race: kill -9, 10 times
 	$(MAKE) nested foreign
 

@@ -58,6 +58,7 @@ func kinds(list []upgrade.Leftover) map[string]int {
 }
 
 func TestLeftoversOfDeadRun(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)
@@ -85,6 +86,7 @@ func TestLeftoversOfDeadRun(t *testing.T) {
 
 // A dead run whose transition host carries traffic: that host must not go.
 func TestLeftoversWithTraffic(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)
@@ -103,6 +105,7 @@ func TestLeftoversWithTraffic(t *testing.T) {
 // A run that has ended leaves its snapshots. What its journal names and its tag
 // does not (here: as if the tags were gone) is somebody else's by now.
 func TestLeftoversOfFinishedRun(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)

@@ -19,6 +19,7 @@ import (
 // some of its answers are errors. The gate says fail, the evidence is kept, and
 // the run goes no further; it can be taken back.
 func TestScenario37ErrorsFailTheGate(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)
@@ -54,6 +55,7 @@ func TestScenario37ErrorsFailTheGate(t *testing.T) {
 
 // An error that production has always made is no reason to stop.
 func TestGateComparesWithBefore(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)

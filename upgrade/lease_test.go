@@ -22,6 +22,7 @@ import (
 // fenced, on hosts and in the cloud alike: at its next effect, or, when it has
 // been waiting meanwhile, by its heartbeat.
 func TestScenario16CopiedRunFencesTheOldProcess(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	for _, until := range []string{"", "2"} { // the end, or no further than the takeover
 		for _, step := range []string{"3.2-image", "3.9-nginx", "4.2-nginx"} {
@@ -80,6 +81,7 @@ func TestScenario16CopiedRunFencesTheOldProcess(t *testing.T) {
 // one is refused at once, with nothing changed, and goes on when the first has
 // ended.
 func TestScenario58SecondRunOnSharedHost(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)
@@ -109,6 +111,7 @@ func TestScenario58SecondRunOnSharedHost(t *testing.T) {
 // A run that was killed between its last record and the end of its leases gives
 // them back when it is asked to go on.
 func TestFinishedRunGivesLeasesBack(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)

@@ -150,6 +150,6 @@ func TestTrapBindOwner(t *testing.T) {
 	assert.Equal(t, "bind:bind", p.restore[0].owner)
 	assert.NotEmpty(t, p.restore[0].test)
 	for _, name := range append(p.packages, p.optional...) {
-		assert.False(t, strings.HasPrefix("pitrix-ks-dnsslave", name), name)
+		assert.False(t, strings.HasPrefix(name, "pitrix-ks-dnsslave"), name)
 	}
 }

@@ -24,15 +24,22 @@ import (
 // numbers are those of the list that docs/faults.md gives, where the tests of
 // the other numbers are named too.
 
+// notUnderRace keeps a test out of the pass with the race detector, where each
+// procedure takes many times as long; make test runs it in a pass without.
+func notUnderRace(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("under the race detector the tests of the whole procedure stand for it")
+	}
+}
+
 // scenario runs a test in a world of its own, in virtual time.
 func scenario(t *testing.T, c sim.Config, edit func(yaml string) string, test func(t *testing.T, s *stage)) {
 	t.Helper()
 	if !testenv.RunSlow() {
 		t.Skip("a whole procedure a fault: with UPGRADECTL_SLOW=1")
 	}
-	if raceDetector {
-		t.Skip("under the race detector the tests of the whole procedure stand for it")
-	}
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		if c.Rate == 0 {
