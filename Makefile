@@ -8,7 +8,7 @@ GO       ?= go
 FUZZTIME ?= 10s
 # The race detector needs cgo, which a cross compiling environment may have
 # switched off.
-TESTFLAGS ?= -race -timeout 15m
+TESTFLAGS ?= -race -timeout 30m
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
