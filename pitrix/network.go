@@ -51,6 +51,11 @@ type EditState struct {
 // every release and goes on after a reboot. The minutes are counted, not
 // compared with a clock, for a VM's clock may jump when it boots.
 //
+// cron reads its directory again only when the time of change differs, in
+// seconds, from the one it last saw (Debian's cron 3.0pl1, load_database); a
+// file that comes in the second of that look would never be seen. So the
+// directory gets a time that nothing can have shown before.
+//
 // Whoever moves a directory to "decided" first, the timer or a confirmation,
 // has the last word; its name cannot be taken twice, and it is never empty.
 const editTick = `d=@D@
@@ -152,7 +157,11 @@ cp -p "$f" "$d/%d.old" && echo %s >"$d/%d.new" && printf '%%s\n' "$f" >"$d/%d.pa
 	fmt.Fprintf(&b, `cat /proc/sys/kernel/random/boot_id >"$d/boot" && echo %d >"$d/left" || exit 74
 printf '%%s' %s >"$d/tick" && printf '%%s' %s >"$d/revert" || exit 74
 mkdir -p "${c%%/*}" || exit 74
+m=$(stat -c %%Y "${c%%/*}") || exit 74
 printf '* * * * * root /bin/sh %%s\n' %s >"$d/cron" && chmod 644 "$d/cron" && cp -p "$d/cron" "$c" || exit 74
+n=$(stat -c %%Y "${c%%/*}") || exit 74
+if [ $m -gt $n ]; then n=$m; fi
+touch -d "@$((n + 2))" "${c%%/*}" || exit 74
 sync
 : >"$d/armed"
 sync

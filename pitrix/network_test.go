@@ -100,6 +100,9 @@ func TestEditConfirmed(t *testing.T) {
 	info, err := os.Stat(e.editCron(e.edit.Key))
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o644), info.Mode(), "cron ignores files that others may write")
+	dir, err := os.Stat(filepath.Dir(e.editCron(e.edit.Key)))
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, dir.ModTime().Unix(), info.ModTime().Unix()+2, "cron looks again, also if it looked in the second the file came")
 
 	e.minute()
 	e.rebooted()

@@ -676,18 +676,39 @@ func cmdCp(_ context.Context, p *Proc) int {
 }
 
 func cmdTouch(_ context.Context, p *Proc) int {
-	f, ok := p.flags()
+	f, ok := p.flags("-d=")
 	if !ok {
 		return statusUnknownFlag
 	}
+	when := time.Now()
+	date, has := f.val["-d"]
+	if has {
+		seconds, err := strconv.ParseInt(strings.TrimPrefix(date, "@"), 10, 64)
+		if err != nil || !strings.HasPrefix(date, "@") {
+			return p.refusef("touch -d %s: only @SECONDS", date)
+		}
+		when = time.Unix(seconds, 0)
+	}
 	status := 0
 	for _, name := range f.rest {
+		if i, err := p.tree().stat(p.p.cred, p.abs(name), true); err == nil && i.IsDir() {
+			if err := p.tree().setTime(p.p.cred, p.abs(name), when); err != nil {
+				status = p.failf(1, "setting times of '%s': %s", name, errText(err))
+			}
+			continue
+		}
 		h, err := p.tree().openWrite(p.p.cred, p.abs(name), oCreate, 0o666&^p.umask)
 		if err != nil {
 			status = p.failf(1, "cannot touch '%s': %s", name, errText(err))
 			continue
 		}
 		_, _ = h.WriteAt(nil, 0) // sets the time
+		if !has {
+			continue
+		}
+		if err := p.tree().setTime(p.p.cred, p.abs(name), when); err != nil {
+			status = p.failf(1, "setting times of '%s': %s", name, errText(err))
+		}
 	}
 	return status
 }
