@@ -16,13 +16,13 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # it, and packages that bring no program. In CI a missing one fails the test
 # that needs it, elsewhere it skips it.
 PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ssh-agent=openssh-client ssh-add=openssh-client ip=iproute2 ss=iproute2 \
-	unshare=util-linux nsenter=util-linux setpriv=util-linux packer=packer node=nodejs npm=npm \
+	unshare=util-linux nsenter=util-linux systemd-nspawn=systemd-container docker-compose=docker-compose setpriv=util-linux packer=packer node=nodejs npm=npm \
 	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox-static java=default-jre-headless \
 	haproxy=haproxy ifquery=ifupdown dockerd=docker.io docker=docker.io iptables=iptables \
 	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl \
 	supervisord=supervisor keepalived=keepalived arping=iputils-arping cron=cron \
 	libvirtd=libvirt-daemon virsh=libvirt-clients qemu-img=qemu-utils qemu-system-x86_64=qemu-system-x86
-MODULES := libvirt-daemon-driver-qemu libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
+MODULES := libpam-systemd libvirt-daemon-driver-qemu libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
 
 empty :=
 space := $(empty) $(empty)

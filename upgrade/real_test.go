@@ -270,7 +270,7 @@ func (w *realWorld) addHosts(ctx context.Context, authorized string) {
 		all = append(all, m)
 	}
 	for _, m := range []machine{{id: "i-ng5", name: "ng-5", addr: realProxyA}, {id: "i-ng6", name: "ng-6", addr: realProxyB}} {
-		m.setup = lab.Setup{Kernel: realKernel, Nginx: true, Files: realSites[m.addr],
+		m.setup = lab.Setup{Kernel: realKernel, Enable: []string{"nginx"}, Files: realSites[m.addr],
 			Script: "cd /etc/nginx/sites-enabled\nrm -f ./*\nfor f in shop pay all; do [ ! -e ../sites-available/$f ] || ln -s /etc/nginx/sites-available/$f .; done\n"}
 		all = append(all, m)
 	}
@@ -285,7 +285,7 @@ func (w *realWorld) addHosts(ctx context.Context, authorized string) {
 			f := strings.Fields(line)
 			fmt.Fprintf(&known, "%s %s %s\n", m.addr, f[0], f[1])
 		}
-		if m.setup.Nginx {
+		if len(m.setup.Enable) > 0 {
 			continue
 		}
 		for _, dir := range []string{"/srv/order", "/srv/pay"} {

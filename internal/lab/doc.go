@@ -19,14 +19,16 @@
 // # How it works
 //
 // [Isolated] runs the test again in new network, mount and process
-// namespaces. There a bridge joins the hosts. A host is a process namespace
-// whose root is an overlay file system over this machine's own: what it
-// writes is its disk, a snapshot is a copy of that, and a clone starts from
-// such a copy with an identity of its own. The packaged nginx.conf and
-// sshd_config are those that Debian brought to this machine. Power off is the
-// end of process 1, and a reboot a new one: then the boot ID is another, and
-// the kernel release that which /boot/next-kernel named. Services are
-// "java": this test's own binary, see [Main].
+// namespaces. There a bridge joins the hosts. A host is a container of
+// systemd-nspawn with a whole systemd in it, whose root is an overlay file
+// system over this machine's own: what it writes is its disk, a snapshot is a
+// copy of that, and a clone starts from such a copy with an identity of its
+// own. The programs, their units and their configuration are those that
+// Debian brought to this machine; what this machine is used for is hidden.
+// Each boot has a network namespace and control groups of its own, and a new
+// boot ID. What the host itself does counts: "systemctl reboot" boots it
+// again, "poweroff" leaves it off. /boot/next-kernel is the boot loader: it
+// names the kernel of the next boot.
 //
 // # Guarantees
 //
@@ -40,11 +42,11 @@
 //
 // # Limits
 //
-// Linux and root. There is one kernel: /proc/sys/kernel/osrelease and boot_id
-// differ from host to host, uname(2) does not. No systemd: services of a host
-// that start at boot are sshd and, if asked for, nginx. A snapshot of a
-// running host is a copy of its files, not of one moment. The release is this
-// machine's.
+// Linux and root. There is one kernel: what /proc/sys/kernel/osrelease and
+// uname(1) say is a stand-in, uname(2) is not. A kernel module cannot be
+// loaded, and /proc/sys but for the network's part cannot be written.
+// Memory, processors and uptime are this machine's. Addresses are there when
+// a host boots, as if configured by hand. Disks are in memory.
 //
 // # Errors
 //

@@ -45,7 +45,7 @@ func Need(t *testing.T) {
 		}
 		t.Skip(why)
 	}
-	for _, p := range []string{"sshd", "ssh-keygen", "ip", "unshare", "nsenter", "mount", "chroot", "mkfifo"} {
+	for _, p := range []string{"systemd-nspawn", "systemctl", "sshd", "ssh-keygen", "ip", "unshare", "nsenter", "mount", "chroot"} {
 		testenv.Need(t, p)
 	}
 }
@@ -79,7 +79,12 @@ func Isolated(t *testing.T, env ...string) bool {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, unshare, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
 		self, "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v", "-test.timeout="+limit.String())
-	cmd.Env = append(append(os.Environ(), inside+"="+t.TempDir()), env...)
+	dir, err := os.MkdirTemp("", "upgradectl-lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	cmd.Env = append(append(os.Environ(), inside+"="+dir), env...)
 	cmd.WaitDelay = 10 * time.Second
 	// The inner process ends when this pipe does, also when we are killed.
 	hold, err := cmd.StdinPipe()

@@ -23,22 +23,26 @@ const (
 	HealthFrom    = "100.64.0.1"
 	ClientsFrom   = "203.0.113.10"
 	bootPatience  = 60 * time.Second
-	statusRestart = 7 // of init.sh
+	statusRestart = 133 // of systemd-nspawn: start me again
 )
 
 // A Lab is a network of hosts. Its methods are safe for concurrent use.
 type Lab struct {
-	dir string
+	t     *testing.T
+	dir   string
+	name  string // of its control groups
+	image string // the layer below the disks
+	java  string // this program
 
 	// PoweredOff is called with the instance ID of a host that switched itself
 	// off. It may be nil; set it before the first host starts.
 	PoweredOff func(id string)
 
-	mu     sync.Mutex
-	hosts  map[string]*Host // by instance ID
-	images int              // snapshots taken
-	names  int              // network names given
-	closed bool
+	mu        sync.Mutex
+	hosts     map[string]*Host    // by instance ID
+	snapshots map[string]snapshot // by directory
+	names     int                 // network names given
+	closed    bool
 }
 
 // New makes the network. It works inside [Isolated] only, and closes the lab
@@ -48,8 +52,16 @@ func New(t *testing.T) *Lab {
 	if !Inside() {
 		t.Fatal("internal error: a lab outside of Isolated")
 	}
-	l := &Lab{dir: os.Getenv(inside), hosts: map[string]*Host{}}
-	err := ip(
+	l := &Lab{t: t, dir: os.Getenv(inside), hosts: map[string]*Host{}, snapshots: map[string]snapshot{}}
+	l.name, l.image = filepath.Base(l.dir), filepath.Join(l.dir, "image")
+	var err error
+	if l.java, err = os.Executable(); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeImage(l.image); err != nil {
+		t.Fatal(err)
+	}
+	err = ip(
 		"link set lo up",
 		"link add lab0 address 02:00:00:00:00:01 type bridge",
 		"addr add "+Gateway+"/24 dev lab0",
@@ -136,17 +148,23 @@ func (l *Lab) close() error {
 	l.mu.Unlock()
 	var errs []error
 	for _, h := range l.all() {
-		errs = append(errs, h.cut())
+		errs = append(errs, h.Cut(), h.unmount())
 	}
-	return errors.Join(errs...)
+	groups, err := newCgroups(l.name)
+	if err == nil {
+		err = groups.remove()
+	}
+	return errors.Join(append(errs, err)...)
 }
+
+// complain fails the test for something that happened aside.
+func (l *Lab) complain(err error) { l.t.Error(err) }
 
 // consoles is what the hosts' boots have said, for a test that failed.
 func (l *Lab) consoles() string {
 	var b strings.Builder
 	for _, h := range l.all() {
-		text, _ := os.ReadFile(filepath.Join(h.dir, "console"))
-		fmt.Fprintf(&b, "console of %s (%s):\n%s\n", h.Name, h.ID, text)
+		fmt.Fprintf(&b, "console of %s (%s):\n%s\n", h.Name, h.ID, h.Console())
 	}
 	return b.String()
 }

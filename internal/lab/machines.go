@@ -2,18 +2,12 @@ package lab
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 )
-
-//go:embed init.sh
-var initScript string
 
 // Machines puts the lab's hosts behind the instances of a simulated cloud.
 func (l *Lab) Machines() cloud.Machines { return machines{l} }
@@ -30,38 +24,25 @@ func (m machines) host(id string) (*Host, error) {
 	return nil, fmt.Errorf("internal error: no machine behind instance %s", id)
 }
 
-// Snapshot copies the disk of a host that may run: what a real snapshot is
-// to the files that nobody writes meanwhile.
+// Snapshot copies the disk of a host that may run: its processes halt
+// meanwhile, so that it is the disk of one moment.
 func (m machines) Snapshot(id string) (string, error) {
 	h, err := m.host(id)
 	if err != nil {
 		return "", err
 	}
-	m.lab.mu.Lock()
-	m.lab.images++
-	n := m.lab.images
-	m.lab.mu.Unlock()
-	dir, err := m.lab.Dir("snapshots")
-	if err != nil {
-		return "", err
-	}
-	to := filepath.Join(dir, strconv.Itoa(n))
-	return to, command("cp", "-a", filepath.Join(h.dir, "disk"), to)
+	return h.Snapshot()
 }
 
-// Create makes a host, switched off, with a copy of a snapshot as its disk.
-// It gets its own host keys, host name and address when it boots: see
-// init.sh.
+// Create makes a host, switched off, with a copy of a snapshot as its disk and
+// an identity of its own.
 func (m machines) Create(n cloud.Machine) error {
 	name := n.HostName
 	if name == "" {
 		name = n.InstanceID
 	}
-	h, err := m.lab.newHost(n.InstanceID, name, n.PrivateIP)
-	if err != nil {
-		return err
-	}
-	return command("cp", "-a", "-T", n.From, filepath.Join(h.dir, "disk"))
+	_, err := m.lab.Clone(context.Background(), n.InstanceID, name, n.PrivateIP, n.From, n.UserData)
+	return err
 }
 
 func (m machines) Start(id string) error {
@@ -95,13 +76,13 @@ func (m machines) Delete(id string) error {
 	if err != nil {
 		return err
 	}
-	if err := h.cut(); err != nil {
+	if err := h.Cut(); err != nil {
 		return err
 	}
 	m.lab.mu.Lock()
 	delete(m.lab.hosts, id)
 	m.lab.mu.Unlock()
-	if err := command("ip", "netns", "del", h.net); err != nil {
+	if err := h.unmount(); err != nil {
 		return err
 	}
 	return os.RemoveAll(h.dir)

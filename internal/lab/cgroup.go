@@ -1,0 +1,158 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// cgroups are control groups of one name, one in each hierarchy of this
+// machine.
+type cgroups struct {
+	name string   // below the top of the hierarchy
+	dirs []string // of version 1, by controller, and the one of version 2
+}
+
+// cgroupTop is where the hierarchies are: a directory each for the
+// controllers of version 1, or version 2 itself.
+const cgroupTop = "/sys/fs/cgroup"
+
+// hierarchies lists the tops of the mounted hierarchies.
+func hierarchies() ([]string, error) {
+	if _, err := os.Stat(filepath.Join(cgroupTop, "cgroup.controllers")); err == nil {
+		return []string{cgroupTop}, nil
+	}
+	procs, err := filepath.Glob(filepath.Join(cgroupTop, "*/cgroup.procs"))
+	if err == nil && len(procs) == 0 {
+		err = errors.New("there are none in " + cgroupTop)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot list control groups: %w", err)
+	}
+	var tops []string
+	for _, p := range procs {
+		dir := filepath.Dir(p)
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() { // links are other names of one
+			tops = append(tops, dir)
+		}
+	}
+	return tops, nil
+}
+
+// newCgroups makes a group, or adopts it.
+func newCgroups(name string) (*cgroups, error) {
+	tops, err := hierarchies()
+	if err != nil {
+		return nil, err
+	}
+	g := &cgroups{name: name}
+	for _, top := range tops {
+		dir := top
+		for part := range strings.SplitSeq(name, "/") {
+			parent := dir
+			dir = filepath.Join(dir, part)
+			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+			// A new set of processors is empty, and nobody can join it.
+			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+				text, err := os.ReadFile(filepath.Join(parent, f))
+				if err != nil || filepath.Base(top) != "cpuset" {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, f), text, 0o644); err != nil {
+					return nil, err
+				}
+			}
+		}
+		g.dirs = append(g.dirs, dir)
+	}
+	return g, nil
+}
+
+// procs lists the files that take the processes that join. What systemd keeps
+// apart from its own processes joins the group below of that name.
+func (g *cgroups) procs(below string) []string {
+	var files []string
+	for _, dir := range g.dirs {
+		if below != "" {
+			if _, err := os.Stat(filepath.Join(dir, "payload")); err == nil {
+				dir = filepath.Join(dir, "payload", below)
+				_ = os.Mkdir(dir, 0o755) // there, or the write tells
+			}
+		}
+		files = append(files, filepath.Join(dir, "cgroup.procs"))
+	}
+	return files
+}
+
+// freeze halts every process of the group, and thaw lets them go on.
+func (g *cgroups) freeze() (thaw func() error, err error) {
+	for _, dir := range g.dirs {
+		if filepath.Base(filepath.Dir(filepath.Dir(dir))) != "freezer" {
+			continue
+		}
+		state := filepath.Join(dir, "freezer.state")
+		thaw = func() error { return os.WriteFile(state, []byte("THAWED"), 0o644) }
+		if err := os.WriteFile(state, []byte("FROZEN"), 0o644); err != nil {
+			return nil, err
+		}
+		end := time.Now().Add(time.Second)
+		for {
+			text, err := os.ReadFile(state)
+			if err == nil && strings.TrimSpace(string(text)) == "FROZEN" {
+				return thaw, nil
+			}
+			if time.Now().After(end) {
+				return nil, errors.Join(fmt.Errorf("the processes of %s do not halt: %q", g.name, text), err, thaw())
+			}
+		}
+	}
+	return func() error { return nil }, nil
+}
+
+// remove removes the group and those below. Its processes must have ended; the
+// kernel may take a moment to agree.
+func (g *cgroups) remove() error {
+	var errs []error
+	for _, dir := range g.dirs {
+		errs = append(errs, removeCgroup(dir))
+	}
+	return errors.Join(errs...)
+}
+
+func removeCgroup(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeCgroup(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	end := time.NewTimer(5 * time.Second)
+	defer end.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := os.Remove(dir)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-end.C:
+			return fmt.Errorf("cannot remove a control group: %w", err)
+		case <-tick.C:
+		}
+	}
+}
