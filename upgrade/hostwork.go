@@ -44,22 +44,19 @@ func (t *transition) healthy(ctx context.Context, a *engine.Act, r role) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range t.cfg.Services {
-		if err := running(ctx, l, service(s)); err != nil {
-			return err
-		}
-	}
 	return probeAll(ctx, t.cfg, t.e, l, ip)
 }
 
 // probeAll asks every service at ip once, as the host itself and each nginx
 // host see it.
 func probeAll(ctx context.Context, cfg *Config, e *Env, l *link, ip string) error {
-	from := []*link{l}
-	for _, n := range cfg.Nginx {
-		from = append(from, e.host(n.Host))
+	for _, s := range cfg.Services {
+		if err := hostos.CheckService(ctx, l, l.DialContext, ip, service(s)); err != nil {
+			return fmt.Errorf("seen from %s: %w", l.target, err)
+		}
 	}
-	for _, f := range from {
+	for _, n := range cfg.Nginx {
+		f := e.host(n.Host)
 		for _, s := range cfg.Services {
 			if err := hostos.Probe(ctx, f.DialContext, ip, service(s)); err != nil {
 				return fmt.Errorf("seen from %s: %w", f.target, err)

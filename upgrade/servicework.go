@@ -86,36 +86,14 @@ func (t *transition) start(ctx context.Context, a *engine.Act, r role, services 
 	if err := l.alive(ctx); err != nil {
 		return err
 	}
-	for _, s := range services {
-		a.Progress("%s: starting %s", l.target, s.Name)
-		if err := hostos.StartService(ctx, l.held(), s); err != nil {
-			return fmt.Errorf("host %s: %w", l.target, err)
-		}
-	}
-	for _, s := range services {
-		if err := hostos.WaitHealthy(ctx, l.DialContext, ip, s, t.cfg.Pace.Sample, 3); err != nil {
-			return fmt.Errorf("host %s: %w", l.target, err)
-		}
-		if err := running(ctx, l, s); err != nil {
-			return err
-		}
+	if err := hostos.StartServices(ctx, l.held(), l.DialContext, ip, services, t.serviceOptions(a, l)); err != nil {
+		return fmt.Errorf("host %s: %w", l.target, err)
 	}
 	return nil
 }
 
-// running is the health of a service that has no port to ask.
-func running(ctx context.Context, l *link, s hostos.Service) error {
-	if len(s.Ports) > 0 {
-		return nil
-	}
-	up, err := hostos.ServiceRunning(ctx, l, s)
-	if err == nil && !up {
-		err = fmt.Errorf("service %s does not run", s.Name)
-	}
-	if err != nil {
-		return fmt.Errorf("host %s: %w", l.target, err)
-	}
-	return nil
+func (t *transition) serviceOptions(a *engine.Act, l *link) hostos.ServiceOptions {
+	return hostos.ServiceOptions{Poll: t.cfg.Pace.Sample, Progress: func(line string) { a.Progress("%s: %s", l.target, line) }}
 }
 
 // stopStep stops all services of a host; its undo starts them again.
@@ -149,11 +127,8 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 			if _, err := plan(ctx, a); err != nil {
 				return nil, err
 			}
-			for _, s := range all {
-				a.Progress("%s: stopping %s", l.target, s.Name)
-				if err := hostos.StopService(ctx, l.held(), s, t.cfg.Pace.Sample); err != nil {
-					return nil, fmt.Errorf("host %s: %w", l.target, err)
-				}
+			if err := hostos.StopServices(ctx, l.held(), all, t.serviceOptions(a, l)); err != nil {
+				return nil, fmt.Errorf("host %s: %w", l.target, err)
 			}
 			return nil, nil
 		},

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"path"
-	"strconv"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,43 +18,110 @@ type ServiceKind string
 
 // The kinds of service.
 const (
-	Java      ServiceKind = "java"      // a Java process started by hand in its directory
-	Compose   ServiceKind = "compose"   // a docker-compose project in its directory
-	Container ServiceKind = "container" // one container, by name
-	Unit      ServiceKind = "unit"      // a systemd unit
+	Java       ServiceKind = "java"       // Java processes started by hand in their directory
+	Process    ServiceKind = "process"    // processes of any other program, started by hand in their directory
+	Compose    ServiceKind = "compose"    // a Compose project in its directory
+	Container  ServiceKind = "container"  // one container, by name
+	Unit       ServiceKind = "unit"       // a systemd unit
+	Supervisor ServiceKind = "supervisor" // a program of supervisord, or a group of programs
 )
 
 // A Service is something that has to run after an upgrade as it ran before.
 type Service struct {
 	Name      string      `json:"name"`
 	Kind      ServiceKind `json:"kind"`
-	Dir       string      `json:"dir,omitempty"`       // working directory (java, compose)
-	User      string      `json:"user,omitempty"`      // who runs it (java); "" = root
+	Dir       string      `json:"dir,omitempty"`       // working directory (java, process, compose)
+	User      string      `json:"user,omitempty"`      // who runs Start, Stop and HealthCommand; "" = root
+	Program   string      `json:"program,omitempty"`   // base name of the program (process); NAME, GROUP:NAME or GROUP:* (supervisor)
+	Match     string      `json:"match,omitempty"`     // an argument that tells the processes from others in Dir (java, process)
 	Container string      `json:"container,omitempty"` // name (container)
 	Unit      string      `json:"unit,omitempty"`      // name (unit)
-	Start     string      `json:"start,omitempty"`     // /bin/sh command line, run in Dir as User, detached (java); no login files are read
 	Ports     []int       `json:"ports,omitempty"`     // TCP ports it serves
-	Health    string      `json:"health,omitempty"`    // path of an HTTP GET on each port; "" = a TCP connection is enough
+
+	// Start and Stop are /bin/sh command lines, run in Dir as User; no login
+	// files are read. Start runs detached (java, process); without one the
+	// processes are started again from what CaptureRestart kept. Stop takes the
+	// place of SIGTERM (java, process).
+	Start string `json:"start,omitempty"`
+	Stop  string `json:"stop,omitempty"`
+
+	// Health is the path of an HTTP GET on each port that has to answer with a
+	// status in Expect; "" = a TCP connection is enough.
+	Health        string        `json:"health,omitempty"`
+	Expect        []StatusRange `json:"expect,omitempty"`         // none = 200-299
+	HealthCommand string        `json:"health_command,omitempty"` // has to end with status 0 on the host, in addition
+	Healthy       int           `json:"healthy,omitempty"`        // good answers in a row that are needed; 0 = what the caller says
+	Warmup        Warmup        `json:"warmup,omitzero"`
+
+	StartGrace   time.Duration `json:"start_grace,omitempty"`   // nothing is asked for so long after a start
+	StartTimeout time.Duration `json:"start_timeout,omitempty"` // from the start to warm; 0 = until ctx ends
+	StopTimeout  time.Duration `json:"stop_timeout,omitempty"`  // from being asked to stop to gone; 0 = until ctx ends
+	After        []string      `json:"after,omitempty"`         // names of services that have to be warm before this one starts
 }
 
-// check refuses what could not be meant, or what a program would take for an
+// A StatusRange is a range of HTTP statuses, both ends included.
+type StatusRange struct {
+	From int `json:"from"`
+	To   int `json:"to"`
+}
+
+// String gives the range as 200 or 200-299.
+func (r StatusRange) String() string {
+	if r.From == r.To {
+		return fmt.Sprint(r.From)
+	}
+	return fmt.Sprintf("%d-%d", r.From, r.To)
+}
+
+// A Warmup is what a healthy service gets before it may have traffic: Count
+// GETs of each path on each port, and again until Duration is over. Their
+// answers have to be expected ones, or the service is not healthy yet.
+type Warmup struct {
+	Paths    []string      `json:"paths,omitempty"`
+	Count    int           `json:"count,omitempty"`    // of each path; 0 = 1
+	Duration time.Duration `json:"duration,omitempty"` // at least so long; without paths, just waits so long
+}
+
+// ByHand tells whether nothing but a person, or a program like this one,
+// starts the service: it is not there after a boot.
+func (s Service) ByHand() bool { return s.Kind == Java || s.Kind == Process }
+
+// kept tells whether the service is started from kept restart values.
+func (s Service) kept() bool { return s.ByHand() && strings.TrimSpace(s.Start) == "" }
+
+var (
+	// serviceName keeps the names of services harmless in paths on the host.
+	serviceName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+	programOfGroup = regexp.MustCompile(`^[^\s:*'"-][^\s:*'"]*(:([^\s:*'"]+|\*))?$`)
+)
+
+// Check refuses what could not be meant, or what a program would take for an
 // option.
-func (s Service) check() error {
+func (s Service) Check() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("service %s: %s", s.Name, fmt.Sprintf(format, args...))
 	}
-	for _, v := range []string{s.Dir, s.User, s.Container, s.Unit, s.Start} {
+	for _, v := range []string{s.Dir, s.User, s.Program, s.Match, s.Container, s.Unit, s.Start, s.Stop, s.HealthCommand} {
 		if !shellq.Valid(v) {
 			return bad("%q holds a NUL byte", v)
 		}
 	}
+	if !serviceName.MatchString(s.Name) {
+		return fmt.Errorf("%q is no name of a service: letters, digits, dot, hyphen and underscore", s.Name)
+	}
+	if strings.HasPrefix(s.User, "-") {
+		return bad("%q is no user", s.User)
+	}
 	switch s.Kind {
-	case Java, Compose:
+	case Java, Process, Compose:
 		if !path.IsAbs(s.Dir) {
 			return bad("directory %q is not absolute", s.Dir)
 		}
-		if strings.HasPrefix(s.User, "-") {
-			return bad("%q is no user", s.User)
+		if s.Kind == Process && (s.Program == "" || strings.ContainsAny(s.Program, "/\n")) {
+			return bad("%q is no name of a program", s.Program)
+		}
+		if strings.ContainsAny(s.Match, "\n") {
+			return bad("%q has a line break", s.Match)
 		}
 	case Container:
 		if s.Container == "" || strings.HasPrefix(s.Container, "-") {
@@ -66,271 +131,142 @@ func (s Service) check() error {
 		if s.Unit == "" || strings.HasPrefix(s.Unit, "-") {
 			return bad("%q is no unit", s.Unit)
 		}
+	case Supervisor:
+		if !programOfGroup.MatchString(s.Program) {
+			return bad("%q is no program of supervisord: NAME, GROUP:NAME or GROUP:*", s.Program)
+		}
 	default:
 		return bad("unknown kind %q", s.Kind)
 	}
-	return nil
-}
-
-// A runState says how much of a service runs: a Compose project may run in
-// part, a unit may be on its way.
-type runState int
-
-const (
-	gone runState = iota
-	partly
-	running
-)
-
-// state looks at s. A command that ran and failed is its way of saying no.
-func state(ctx context.Context, h Host, s Service) (runState, error) {
-	if err := s.check(); err != nil {
-		return gone, err
-	}
-	const status = "docker inspect --format '{{.State.Status}}' "
-	var out string
-	var err error
-	switch s.Kind {
-	case Java:
-		pids, err := javaPIDs(ctx, h, s.Dir, false)
-		if err != nil {
-			return gone, fmt.Errorf("cannot look at service %s: %w", s.Name, err)
-		}
-		if len(pids) > 0 {
-			return running, nil
-		}
-		return gone, nil
-	case Compose:
-		// -q gives the IDs of all containers of the project, also of stopped ones.
-		out, err = output(ctx, h, "cd "+shellq.Quote(s.Dir)+` && ids=$(docker-compose ps -q) && [ -n "$ids" ] && `+status+"$ids", nil)
-	case Container:
-		out, err = output(ctx, h, status+shellq.Quote(s.Container), nil)
-	case Unit:
-		// It fails for every state but active; the state is what counts.
-		out, err = output(ctx, h, "systemctl is-active "+shellq.Quote(s.Unit)+" || exit 0", nil)
-	}
-	if err != nil {
-		if _, ran := exitStatus(err); ran {
-			return gone, nil
-		}
-		return gone, fmt.Errorf("cannot look at service %s: %w", s.Name, err)
-	}
-	return sum(strings.Fields(out)), nil
-}
-
-// sum makes one state of those of containers or of a unit.
-func sum(states []string) runState {
-	up, down := 0, 0
-	for _, s := range states {
-		switch s {
-		case "running", "active", "reloading":
-			up++
-		case "created", "exited", "dead", "inactive", "failed", "unknown":
-			down++
-		}
-	}
-	switch {
-	case len(states) > 0 && up == len(states):
-		return running
-	case down == len(states):
-		return gone
-	}
-	return partly
-}
-
-// ServiceRunning tells whether s runs on h: for Java, a java process of the
-// host itself whose working directory is s.Dir; for Compose, all containers of
-// the project, at least one.
-func ServiceRunning(ctx context.Context, h Host, s Service) (bool, error) {
-	st, err := state(ctx, h, s)
-	return st == running, err
-}
-
-// StartService starts s where it does not run yet. It returns when the start
-// command has returned, for Java when it is launched; use WaitHealthy for the
-// service itself.
-func StartService(ctx context.Context, h Host, s Service) error {
-	up, err := ServiceRunning(ctx, h, s)
-	if err != nil || up {
-		return err
-	}
-	var cmd string
-	switch s.Kind {
-	case Java:
-		if strings.TrimSpace(s.Start) == "" {
-			return fmt.Errorf("cannot start service %s: it has no start command", s.Name)
-		}
-		// Everything is redirected, so that the process keeps no handle of our
-		// session, and setsid takes it out of the session's process group. The
-		// directory is entered outside the background job: that it is missing
-		// must be seen.
-		cmd = "cd " + shellq.Quote(s.Dir) + " || exit\nsetsid /bin/sh -c " + shellq.Quote(s.Start) + " >/dev/null 2>&1 </dev/null &"
-		if s.User != "" && s.User != "root" {
-			cmd = "su -s /bin/sh " + shellq.Quote(s.User) + " -c " + shellq.Quote(cmd)
-		}
-	case Compose:
-		cmd = "cd " + shellq.Quote(s.Dir) + " && docker-compose up -d"
-	case Container:
-		cmd = "docker start " + shellq.Quote(s.Container)
-	case Unit:
-		cmd = "systemctl start " + shellq.Quote(s.Unit)
-	}
-	if _, err := output(ctx, h, cmd, nil); err != nil {
-		return fmt.Errorf("cannot start service %s: %w", s.Name, err)
-	}
-	return nil
-}
-
-// StopService stops s and waits until it is gone, asking every poll (0: 3
-// seconds). A process that ignores SIGTERM until ctx ends is an error: killing
-// it would cut what it is still serving, and that is a person's decision.
-func StopService(ctx context.Context, h Host, s Service, poll time.Duration) error {
-	st, err := state(ctx, h, s)
-	if err != nil {
-		return err
-	}
-	switch {
-	case s.Kind == Java:
-		_, err = javaPIDs(ctx, h, s.Dir, true)
-	case st == gone:
-		return nil
-	case s.Kind == Compose:
-		_, err = output(ctx, h, "cd "+shellq.Quote(s.Dir)+" && docker-compose stop", nil)
-	case s.Kind == Container:
-		_, err = output(ctx, h, "docker stop "+shellq.Quote(s.Container), nil)
-	case s.Kind == Unit:
-		_, err = output(ctx, h, "systemctl stop "+shellq.Quote(s.Unit), nil)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot stop service %s: %w", s.Name, err)
-	}
-	t := newTicker(poll)
-	defer t.Stop()
-	for {
-		st, err := state(ctx, h, s)
-		if err == nil && st == gone {
-			return nil
-		}
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("service %s still runs after it was asked to stop: %w", s.Name, ctx.Err())
-		case <-t.C:
-		}
-	}
-}
-
-// Dial opens a connection as the host that will use the service would:
-// DialContext of *hostinv.Conn goes through that host.
-type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-
-// Probe asks every port of s at ip once: an HTTP GET of s.Health has to
-// answer 2xx, or, without s.Health, a TCP connection has to open.
-func Probe(ctx context.Context, dial Dial, ip string, s Service) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	for _, port := range s.Ports {
-		addr := net.JoinHostPort(ip, strconv.Itoa(port))
-		if err := probe(ctx, dial, addr, s.Health); err != nil {
-			return fmt.Errorf("service %s does not answer on %s: %w", s.Name, addr, err)
+	for _, r := range s.Expect {
+		if r.From < 100 || r.To > 599 || r.From > r.To {
+			return bad("%s is no range of HTTP statuses", r)
 		}
 	}
 	return nil
 }
 
-func probe(ctx context.Context, dial Dial, addr, name string) error {
-	if name == "" {
-		c, err := dial(ctx, "tcp", addr)
-		if err != nil {
-			return err
+// OrderServices sorts services into waves: those of a wave may start at the
+// same time, each after everything that its After names. Inside a wave the
+// given order stays. Services stop in the reverse order. It refuses a service
+// that Check refuses, two of one name, an After that nothing has, and a circle.
+func OrderServices(all []Service) ([][]Service, error) {
+	names := map[string]bool{}
+	for _, s := range all {
+		if err := s.Check(); err != nil {
+			return nil, err
 		}
-		return c.Close()
+		if names[s.Name] {
+			return nil, fmt.Errorf("two services are called %s", s.Name)
+		}
+		names[s.Name] = true
 	}
-	tr := &http.Transport{DialContext: dial, DisableKeepAlives: true}
-	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+name, nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("User-Agent", "upgradectl-probe")
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxOutput)); err != nil {
-		return err
-	}
-	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("GET %s answered %s", name, resp.Status)
-	}
-	return nil
-}
-
-// WaitHealthy blocks until Probe has succeeded need times in a row, asking
-// every poll (0: 3 seconds). The error of an ended wait says what the service
-// answered last.
-func WaitHealthy(ctx context.Context, dial Dial, ip string, s Service, poll time.Duration, need int) error {
-	t := newTicker(poll)
-	defer t.Stop()
-	var last error
-	for ok := 0; ; {
-		err := Probe(ctx, dial, ip, s)
-		if err == nil {
-			if ok++; ok >= need {
-				return nil
-			}
-		} else {
-			if ok = 0; ctx.Err() == nil {
-				last = err
+	for _, s := range all {
+		for _, a := range s.After {
+			if !names[a] {
+				return nil, fmt.Errorf("service %s starts after %q, which is no service", s.Name, a)
 			}
 		}
-		select {
-		case <-ctx.Done():
-			if last == nil {
-				last = errors.New("it had just begun to answer")
+	}
+	var waves [][]Service
+	done := map[string]bool{}
+	for left := all; len(left) > 0; {
+		var wave, rest []Service
+		for _, s := range left {
+			if slices.ContainsFunc(s.After, func(a string) bool { return !done[a] }) {
+				rest = append(rest, s)
+			} else {
+				wave = append(wave, s)
 			}
-			return fmt.Errorf("service %s not healthy: %w (%v)", s.Name, ctx.Err(), last)
-		case <-t.C:
 		}
+		if len(wave) == 0 {
+			var in []string
+			for _, s := range rest {
+				in = append(in, s.Name)
+			}
+			return nil, fmt.Errorf("services %s wait for each other", strings.Join(in, ", "))
+		}
+		for _, s := range wave {
+			done[s.Name] = true
+		}
+		waves, left = append(waves, wave), rest
+	}
+	return waves, nil
+}
+
+// ServiceOptions say how services are started and stopped.
+type ServiceOptions struct {
+	// Restart are the keys under which CaptureRestart may have kept what
+	// processes without a start command are started from; the first that has
+	// something about a service counts.
+	Restart []string
+	// Poll is the time between two looks; 0 = 3 seconds.
+	Poll time.Duration
+	// Healthy is how many good answers in a row are needed of a service that
+	// does not say so itself; 0 = 3.
+	Healthy int
+	// Progress, when not nil, is told what is done, a line at a time.
+	Progress func(line string)
+}
+
+func (o ServiceOptions) say(format string, args ...any) {
+	if o.Progress != nil {
+		o.Progress(fmt.Sprintf(format, args...))
 	}
 }
 
-// javaPIDs gives the IDs of the java processes whose working directory is
-// dir, and sends each SIGTERM when term is true. It reads /proc itself: ps and
-// pgrep differ between releases, and lose directories with blanks. The first
-// look is the shell's own, so that a host with thousands of processes is not
-// made to start thousands more. A process in a container has a directory of
-// the container's; it is not meant.
-func javaPIDs(ctx context.Context, h Host, dir string, term bool) ([]string, error) {
-	do, what := ":", "list"
-	if term {
-		// Listed and signalled in one go: an ID is not given anew in between.
-		do, what = `kill "${p#/proc/}" || [ ! -e "$p" ] || s=1`, "terminate"
-	}
-	out, err := output(ctx, h, `s=0
-for p in /proc/[0-9]*; do
-	a=
-	{ read -r a <"$p/cmdline"; } 2>/dev/null
-	case "$a" in *java*) ;; *) continue;; esac
-	[ "$(readlink "$p/cwd" 2>/dev/null)" = `+shellq.Quote(dir)+` ] || continue
-	a=$({ tr '\000' '\n' <"$p/cmdline" | head -n 1; } 2>/dev/null)
-	[ "${a##*/}" = java ] || continue
-	case "$(cat "$p/cgroup" 2>/dev/null)" in */docker/*|*/docker-*|*/kubepods*|*/libpod*|*/containerd*) continue;; esac
-	echo "${p#/proc/}"
-	`+do+`
-done
-exit $s`, nil)
+// StartServices starts those of all that do not run, in the order of
+// OrderServices, and waits until each is healthy and warm. Health is asked at
+// ip through dial, commands run on h. It may be called again at any point: what
+// runs is not started twice. It waits first until the host has booted, so that
+// what starts by itself has started.
+func StartServices(ctx context.Context, h Host, dial Dial, ip string, all []Service, o ServiceOptions) error {
+	waves, err := OrderServices(all)
 	if err != nil {
-		return nil, fmt.Errorf("cannot %s java processes in %s: %w", what, dir, err)
+		return err
 	}
-	pids := strings.Fields(out)
-	for _, p := range pids {
-		if n, err := strconv.Atoi(p); err != nil || n < 2 {
-			return nil, fmt.Errorf("cannot %s java processes in %s: unexpected answer %q", what, dir, firstBytes(out, 80))
+	for _, wave := range waves {
+		for _, s := range wave {
+			o.say("starting %s", s.Name)
+			if err := StartService(ctx, h, s, o); err != nil {
+				return err
+			}
+		}
+		for _, s := range wave {
+			if err := WaitWarm(ctx, h, dial, ip, s, o); err != nil {
+				return err
+			}
+			o.say("%s is healthy", s.Name)
 		}
 	}
-	return pids, nil
+	return nil
 }
+
+// StopServices stops all in the reverse order of OrderServices and waits until
+// each is gone. What a restart of a process without a start command needs must
+// have been kept before (CaptureRestart).
+func StopServices(ctx context.Context, h Host, all []Service, o ServiceOptions) error {
+	waves, err := OrderServices(all)
+	if err != nil {
+		return err
+	}
+	for _, wave := range slices.Backward(waves) {
+		for _, s := range slices.Backward(wave) {
+			o.say("stopping %s", s.Name)
+			if err := StopService(ctx, h, s, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// within is ctx with a time limit of its own; 0 = none.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w: %s are over", context.DeadlineExceeded, d))
+}
+
+var errNoProgram = errors.New("there is no such program")

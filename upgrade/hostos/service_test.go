@@ -76,21 +76,21 @@ func TestServices(t *testing.T) {
 				require.Equal(t, want, up)
 			}
 			is(true)
-			require.NoError(t, WaitHealthy(ctx, dialTo(s), "172.31.0.90", svc, poll, 2))
-			require.NoError(t, StartService(ctx, c, svc), "starting what runs does nothing")
-			require.NoError(t, StopService(ctx, c, svc, poll))
+			require.NoError(t, WaitHealthy(ctx, c, dialTo(s), "172.31.0.90", svc, poll, 2))
+			require.NoError(t, StartService(ctx, c, svc, ServiceOptions{}), "starting what runs does nothing")
+			require.NoError(t, StopService(ctx, c, svc, ServiceOptions{Poll: poll}))
 			is(false)
-			require.NoError(t, StopService(ctx, c, svc, poll), "stopping what does not run does nothing")
+			require.NoError(t, StopService(ctx, c, svc, ServiceOptions{Poll: poll}), "stopping what does not run does nothing")
 			if len(svc.Ports) > 0 {
 				err := Probe(ctx, dialTo(s), "172.31.0.90", svc)
 				require.ErrorContains(t, err, "service "+svc.Name+" does not answer on 172.31.0.90:")
 			}
-			require.NoError(t, StartService(ctx, c, svc))
-			require.NoError(t, WaitHealthy(ctx, dialTo(s), "172.31.0.90", svc, poll, 2))
+			require.NoError(t, StartService(ctx, c, svc, ServiceOptions{}))
+			require.NoError(t, WaitHealthy(ctx, c, dialTo(s), "172.31.0.90", svc, poll, 2))
 			is(true)
 		})
 	}
-	pids, err := javaPIDs(ctx, c, "/srv/order", false)
+	pids, err := servicePIDs(ctx, c, services[0], false)
 	require.NoError(t, err)
 	require.Len(t, pids, 1, "started once")
 	out, err := output(ctx, c, "stat -c %U /proc/"+pids[0]+"; tr '\\000' ' ' </proc/"+pids[0]+"/cmdline", nil)
@@ -110,11 +110,11 @@ func TestComposeRunsInPart(t *testing.T) {
 	up, err := ServiceRunning(ctx, c, svc)
 	require.NoError(t, err)
 	assert.False(t, up)
-	require.NoError(t, StopService(ctx, c, svc, poll))
+	require.NoError(t, StopService(ctx, c, svc, ServiceOptions{Poll: poll}))
 	out, err := output(ctx, c, "docker inspect --format '{{.State.Status}}' shop_web_1", nil)
 	require.NoError(t, err)
 	assert.Equal(t, "exited\n", out)
-	require.NoError(t, StartService(ctx, c, svc))
+	require.NoError(t, StartService(ctx, c, svc, ServiceOptions{}))
 	up, err = ServiceRunning(ctx, c, svc)
 	require.NoError(t, err)
 	assert.True(t, up)
@@ -135,8 +135,8 @@ func TestUnknownResult(t *testing.T) {
 	for _, svc := range services {
 		_, err := ServiceRunning(t.Context(), f, svc)
 		require.ErrorIs(t, err, errLost, "%s: not known is not no", svc.Name)
-		require.ErrorIs(t, StartService(t.Context(), f, svc), errLost)
-		require.ErrorIs(t, StopService(t.Context(), f, svc, poll), errLost)
+		require.ErrorIs(t, StartService(t.Context(), f, svc, ServiceOptions{}), errLost)
+		require.ErrorIs(t, StopService(t.Context(), f, svc, ServiceOptions{Poll: poll}), errLost)
 	}
 	_, err := DockerInstalled(t.Context(), f)
 	require.ErrorIs(t, err, errLost)
@@ -148,7 +148,7 @@ func TestUnknownResult(t *testing.T) {
 		up, err := ServiceRunning(t.Context(), f, svc)
 		require.NoError(t, err, "the command said no")
 		assert.False(t, up)
-		err = StartService(t.Context(), f, svc)
+		err = StartService(t.Context(), f, svc, ServiceOptions{})
 		st, ran := exitStatus(err)
 		assert.True(t, ran)
 		assert.Equal(t, 127, st)
@@ -163,13 +163,13 @@ func TestBadServices(t *testing.T) {
 	} {
 		_, err := ServiceRunning(t.Context(), f, svc)
 		assert.Error(t, err, "%+v", svc)
-		assert.Error(t, StartService(t.Context(), f, svc), "%+v", svc)
-		assert.Error(t, StopService(t.Context(), f, svc, poll), "%+v", svc)
+		assert.Error(t, StartService(t.Context(), f, svc, ServiceOptions{}), "%+v", svc)
+		assert.Error(t, StopService(t.Context(), f, svc, ServiceOptions{Poll: poll}), "%+v", svc)
 	}
 	assert.Empty(t, f.cmds, "nothing reached the host")
 
 	f.run = func(string, io.Writer) error { return nil }
-	assert.ErrorContains(t, StartService(t.Context(), f, Service{Name: "order", Kind: Java, Dir: "/srv"}), "no start command")
+	assert.ErrorContains(t, StartService(t.Context(), f, Service{Name: "order", Kind: Java, Dir: "/srv"}, ServiceOptions{}), "no start command")
 }
 
 // realJava makes a program called java out of this machine's sleep.
@@ -195,17 +195,17 @@ func TestOddDirectories(t *testing.T) {
 			svc := Service{Name: "x", Kind: Java, Dir: dir, Start: "X=1; exec ./java 600"}
 			pids := func() []string {
 				t.Helper()
-				p, err := javaPIDs(soon(t), h, dir, false)
+				p, err := servicePIDs(soon(t), h, svc, false)
 				require.NoError(t, err)
 				return p
 			}
-			require.NoError(t, StartService(soon(t), h, svc), "%q", name)
+			require.NoError(t, StartService(soon(t), h, svc, ServiceOptions{}), "%q", name)
 			require.Eventually(t, func() bool { return len(pids()) == 1 }, 20*time.Second, poll, "%q", name)
-			require.NoError(t, StopService(soon(t), h, svc, poll), "%q", name)
+			require.NoError(t, StopService(soon(t), h, svc, ServiceOptions{Poll: poll}), "%q", name)
 			assert.NoFileExists(t, filepath.Join(root, "hacked"))
 			assert.NoFileExists(t, filepath.Join(dir, "hacked"))
 		}
-		err := StartService(soon(t), h, Service{Name: "x", Kind: Java, Dir: filepath.Join(root, "nothing"), Start: "./java 600"})
+		err := StartService(soon(t), h, Service{Name: "x", Kind: Java, Dir: filepath.Join(root, "nothing"), Start: "./java 600"}, ServiceOptions{})
 		require.ErrorContains(t, err, "cannot start service x", "a directory that is missing is seen")
 	})
 }
@@ -220,17 +220,17 @@ func TestInjection(t *testing.T) {
 		return err
 	}}
 	for _, svc := range []Service{
-		{Kind: Java, Dir: "/" + evil, User: evil, Start: "true"}, {Kind: Compose, Dir: "/" + evil}, {Kind: Container, Container: evil}, {Kind: Unit, Unit: evil},
+		{Name: "x", Kind: Java, Dir: "/" + evil, User: evil, Start: "true"}, {Name: "x", Kind: Compose, Dir: "/" + evil}, {Name: "x", Kind: Container, Container: evil}, {Name: "x", Kind: Unit, Unit: evil},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, _ = ServiceRunning(ctx, f, svc)
-		_ = StartService(ctx, f, svc)
-		_ = StopService(ctx, f, svc, poll)
+		_ = StartService(ctx, f, svc, ServiceOptions{})
+		_ = StopService(ctx, f, svc, ServiceOptions{Poll: poll})
 	}
 	f.run = func(string, io.Writer) error { return nil }
-	for _, svc := range []Service{{Kind: Java, Dir: "/" + evil, User: evil, Start: "true"}, {Kind: Compose, Dir: "/" + evil}, {Kind: Container, Container: evil}, {Kind: Unit, Unit: evil}} {
-		_ = StartService(t.Context(), f, svc)
+	for _, svc := range []Service{{Name: "x", Kind: Java, Dir: "/" + evil, User: evil, Start: "true"}, {Name: "x", Kind: Compose, Dir: "/" + evil}, {Name: "x", Kind: Container, Container: evil}, {Name: "x", Kind: Unit, Unit: evil}} {
+		_ = StartService(t.Context(), f, svc, ServiceOptions{})
 	}
 	onShells(t, func(t *testing.T, h local) {
 		for _, cmd := range f.cmds {
@@ -273,11 +273,11 @@ func TestStopJava(t *testing.T) {
 			realJava(t, dir)
 			// A child keeps an ignored signal ignored.
 			svc := Service{Name: "stubborn", Kind: Java, Dir: dir, Start: "trap '' TERM; exec ./java 600"}
-			require.NoError(t, StartService(soon(t), h, svc))
+			require.NoError(t, StartService(soon(t), h, svc, ServiceOptions{}))
 			var pids []string
 			require.Eventually(t, func() bool {
 				var err error
-				pids, err = javaPIDs(t.Context(), h, dir, false)
+				pids, err = servicePIDs(t.Context(), h, svc, false)
 				return err == nil && len(pids) == 1
 			}, 20*time.Second, poll)
 			t.Cleanup(func() {
@@ -285,10 +285,10 @@ func TestStopJava(t *testing.T) {
 				assert.NoError(t, err)
 			})
 			ctx, cancel := context.WithCancel(soon(t))
-			err := StopService(ctx, &patience{h, 5, cancel}, svc, poll)
+			err := StopService(ctx, &patience{h, 5, cancel}, svc, ServiceOptions{Poll: poll})
 			require.ErrorIs(t, err, context.Canceled)
 			assert.ErrorContains(t, err, "service stubborn still runs after it was asked to stop")
-			still, err := javaPIDs(t.Context(), h, dir, false)
+			still, err := servicePIDs(t.Context(), h, svc, false)
 			require.NoError(t, err)
 			assert.Equal(t, pids, still)
 		})
@@ -309,7 +309,7 @@ func TestStopJava(t *testing.T) {
 			done <- err
 		}()
 		<-begun
-		require.NoError(t, StopService(soon(t), s.dial(), services[0], poll))
+		require.NoError(t, StopService(soon(t), s.dial(), services[0], ServiceOptions{Poll: poll}))
 		assert.NoError(t, <-done)
 		http.DefaultClient.CloseIdleConnections()
 	})
@@ -317,7 +317,7 @@ func TestStopJava(t *testing.T) {
 		f := &fake{run: func(_ string, w io.Writer) error { _, err := io.WriteString(w, "17\n"); return err }}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
-		assert.Error(t, StopService(ctx, f, services[0], poll))
+		assert.Error(t, StopService(ctx, f, services[0], ServiceOptions{Poll: poll}))
 		all := strings.Join(f.cmds, "\n")
 		assert.Contains(t, all, `kill "${p#/proc/}"`)
 		assert.NotContains(t, all, "KILL")
@@ -391,21 +391,21 @@ func TestWaitHealthy(t *testing.T) {
 		})
 		svc := Service{Name: "cache", Ports: []int{8082}}
 		begin := time.Now()
-		require.NoError(t, WaitHealthy(t.Context(), dial, "172.31.0.90", svc, time.Second, 3))
+		require.NoError(t, WaitHealthy(t.Context(), nil, dial, "172.31.0.90", svc, time.Second, 3))
 		assert.Equal(t, 7, tries, "three in a row, not three of all")
 		assert.Equal(t, 6*time.Second, time.Since(begin))
 
 		up = func(int) bool { return false }
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		err := WaitHealthy(ctx, dial, "172.31.0.90", svc, 0, 3)
+		err := WaitHealthy(ctx, nil, dial, "172.31.0.90", svc, 0, 3)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.EqualError(t, err, "service cache not healthy: context deadline exceeded (service cache does not answer on 172.31.0.90:8082: connection refused)")
 
 		up = func(int) bool { return true }
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		err = WaitHealthy(ctx, dial, "172.31.0.90", svc, 3*time.Second, 3)
+		err = WaitHealthy(ctx, nil, dial, "172.31.0.90", svc, 3*time.Second, 3)
 		assert.ErrorContains(t, err, "it had just begun to answer")
 	})
 }

@@ -82,7 +82,7 @@ func TestHostWork(t *testing.T) {
 	}
 	const poll = 5 * time.Millisecond
 	for _, s := range services {
-		require.NoError(t, hostos.StopService(ctx, at, s, poll), s.Name)
+		require.NoError(t, hostos.StopService(ctx, at, s, hostos.ServiceOptions{Poll: poll}), s.Name)
 		running, err := hostos.ServiceRunning(ctx, at, s)
 		require.NoError(t, err)
 		assert.False(t, running, s.Name)
@@ -109,8 +109,8 @@ func TestHostWork(t *testing.T) {
 	assert.Equal(t, newKernel, boot.Kernel)
 	require.NoError(t, hostos.EnableDocker(ctx, at))
 	for _, s := range services {
-		require.NoError(t, hostos.StartService(ctx, at, s), s.Name)
-		require.NoError(t, hostos.WaitHealthy(ctx, direct, "172.31.0.90", s, poll, 2), s.Name)
+		require.NoError(t, hostos.StartService(ctx, at, s, hostos.ServiceOptions{}), s.Name)
+		require.NoError(t, hostos.WaitHealthy(ctx, at, direct, "172.31.0.90", s, poll, 2), s.Name)
 		running, err := hostos.ServiceRunning(ctx, at, s)
 		require.NoError(t, err)
 		assert.True(t, running, s.Name)

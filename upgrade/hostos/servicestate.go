@@ -1,0 +1,122 @@
+package hostos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/upgradectl/upgradectl/internal/shellq"
+	"github.com/upgradectl/upgradectl/pitrix"
+)
+
+// A runState says how much of a service runs: a Compose project may run in
+// part, a unit may be on its way.
+type runState int
+
+const (
+	gone runState = iota
+	partly
+	running
+)
+
+// state looks at s. A command that ran and failed is its way of saying no.
+func state(ctx context.Context, h Host, s Service) (runState, error) {
+	if err := s.Check(); err != nil {
+		return gone, err
+	}
+	var words []string
+	var err error
+	switch s.Kind {
+	case Java, Process:
+		ids, err := servicePIDs(ctx, h, s, false)
+		if err != nil || len(ids) == 0 {
+			return gone, err
+		}
+		return running, nil
+	case Compose:
+		words, err = composeStates(ctx, h, s.Dir)
+	case Container:
+		words, err = containerStates(ctx, h, s.Container)
+	case Unit:
+		// It fails for every state but active; the state is what counts.
+		words, err = fields(ctx, h, "systemctl is-active "+shellq.Quote(s.Unit)+" || exit 0")
+	case Supervisor:
+		words, err = programStates(ctx, h, s.Program)
+	}
+	if err != nil {
+		if _, ran := exitStatus(err); ran {
+			return gone, nil
+		}
+		return gone, fmt.Errorf("cannot look at service %s: %w", s.Name, err)
+	}
+	return sum(words), nil
+}
+
+func fields(ctx context.Context, h Host, cmd string) ([]string, error) {
+	out, err := output(ctx, h, cmd, nil)
+	return strings.Fields(out), err
+}
+
+const containerStatus = "docker inspect --format '{{.State.Status}}' "
+
+func composeStates(ctx context.Context, h Host, dir string) ([]string, error) {
+	// -q gives the IDs of all containers of the project, also of stopped ones.
+	return fields(ctx, h, "cd "+shellq.Quote(dir)+` && ids=$(docker-compose ps -q) && [ -n "$ids" ] && `+containerStatus+"$ids")
+}
+
+func containerStates(ctx context.Context, h Host, name string) ([]string, error) {
+	return fields(ctx, h, containerStatus+shellq.Quote(name))
+}
+
+// programStates asks supervisord for the states of a program or a group of
+// programs. supervisorctl of 3.x ends with 0 whatever they are, of 4.x with 3
+// when one does not run, and with 4 when there is no such program; its output
+// decides.
+func programStates(ctx context.Context, h Host, program string) ([]string, error) {
+	out, err := output(ctx, h, "supervisorctl status "+shellq.Quote(program)+" </dev/null 2>&1", nil)
+	status, ran := exitStatus(err)
+	if err != nil && !ran {
+		return nil, err
+	}
+	if strings.Contains(out, "no such process") || strings.Contains(out, "no such group") {
+		return nil, fmt.Errorf("supervisord has no program %s: %w", program, errNoProgram)
+	}
+	sup, perr := pitrix.ParseSupervisor([]byte(out), status)
+	if perr != nil {
+		return nil, errors.New(perr.Error() + "; start supervisord, or enable its unit")
+	}
+	var words []string
+	for _, p := range sup.Programs {
+		words = append(words, p.State)
+	}
+	return words, nil
+}
+
+// sum makes one state of those of containers, of a unit or of programs.
+func sum(states []string) runState {
+	up, down := 0, 0
+	for _, s := range states {
+		switch s {
+		case "running", "active", "reloading", "RUNNING":
+			up++
+		case "created", "exited", "dead", "inactive", "failed", "unknown", "STOPPED", "EXITED", "FATAL":
+			down++
+		}
+	}
+	switch {
+	case len(states) > 0 && up == len(states):
+		return running
+	case down == len(states):
+		return gone
+	}
+	return partly
+}
+
+// ServiceRunning tells whether s runs on h: for Java and Process, at least one
+// process; for Compose and a group of supervisord's, all containers or programs,
+// at least one.
+func ServiceRunning(ctx context.Context, h Host, s Service) (bool, error) {
+	st, err := state(ctx, h, s)
+	return st == running, err
+}
