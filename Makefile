@@ -16,7 +16,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # it, and packages that bring no program. In CI a missing one fails the test
 # that needs it, elsewhere it skips it.
 PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ssh-agent=openssh-client ssh-add=openssh-client ip=iproute2 ss=iproute2 \
-	unshare=util-linux nsenter=util-linux systemd-nspawn=systemd-container docker-compose=docker-compose setpriv=util-linux packer=packer node=nodejs npm=npm \
+	unshare=util-linux nsenter=util-linux systemd-nspawn=systemd-container cloud-init=cloud-init docker-compose=docker-compose setpriv=util-linux packer=packer node=nodejs npm=npm \
 	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox-static java=default-jre-headless \
 	haproxy=haproxy ifquery=ifupdown dockerd=docker.io docker=docker.io iptables=iptables \
 	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl \

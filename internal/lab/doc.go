@@ -33,12 +33,12 @@
 // # Guarantees
 //
 //  1. Nothing is written to this machine's file system or network, and no
-//     process is left (TestHosts; Isolated checks the processes of every test
+//     process is left (TestLabHosts; Isolated checks the processes of every test
 //     that uses it).
 //  2. A clone has the content of its snapshot, and host keys, host name and
-//     address of its own (TestHosts).
+//     address of its own (TestLabHosts).
 //  3. A reboot ends every process, gives another boot ID and, if the disk
-//     says so, another kernel release (TestHosts).
+//     says so, another kernel release (TestLabHosts).
 //
 // # Limits
 //

@@ -61,7 +61,9 @@ type Setup struct {
 	// BootMB is the size of /boot, which is then a file system of its own.
 	BootMB int
 
-	UserData []byte // #cloud-config; see [cloud.Machine]
+	// UserData is #cloud-config for the cloud-init of Debian, which runs its
+	// bootcmd at every boot before sshd and what starts after it.
+	UserData []byte
 }
 
 // nextKernel is the file on a host's disk that names the kernel of its next
@@ -69,15 +71,20 @@ type Setup struct {
 const nextKernel = "/boot/next-kernel"
 
 // identify gives the tree that it runs in an identity of its own.
-const identify = `id=$1 name=$2 addr=$3 machine=$4
+const identify = `id=$1 name=$2 addr=$3 machine=$4 data=$5
 rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -C "root@$name" -f /etc/ssh/ssh_host_ed25519_key
 echo "$name" >/etc/hostname
 echo "$machine" >/etc/machine-id
 printf '127.0.0.1 localhost\n%s %s\n' "$addr" "$name" >/etc/hosts
-rm -rf /var/lib/cloud/instance
-mkdir -p /var/lib/cloud/instance
-echo "$id" >/var/lib/cloud/instance/instance-id
+rm -rf /var/lib/cloud/*
+rm -f /etc/systemd/system/multi-user.target.wants/cloud-init.service
+if [ -n "$data" ]; then
+	mkdir -p /var/lib/cloud/seed/nocloud
+	printf 'instance-id: %s\n' "$id" >/var/lib/cloud/seed/nocloud/meta-data
+	printf %s "$data" >/var/lib/cloud/seed/nocloud/user-data
+	ln -s /lib/systemd/system/cloud-init.service /etc/systemd/system/multi-user.target.wants/
+fi
 `
 
 // Add makes a host and switches it on. It returns when sshd answers.
@@ -181,10 +188,17 @@ func (l *Lab) newHost(id, name, addr string, s Setup, snapshot string) (*Host, e
 func (h *Host) fs(part string) string { return filepath.Join(h.dir, "fs", part) }
 func (h *Host) root() string          { return filepath.Join(h.dir, "root") }
 
+// Resize makes the host's disk, which holds the data of its container engine
+// too, larger or smaller, but not smaller than what is on it: that is a full
+// disk then.
+func (h *Host) Resize(mb int) error {
+	return command("mount", "-o", "remount,size="+strconv.Itoa(mb)+"m", h.fs(""))
+}
+
 // identify gives the host's disk an identity of its own and runs a script in
 // its tree.
 func (h *Host) identify(ctx context.Context, script string) error {
-	_, err := Chroot(ctx, h.root(), identify+script, h.ID, h.Name, h.Addr, strings.ReplaceAll(uuid(), "-", ""))
+	_, err := Chroot(ctx, h.root(), identify+script, h.ID, h.Name, h.Addr, strings.ReplaceAll(uuid(), "-", ""), string(h.setup.UserData))
 	if err != nil {
 		return fmt.Errorf("cannot set up %s: %w", h.Name, err)
 	}

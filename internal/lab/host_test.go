@@ -20,7 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestHosts(t *testing.T) {
+func TestLabHosts(t *testing.T) {
+	testenv.Lab(t)
 	testenv.Need(t, "nginx")
 	if !lab.Isolated(t) {
 		return

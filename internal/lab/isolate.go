@@ -45,7 +45,7 @@ func Need(t *testing.T) {
 		}
 		t.Skip(why)
 	}
-	for _, p := range []string{"systemd-nspawn", "systemctl", "sshd", "ssh-keygen", "ip", "unshare", "nsenter", "mount", "chroot"} {
+	for _, p := range []string{"systemd-nspawn", "systemctl", "cloud-init", "sshd", "ssh-keygen", "ip", "unshare", "nsenter", "mount", "chroot"} {
 		testenv.Need(t, p)
 	}
 }

@@ -55,6 +55,19 @@ PrintLastLog no
 SetEnv PATH=/usr/sbin:/usr/bin:/sbin:/bin
 `
 
+// cloudConfig is how the hosts' cloud-init is set up: it runs the boot commands
+// of the user data at every boot.
+const cloudConfig = `datasource_list: [NoCloud]
+datasource: {NoCloud: {fs_label: null}}
+network: {config: disabled}
+disable_root: false
+preserve_hostname: true
+cloud_init_modules: [bootcmd]
+cloud_config_modules: []
+cloud_final_modules: []
+system_info: {distro: debian}
+`
+
 // makeImage writes the layer that lies between this machine's file system and
 // each host's disk: it hides what this machine is used for and configures
 // what every host has.
@@ -91,16 +104,17 @@ func makeImage(dir string) error {
 		}
 	}
 	files := map[string]string{
-		"/etc/ssh/sshd_config.d/lab.conf": sshdConf,
-		"/etc/environment":                "",
-		"/etc/fstab":                      "",
-		"/etc/machine-id":                 "",
-		"/etc/hostname":                   "",
-		"/etc/resolv.conf":                "",
-		"/root/.bashrc":                   "",
-		"/root/.profile":                  "",
-		"/usr/bin/uname":                  uname,
-		"/var/log/wtmp":                   "",
+		"/etc/ssh/sshd_config.d/lab.conf":           sshdConf,
+		"/etc/environment":                          "",
+		"/etc/fstab":                                "",
+		"/etc/machine-id":                           "",
+		"/etc/hostname":                             "",
+		"/etc/resolv.conf":                          "",
+		"/root/.bashrc":                             "",
+		"/root/.profile":                            "",
+		"/usr/bin/uname":                            uname,
+		"/var/log/wtmp":                             "",
+		"/etc/cloud/cloud.cfg":                      cloudConfig,
 		"/usr/lib/systemd/journald.conf.d/lab.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n",
 	}
 	if err := writeFiles(dir, files); err != nil {
@@ -110,6 +124,11 @@ func makeImage(dir string) error {
 		if err := os.Symlink("/dev/null", filepath.Join(dir, "etc/systemd/system", unit)); err != nil {
 			return err
 		}
+	}
+	// It asks around at every boot which cloud this is.
+	generators := filepath.Join(dir, "etc/systemd/system-generators")
+	if err := errors.Join(os.MkdirAll(generators, 0o755), os.Symlink("/dev/null", filepath.Join(generators, "cloud-init-generator"))); err != nil {
+		return err
 	}
 	if err := os.Symlink("/usr/lib/systemd/system/multi-user.target", filepath.Join(dir, "etc/systemd/system/default.target")); err != nil {
 		return err

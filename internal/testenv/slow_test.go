@@ -16,3 +16,14 @@ func TestSlow(t *testing.T) {
 		})
 	}
 }
+
+func TestLab(t *testing.T) {
+	for value, runs := range map[string]bool{"1": true, "": false, "0": false, "yes": false} {
+		t.Run("value "+value, func(t *testing.T) {
+			t.Setenv(LabVariable, value)
+			assert.Equal(t, runs, RunLab())
+			defer func() { assert.Equal(t, !runs, t.Skipped()) }()
+			Lab(t)
+		})
+	}
+}

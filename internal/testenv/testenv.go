@@ -36,6 +36,8 @@ func packageOf(program string) string {
 		return "supervisor"
 	case "ss", "ip":
 		return "iproute2"
+	case "systemd-nspawn":
+		return "systemd-container"
 	case "unshare", "setsid", "runuser":
 		return "util-linux"
 	case "ansible", "ansible-inventory":
