@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -186,7 +187,7 @@ func cmdRpm(_ context.Context, p *Proc) int {
 }
 
 func cmdYum(ctx context.Context, p *Proc) int {
-	f, ok := p.flags("-y")
+	f, ok := p.flags("-y", "--assumeno")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -198,7 +199,7 @@ func cmdYum(ctx context.Context, p *Proc) int {
 		return 1
 	}
 	verb, names := f.rest[0], f.rest[1:]
-	if !f.is["-y"] && verb != "makecache" {
+	if f.is["-y"] == f.is["--assumeno"] && verb != "makecache" && verb != "clean" {
 		return p.refusef("yum %s without -y would ask", verb)
 	}
 	if !p.Host.pk.busy.TryLock() {
@@ -207,10 +208,10 @@ func cmdYum(ctx context.Context, p *Proc) int {
 	}
 	defer p.Host.pk.busy.Unlock()
 	fmt.Fprintln(p.Stdout, "Loaded plugins: fastestmirror")
-	if _, err := p.tree().stat(cred{}, transactionFile, true); err == nil && verb != "makecache" {
+	if _, err := p.tree().stat(cred{}, transactionFile, true); err == nil && verb != "makecache" && verb != "clean" {
 		fmt.Fprintln(p.Stderr, "There are unfinished transactions remaining. You might consider running yum-complete-transaction, or \"yum-complete-transaction --cleanup-only\" and \"yum history redo last\", first to finish them.")
 	}
-	y := &yum{p: p, ctx: ctx}
+	y := &yum{p: p, ctx: ctx, ask: f.is["--assumeno"]}
 	switch verb {
 	case "makecache":
 		if !y.wait(2 * time.Second) {
@@ -218,11 +219,17 @@ func cmdYum(ctx context.Context, p *Proc) int {
 		}
 		fmt.Fprintln(p.Stdout, "Metadata Cache Created")
 		return 0
-	case "update":
-		if len(names) > 0 {
-			return p.refusef("yum update of single packages")
+	case "clean":
+		if len(names) != 1 || names[0] != "expire-cache" {
+			return p.refusef("yum clean %s", strings.Join(names, " "))
 		}
-		return y.update()
+		fmt.Fprintln(p.Stdout, "Cleaning repos: base")
+		return 0
+	case "update":
+		if len(names) > 0 && !slices.Equal(names, []string{"kernel"}) {
+			return p.refusef("yum update of single packages but the kernel")
+		}
+		return y.update(len(names) > 0)
 	case "install":
 		return y.install(names)
 	case "remove":
@@ -235,6 +242,7 @@ func cmdYum(ctx context.Context, p *Proc) int {
 type yum struct {
 	p   *Proc
 	ctx context.Context
+	ask bool // show the transaction only
 }
 
 func (y *yum) wait(d time.Duration) bool { return y.p.Host.sleep(y.ctx, d) == nil }
@@ -259,40 +267,105 @@ func (y *yum) transaction(d time.Duration, steps ...func()) int {
 	return 0
 }
 
-func (y *yum) update() int {
+// offered is what the repositories have that is newer than what is installed,
+// but for what /etc/yum.conf excludes.
+func (y *yum) offered() (out []rpmPackage) {
 	h := y.p.Host
 	release, kernel := h.update()
 	current, _ := h.ReadFile("/etc/redhat-release")
-	newRelease := release != "" && strings.TrimSpace(string(current)) != strings.TrimSpace(release)
-	newKernel := kernel != "" && h.pk.nextKernel() != kernel
-	if !newRelease && !newKernel {
+	if kernel != "" && len(h.pk.find(kernelPackage(kernel).String())) == 0 && !y.excluded("kernel") {
+		out = append(out, kernelPackage(kernel))
+	}
+	if release != "" && strings.TrimSpace(string(current)) != strings.TrimSpace(release) && !y.excluded("centos-release") {
+		out = append(out, releasePackage(release))
+	}
+	return out
+}
+
+func (y *yum) excluded(name string) bool {
+	conf, _ := y.p.Host.ReadFile("/etc/yum.conf") // some hosts have none
+	for line := range strings.Lines(string(conf)) {
+		list, ok := strings.CutPrefix(strings.TrimSpace(line), "exclude=")
+		for pattern := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ' ' || r == ',' }) {
+			if hit, err := path.Match(pattern, name); ok && (hit || err != nil) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// show prints the table of a transaction and declines it, as --assumeno does.
+func (y *yum) show(list []rpmPackage) int {
+	if !y.wait(2 * time.Second) {
+		return 143
+	}
+	rule := strings.Repeat("=", 80)
+	fmt.Fprintf(y.p.Stdout, "\nDependencies Resolved\n\n%s\n Package          Arch     Version                   Repository     Size\n%[1]s\n", rule)
+	row := func(r rpmPackage) {
+		fmt.Fprintf(y.p.Stdout, " %-16s %-8s %-25s %-12s %6s\n", r.name, r.arch, r.version+"-"+r.release, "base", "1.0 M")
+	}
+	counts := map[string]int{}
+	for _, section := range []string{"Installing", "Updating"} {
+		for _, r := range list {
+			if (len(y.p.Host.pk.find(r.name)) == 0 || r.name == "kernel") != (section == "Installing") {
+				continue
+			}
+			if counts[section]++; counts[section] == 1 {
+				fmt.Fprintln(y.p.Stdout, section+":")
+			}
+			row(r)
+		}
+	}
+	fmt.Fprintf(y.p.Stdout, "\nTransaction Summary\n%s\nInstall  %d Packages\nUpgrade  %d Packages\n\nTotal download size: %d.0 M\n", rule, counts["Installing"], counts["Updating"], len(list))
+	fmt.Fprintln(y.p.Stdout, "Exiting on user command\nYour transaction was saved, rerun it with:\n yum load-transaction /tmp/yum_save_tx.yumtx")
+	return 1
+}
+
+func (y *yum) update(kernelOnly bool) int {
+	list := y.offered()
+	if kernelOnly {
+		list = slices.DeleteFunc(list, func(r rpmPackage) bool { return r.name != "kernel" })
+	}
+	if len(list) == 0 {
 		if !y.wait(2 * time.Second) {
 			return 143
 		}
 		fmt.Fprintln(y.p.Stdout, "No packages marked for update")
 		return 0
 	}
-	return y.transaction(updateTakes,
-		func() {
-			if newKernel {
-				h.pk.put(kernelPackage(kernel))
-				fmt.Fprintf(y.p.Stdout, "  Installing : %s\n", kernelPackage(kernel))
-			}
-		},
-		func() {
-			if newRelease {
-				h.pk.put(releasePackage(release))
+	if y.ask {
+		return y.show(list)
+	}
+	return y.transaction(updateTakes, y.puts(list)...)
+}
+
+// puts are the steps that install what the repositories offer.
+func (y *yum) puts(list []rpmPackage) []func() {
+	h := y.p.Host
+	release, kernel := h.update()
+	var steps []func()
+	for _, r := range list {
+		steps = append(steps, func() {
+			h.pk.put(r)
+			verb := "Updating  "
+			switch r.name {
+			case "kernel":
+				verb = "Installing"
+			case "centos-release":
 				_ = h.WriteFile("/etc/redhat-release", []byte(strings.TrimSuffix(release, "\n")+"\n"), 0o644)
 				_ = h.WriteFile("/etc/os-release", []byte(osRelease(release)), 0o644)
-				fmt.Fprintf(y.p.Stdout, "  Updating   : %s\n", releasePackage(release))
 			}
-		},
-		func() {
-			if newKernel { // its scriptlet makes the initramfs and the boot entry
-				h.putKernel(kernel)
-				h.pk.setBootKernel(kernel)
-			}
+			fmt.Fprintf(y.p.Stdout, "  %s : %s\n", verb, r)
 		})
+	}
+	if slices.Contains(list, kernelPackage(kernel)) { // its scriptlet makes the initramfs and the boot entry
+		steps = append(steps, func() {
+			h.putKernel(kernel)
+			h.pk.setBootKernel(kernel)
+		})
+	}
+	return steps
 }
 
 func (y *yum) install(names []string) int {
@@ -300,36 +373,51 @@ func (y *yum) install(names []string) int {
 	if len(names) == 0 {
 		return y.p.refusef("nothing to install")
 	}
-	todo := false
+	offered := y.offered()
+	var exact []rpmPackage
+	docker := false
 	for _, name := range names {
 		_, err := h.tree.stat(cred{}, "/etc/yum.repos.d/docker-ce.repo", true)
+		at := slices.IndexFunc(offered, func(r rpmPackage) bool { return r.String() == name })
+		_, notExact := parsePackage(name)
 		switch {
 		case len(h.pk.find(name)) > 0:
 			fmt.Fprintf(y.p.Stdout, "Package %s already installed and latest version\n", h.pk.find(name)[0])
+		case at >= 0:
+			exact = append(exact, offered[at])
 		case name == "docker-ce" && err == nil && len(h.pk.find("docker-common")) > 0:
 			fmt.Fprintln(y.p.Stderr, "Error: docker-ce conflicts with 2:docker-common-1.13.1")
 			return 1
 		case name == "docker-ce" && err == nil:
-			todo = true
+			docker = true
 		default:
-			if name != "docker-ce" {
+			if name != "docker-ce" && notExact != nil {
 				h.refuse("yum install "+name, "no such package in the simulator")
 			}
 			fmt.Fprintf(y.p.Stdout, "No package %s available.\n", name)
+		}
+	}
+	switch {
+	case docker && (len(exact) > 0 || y.ask):
+		return y.p.refusef("docker-ce together with other packages, or resolved only")
+	case docker:
+		return y.transaction(installTakes,
+			func() { h.pk.put(newDockerPackages[1:]...) },
+			func() {
+				h.pk.put(newDockerPackages[0])
+				h.installDocker()
+			})
+	case len(exact) == 0:
+		if slices.ContainsFunc(names, func(n string) bool { return len(h.pk.find(n)) == 0 }) {
 			fmt.Fprintln(y.p.Stderr, "Error: Nothing to do")
 			return 1
 		}
-	}
-	if !todo {
 		fmt.Fprintln(y.p.Stdout, "Nothing to do")
 		return 0
+	case y.ask:
+		return y.show(exact)
 	}
-	return y.transaction(installTakes,
-		func() { h.pk.put(newDockerPackages[1:]...) },
-		func() {
-			h.pk.put(newDockerPackages[0])
-			h.installDocker()
-		})
+	return y.transaction(updateTakes, y.puts(exact)...)
 }
 
 func (y *yum) remove(names []string) int {
