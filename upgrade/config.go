@@ -92,6 +92,8 @@ type Config struct {
 	OS         OSConfig         `json:"os"`
 	Snapshots  SnapshotConfig   `json:"snapshots"`
 	Paths      PathsConfig      `json:"paths"`
+	State      string           `json:"state,omitempty"`  // StateExternal, StateAccepted; empty: there is none, or it refuses the plan
+	Accept     []string         `json:"accept,omitempty"` // findings that a person takes on: ID, or ID:OBJECT for one alone
 	Weights    WeightsConfig    `json:"weights"`
 	Health     HealthConfig     `json:"health"`
 	Gates      []string         `json:"gates"` // sections before which a person is asked; empty: none
@@ -643,7 +645,7 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 		return
 	}
 	m := d.mapping(n, "", "version", "procedure", "host", "instance", "address", "cloud", "ssh",
-		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "weights", "health", "gates", "approvals", "pace")
+		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "state", "accept", "weights", "health", "gates", "approvals", "pace")
 	d.head(m, c, "the production host")
 	c.Instance = m.text("instance", "", checkInstance)
 	hostName := targetHost(c.Host)
@@ -704,6 +706,9 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	c.Paths.Check = s.enum("check", PathsAuto, PathsAuto, PathsNone)
 	d.words(s, "domains", matches(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)+$`, "is not a domain name"), &c.Paths.Domains)
 	d.words(s, "accept", func(w string) string { return pick(w == "", "is empty") }, &c.Paths.Accept)
+
+	c.State = m.enum("state", "", StateExternal, StateAccepted)
+	d.words(m, "accept", acceptCheck, &c.Accept)
 
 	s = d.mapping(m.values["weights"], "weights", "up", "down")
 	c.Weights.Up = d.weights(s, "up", []int{1, 10}, func(a, b int) bool { return a < b })

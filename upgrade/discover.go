@@ -63,6 +63,9 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Inventory, err = hostinv.Collect(ctx, prod, hostinv.Options{}); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}
+	if f.Extra, err = collectExtra(ctx, prod); err != nil {
+		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
 	if f.Nginx, err = discoverNginx(ctx, cfg, e); err != nil {
 		return nil, err
 	}
@@ -172,6 +175,15 @@ func discoverClone(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
 	}
 	if f.Price, err = e.ECS.Price(ctx, in); err != nil {
 		f.Unasked = append(f.Unasked, "what the transition host costs: "+err.Error())
+	}
+	snaps, err := e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{InstanceID: f.Instance.ID})
+	if err != nil {
+		f.Unasked = append(f.Unasked, "whether a snapshot is being made: "+err.Error())
+	}
+	for _, s := range snaps {
+		if s.Status == "progressing" {
+			f.Snapshotting = append(f.Snapshotting, fmt.Sprintf("%s of %s (%d%%)", s.ID, s.SourceDiskID, s.Percent))
+		}
 	}
 	return ctx.Err()
 }
@@ -325,7 +337,7 @@ func forwardTarget(ms []slb.Membership) (slb.ForwardTarget, bool) {
 // accepted tells whether a person has judged a domain harmless, by the ID that
 // its finding has.
 func accepted(cfg *Config, i slb.ForwardingItem) bool {
-	return slices.Contains(cfg.Paths.Accept, cmp.Or(i.RecordID, i.Domain))
+	return cfg.accepts(Finding{ID: "path-" + slb.PathDomain, Severity: FindingBlocking, Object: cmp.Or(i.RecordID, i.Domain)}) != ""
 }
 
 // movable tells whether the work for a finding is one of the items of 2.7.
@@ -552,7 +564,8 @@ func driftPaths(cfg *Config, was, now *Facts) (out []string) {
 		known := slices.ContainsFunc(was.Paths, func(o slb.PathFinding) bool {
 			return o.Kind == f.Kind && o.ID == f.ID && o.Severity == f.Severity
 		})
-		if f.Severity == slb.SeverityBlock && !known && !slices.Contains(cfg.Paths.Accept, f.ID) {
+		taken := cfg.accepts(Finding{ID: "path-" + f.Kind, Severity: FindingBlocking, Object: f.ID}) != ""
+		if f.Severity == slb.SeverityBlock && !known && !taken {
 			out = append(out, f.String())
 		}
 	}

@@ -326,6 +326,19 @@ type RefusedError struct {
 	What    string // what cannot be done; "" = planning the upgrade of Host
 	Host    string
 	Reasons []string
+
+	Findings []Finding // of a plan: all of them, the blocking ones first
+}
+
+// Rest prints, for people, the findings that are not among Reasons.
+func (e *RefusedError) Rest() string {
+	var rest []Finding
+	for _, f := range e.Findings {
+		if !f.open() {
+			rest = append(rest, f)
+		}
+	}
+	return findingsText(rest)
 }
 
 func (e *RefusedError) Error() string {

@@ -1,7 +1,6 @@
 package upgrade
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -40,6 +39,9 @@ type Facts struct {
 	Price    *ecs.Price    `json:"price,omitempty"`
 	NoClone  string        `json:"no_clone,omitempty"` // why the cloud would refuse to make it
 	Unasked  []string      `json:"unasked,omitempty"`  // what could not be asked about it, and why
+
+	Snapshotting []string   `json:"snapshotting,omitempty"` // snapshots of the disks that others are making
+	Extra        *HostExtra `json:"extra,omitempty"`        // of the production host, besides its inventory
 
 	Paths      []slb.PathFinding    `json:"paths,omitempty"`      // ways to the host past the balancers
 	Forwarding []slb.ForwardingItem `json:"forwarding,omitempty"` // domains that have to be moved behind one
@@ -86,6 +88,7 @@ type Plan struct {
 	Version   string     `json:"version"` // of the tool that made it
 	Config    Config     `json:"config"`
 	Facts     Facts      `json:"facts"`
+	Findings  []Finding  `json:"findings,omitempty"` // of a transition; none of them is open
 	Steps     []PlanStep `json:"steps"`
 }
 
@@ -104,14 +107,18 @@ type PlanStep struct {
 // BuildPlan makes the plan for cfg from facts. It is pure. What speaks
 // against the upgrade comes all at once as a *RefusedError.
 func BuildPlan(cfg *Config, f *Facts, now time.Time, version string) (*Plan, error) {
-	var reasons []string
+	var (
+		reasons  []string
+		findings []Finding
+	)
 	if cfg.Procedure == ProcedureRebuild {
 		reasons = f.Rebuild.Problems
 	} else {
-		reasons = refusals(cfg, f)
+		findings = Detect(cfg, f, now)
+		reasons = blockers(findings)
 	}
 	if len(reasons) > 0 {
-		return nil, &RefusedError{Host: cfg.Host, Reasons: reasons}
+		return nil, &RefusedError{Host: cfg.Host, Reasons: reasons, Findings: findings}
 	}
 	p := &Plan{
 		Format:    planFormat,
@@ -121,6 +128,7 @@ func BuildPlan(cfg *Config, f *Facts, now time.Time, version string) (*Plan, err
 		Version:   version,
 		Config:    *cfg,
 		Facts:     *f,
+		Findings:  findings,
 	}
 	for _, s := range p.steps(nil) {
 		p.Steps = append(p.Steps, PlanStep{ID: s.ID, Section: s.Section, Title: s.Title, Effect: string(s.Effect), Gate: s.Gate, Pivot: s.Pivot, Signed: s.Approvers, Lines: s.Lines})
@@ -213,6 +221,9 @@ func (p *Plan) Text() string {
 	} else {
 		fmt.Fprintf(&b, "Transition upgrade of %s (%s, %s, %s)\n", p.Host, p.Facts.Instance.ID, p.Facts.Boot.Release, p.Facts.Boot.Kernel)
 	}
+	if text := findingsText(p.Findings); text != "" {
+		b.WriteString("\nFindings:\n" + text)
+	}
 	pivot := false
 	for _, s := range p.Steps {
 		b.WriteByte('\n')
@@ -240,168 +251,3 @@ func (p *Plan) Text() string {
 // releaseTag on an instance, with the value yes, lets a run release an
 // instance that it did not make.
 const releaseTag = "upgradectl:release"
-
-// refusals lists everything in the facts that the procedure cannot handle or
-// that the configuration forgot.
-func refusals(cfg *Config, f *Facts) []string {
-	var out []string
-	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-
-	if f.Instance.Status != "Running" {
-		say("instance %s is %s, not Running", f.Instance.ID, f.Instance.Status)
-	}
-	for _, b := range f.Blockers {
-		if b.Blocking {
-			say("a copy of the host cannot be made: %s: %s; %s", b.Object, b.Reason, b.Remedy)
-		}
-	}
-	if f.NoClone != "" {
-		say("the cloud would not make the transition host: %s", f.NoClone)
-	}
-	if f.Stock != nil && !f.Stock.Available {
-		say("zone %s has no %s left (%s); wait, or adopt a host of your own by transition.instance", f.Stock.Zone, f.Stock.Type, cmp.Or(f.Stock.Category, "not offered there"))
-	}
-	if f.Elsewhere != "" {
-		say("%s", f.Elsewhere)
-	}
-	if f.Unhealthy != "" {
-		say("before anything begins: %s", f.Unhealthy)
-	}
-	dirs := map[string]string{}
-	for _, s := range cfg.Services {
-		if s.Kind != KindJava {
-			continue
-		}
-		if other := dirs[s.Dir]; other != "" {
-			say("services %s and %s have the same directory %s; they could not be told apart", other, s.Name, s.Dir)
-		}
-		dirs[s.Dir] = s.Name
-	}
-	out = append(out, checkContainers(f.Inventory, cfg.Services)...)
-	out = append(out, checkJava(f.Inventory, cfg.Services)...)
-	out = append(out, checkPorts(f.Inventory, cfg.Services)...)
-
-	// Past the pivot is too late to learn that 4.5-compare cannot compare: what
-	// an inventory lacks, it lacks against itself too.
-	for _, l := range hostinv.Diff(f.Inventory, f.Inventory, hostinv.Expect{}).Losses() {
-		sec := f.Inventory.Sections[l.Area]
-		say("the inventory of %s lacks %s (%s), so that a loss there would not be seen: %s", cfg.Host, l.Area, l.Before, cmp.Or(sec.Message, "log in as root, or see why with: upgradectl inventory collect"))
-	}
-
-	for _, n := range f.Nginx {
-		if n.Refusal != "" {
-			say("%s: %s", n.Host, n.Refusal)
-		}
-		for _, r := range n.Refs {
-			switch {
-			case r.Kind == nginx.KindOff || r.Tag != "":
-				say("%s: %s:%d carries a mark of an earlier run (%s); restore it first", n.Host, r.File, r.Line, r.Tag)
-			case r.Kind == nginx.KindComment || r.Kind == nginx.KindMention:
-				// No traffic follows it; section 2.5 shows it.
-			case r.Port == 0 || !servesPort(cfg, r.Port):
-				say("%s: %s:%d leads to port %d of the host, which no service names; its health and silence could not be proved", n.Host, r.File, r.Line, r.Port)
-			case !r.Certain:
-				say("%s: %s:%d refers to %s in a way that cannot be decided (%s); move it by hand first", n.Host, r.File, r.Line, cfg.Address, r.Reason)
-			}
-		}
-	}
-	for _, p := range f.Paths {
-		switch {
-		case p.Severity != slb.SeverityBlock || slices.Contains(cfg.Paths.Accept, p.ID):
-		case movable(f.Forwarding, p):
-			// 2.7-domains waits for it to be moved.
-		default:
-			say("%s %s: %s; %s (or, when it does not matter, list it in paths.accept)", p.Kind, p.ID, p.Evidence, p.Remedy)
-		}
-	}
-	if a := f.Adopted; a != nil {
-		switch {
-		case a.ID == f.Instance.ID:
-			say("transition.instance %s is the production host itself", a.ID)
-		case a.Status != "Running":
-			say("transition.instance %s is %s, not Running", a.ID, a.Status)
-		case !a.AutoReleaseTime.IsZero():
-			say("transition.instance %s is released by itself at %s; take its release time away first", a.ID, a.AutoReleaseTime.Format(time.RFC3339))
-		case len(f.AdoptedServes) > 0:
-			say("transition.instance %s serves already, and upgrading it would be noticed: %s", a.ID, strings.Join(f.AdoptedServes, "; "))
-		case cfg.Transition.ReleaseAdopted && a.Tags[releaseTag] != "yes":
-			say("transition.release_adopted: instance %s may be released only if it carries the tag %s=yes", a.ID, releaseTag)
-		}
-	}
-	for _, m := range f.Memberships {
-		for _, f := range m.Findings() {
-			if f.Blocking {
-				say("%s: %s; %s", f.Where, f.Detail, f.Remedy)
-			}
-		}
-		if m.Managed || m.MasterSlaveGroupID != "" {
-			continue
-		}
-		for _, l := range m.Listeners {
-			if port := cmp.Or(m.Backend.Port, l.BackendPort); !servesPort(cfg, port) {
-				say("%s listener %d leads to port %d of the host, which no service names; its health and silence could not be proved", m.LoadBalancerID, l.Port, port)
-			}
-		}
-	}
-	return out
-}
-
-// checkContainers compares the running containers with the services.
-func checkContainers(inv *hostinv.Inventory, services []Service) (out []string) {
-	covered := map[string]bool{}
-	for _, s := range services {
-		found := false
-		for _, c := range inv.Containers {
-			if s.Kind == string(hostos.Container) && c.Name == s.Container || s.Kind == string(hostos.Compose) && c.Compose.Dir == s.Dir {
-				found = true
-				covered[c.Name] = true
-			}
-		}
-		if !found && (s.Kind == string(hostos.Container) || s.Kind == string(hostos.Compose)) {
-			out = append(out, fmt.Sprintf("service %s: no container of it is on the host", s.Name))
-		}
-	}
-	for _, c := range inv.Containers {
-		if c.State == "running" && !covered[c.Name] {
-			out = append(out, fmt.Sprintf("container %s runs but no service names it; it would not be proved after the upgrade", c.Name))
-		}
-	}
-	return out
-}
-
-// checkJava compares the Java processes of the host itself with the services.
-func checkJava(inv *hostinv.Inventory, services []Service) (out []string) {
-	for _, s := range services {
-		if s.Kind == string(hostos.Java) && !slices.ContainsFunc(inv.Java, func(j hostinv.Java) bool { return j.Cwd == s.Dir }) {
-			out = append(out, fmt.Sprintf("service %s: no java process runs in %s", s.Name, s.Dir))
-		}
-	}
-	for _, j := range inv.Java {
-		if j.Container != "" {
-			continue
-		}
-		if !slices.ContainsFunc(services, func(s Service) bool {
-			return s.Kind == string(hostos.Java) && s.Dir == j.Cwd || s.Kind == string(hostos.Unit)
-		}) {
-			out = append(out, fmt.Sprintf("a java process runs in %s but no service names that directory; it would not be started again", j.Cwd))
-		}
-	}
-	return out
-}
-
-// checkPorts sees that every port of a service is served now: a port that is
-// mute before the upgrade cannot prove anything after it.
-func checkPorts(inv *hostinv.Inventory, services []Service) (out []string) {
-	for _, s := range services {
-		for _, port := range s.Ports {
-			listens := slices.ContainsFunc(inv.Listeners, func(l hostinv.Listener) bool { return l.Port == port && strings.HasPrefix(l.Proto, "tcp") })
-			published := slices.ContainsFunc(inv.Containers, func(c hostinv.Container) bool {
-				return slices.ContainsFunc(c.Ports, func(p hostinv.Port) bool { return p.HostPort == port })
-			})
-			if !listens && !published {
-				out = append(out, fmt.Sprintf("service %s: nothing listens on port %d", s.Name, port))
-			}
-		}
-	}
-	return out
-}

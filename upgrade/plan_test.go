@@ -171,7 +171,7 @@ func TestRefusals(t *testing.T) {
 		{"no stock", func(_ *Config, f *Facts) { f.Stock = &ecs.Stock{Type: "ecs.g6.large", Zone: "z-1"} }, "zone z-1 has no ecs.g6.large left (not offered there)"},
 		{"another way in", func(_ *Config, f *Facts) {
 			f.Paths = []slb.PathFinding{{Kind: slb.PathDNAT, Severity: slb.SeverityBlock, ID: "fwd-1", Evidence: "leads to the host", Remedy: "remove it"}}
-		}, "dnat fwd-1: leads to the host; remove it (or, when it does not matter, list it in paths.accept)"},
+		}, "dnat fwd-1: leads to the host; remove it (or, when it does not matter, accept: [\"path-dnat:fwd-1\"])"},
 		// One domain that can be moved does not excuse another that cannot.
 		{"domain that no item moves", func(_ *Config, f *Facts) {
 			f.Paths = []slb.PathFinding{{Kind: slb.PathDomain, Severity: slb.SeverityBlock, ID: "r-1"}, {Kind: slb.PathDomain, Severity: slb.SeverityBlock, ID: "r-2", Evidence: "leads to an elastic address"}}

@@ -37,6 +37,7 @@ type Report struct {
 	Notes         []string      `json:"notes,omitempty"`     // what operators did and asked for
 	Warnings      []string      `json:"warnings,omitempty"`  // by the clock of whoever reads
 	Ways          []engine.Way  `json:"ways"`                // what is legal now
+	Findings      []Finding     `json:"findings,omitempty"`  // of the plan, those that were taken on among them
 	Steps         []ReportStep  `json:"steps"`
 }
 
@@ -74,7 +75,7 @@ func ReadReport(dir string) (*Report, error) {
 	r := &Report{
 		Run: h.Run, Host: h.Host, Procedure: h.Procedure, State: string(h.State), Live: h.Live, Step: h.Step, Reason: h.Reason, Work: h.Work,
 		Created: h.Created, PlanHash: h.PlanHash, JournalHead: h.Head,
-		KernelBefore: p.Facts.Boot.Kernel, ReleaseBefore: p.Facts.Boot.Release,
+		KernelBefore: p.Facts.Boot.Kernel, ReleaseBefore: p.Facts.Boot.Release, Findings: p.Findings,
 	}
 	if f := p.Facts.Rebuild; f != nil {
 		r.Nodes = reportNodes(f, h)
@@ -235,6 +236,9 @@ func (r *Report) Text() string {
 	fmt.Fprintf(&b, "  plan %s\n  journal head %s\n", r.PlanHash, r.JournalHead)
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "  %s\n", n)
+	}
+	if text := findingsText(r.Findings); text != "" {
+		b.WriteString("\nFound before it began:\n" + text)
 	}
 	b.WriteByte('\n')
 	for _, s := range r.Steps {

@@ -272,7 +272,7 @@ func (t *transition) recordContainers() engine.Step {
 		ID: "2.2-containers", Section: "2.2", Effect: engine.ReadOnly,
 		Title: "every running container belongs to a service of the plan",
 		Do: func(_ context.Context, a *engine.Act) (any, error) {
-			return nil, t.recorded(checkContainers, a)
+			return nil, t.recorded(evidence(checkContainers), a)
 		},
 	}
 }
@@ -282,7 +282,7 @@ func (t *transition) recordProjects() engine.Step {
 		ID: "2.3-projects", Section: "2.3", Effect: engine.ReadOnly,
 		Title: "every java process belongs to a service of the plan",
 		Do: func(_ context.Context, a *engine.Act) (any, error) {
-			return nil, t.recorded(checkJava, a)
+			return nil, t.recorded(evidence(checkJava), a)
 		},
 	}
 }
@@ -292,7 +292,7 @@ func (t *transition) recordPorts() engine.Step {
 		ID: "2.4-ports", Section: "2.4", Effect: engine.ReadOnly,
 		Title: "every port of a service is served",
 		Do: func(_ context.Context, a *engine.Act) (any, error) {
-			return nil, t.recorded(checkPorts, a)
+			return nil, t.recorded(evidence(checkPorts), a)
 		},
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,7 +35,7 @@ func newPlan(a *app) *cobra.Command {
 			}
 			p, err := upgrade.BuildPlan(cfg, facts, time.Now(), version())
 			if err != nil {
-				return err
+				return cmp.Or(a.refusal(err), err)
 			}
 			stored, err := p.JSON()
 			if err != nil {
@@ -56,4 +58,20 @@ func newPlan(a *app) *cobra.Command {
 	cmd.Flags().StringVarP(&config, "config", "c", "upgrade.yaml", a.t("configuration file", "配置文件"))
 	cmd.Flags().StringVarP(&output, "output", "o", "", a.t("write the plan to this file, for apply", "将计划写入该文件，供 apply 使用"))
 	return cmd
+}
+
+// refusal prints what was found when a plan was refused: everything for
+// machines; for people what the error itself does not say.
+func (a *app) refusal(err error) error {
+	var r *upgrade.RefusedError
+	if !errors.As(err, &r) || len(r.Findings) == 0 {
+		return nil
+	}
+	return a.result(struct {
+		Host     string            `json:"host"`
+		Refused  bool              `json:"refused"`
+		Findings []upgrade.Finding `json:"findings"`
+	}{r.Host, true, r.Findings}, func(w io.Writer) {
+		fmt.Fprint(w, r.Rest())
+	})
 }
