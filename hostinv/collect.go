@@ -46,6 +46,10 @@ var bounded = []string{
 	SectionModules, SectionDocker, SectionSecurity, SectionNginx,
 }
 
+// onlyFiles are the sections that send a few text files of the host: small ones,
+// so that one limit for all of them will do. Never written to.
+var onlyFiles = []string{SectionFstab, SectionDNS, SectionCron, SectionLimits, SectionUsers, SectionSSH, SectionTime}
+
 // script returns the text sent to a host, with its mark. Its first line is
 // what a collector knows others by in the list of processes.
 func script(mark string) string { return strings.Replace(scriptBody(), "@MARK@", mark, 1) }
@@ -54,13 +58,18 @@ func script(mark string) string { return strings.Replace(scriptBody(), "@MARK@",
 // command it is encoded, and sent for each host.
 var scriptBody = sync.OnceValue(func() string {
 	var calls []string
+	files := "capped"
 	for _, s := range asked {
-		how := "capped "
-		if slices.Contains(bounded, s) {
-			how = "section "
+		switch {
+		case slices.Contains(bounded, s):
+			calls = append(calls, "section "+s)
+		case slices.Contains(onlyFiles, s):
+			files += " " + s
+		default:
+			calls = append(calls, "capped "+s)
 		}
-		calls = append(calls, how+s)
 	}
+	calls = append(calls, files)
 	var b strings.Builder
 	for line := range strings.Lines(scriptText) {
 		if line = strings.TrimLeft(line, "\t"); b.Len() == 0 || line != "\n" && !strings.HasPrefix(line, "#") {

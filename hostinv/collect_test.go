@@ -26,7 +26,7 @@ import (
 // reading commands, and to writing nothing.
 func TestScriptCommands(t *testing.T) {
 	allowed := []string{
-		"cat", "ls", "tr", "sed", "grep", "stat", "sha256sum", "readlink", "id", "hostname", "systemctl", "docker", "date", "head", "timeout", "sleep",
+		"cat", "ls", "tr", "sed", "grep", "stat", "sha256sum", "readlink", "id", "hostname", "dd", "systemctl", "docker", "date", "head", "timeout", "sleep",
 		"true", "grubby", "dpkg-query", "rpm", "apk", "ip", "nft", "supervisorctl", "chronyc", "nginx", "true",
 		// builtins
 		"printf", "echo", "read", "command", "export", "umask", "return", "continue", ":", "[", "set", "shift", "kill", "trap", "wait", "exit",
@@ -35,7 +35,7 @@ func TestScriptCommands(t *testing.T) {
 	reads := map[string][]string{
 		"docker": {"info", "ps", "images", "inspect"}, "systemctl": {"list-units", "list-unit-files"}, "rpm": {"-qa"}, "dpkg-query": {"-W"}, "apk": {"info"},
 		"ip": {"-o addr show", "-4 route show", "-6 route show", "-4 rule show", "-6 rule show"}, "nft": {"list ruleset"}, "supervisorctl": {"status"},
-		"chronyc": {"-n tracking"}, "nginx": {"-V"}, "grubby": {"--default-kernel"}, "sed": {"-n"}, "stat": {"-f -c"},
+		"chronyc": {"-n tracking"}, "nginx": {"-V"}, "grubby": {"--default-kernel"}, "sed": {"-n"}, "dd": {"ibs=32768 obs=65536"}, "stat": {"-f -c"},
 	}
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(script(testMark)), "script.sh")
 	require.NoError(t, err)

@@ -233,24 +233,28 @@ func (inv *Inventory) fillListeners(f *frame) (Status, string) {
 			low, high = a, b
 		}
 	}
-	if _, ok := f.get("tcp"); !ok {
+	_, all := f.get("listening")
+	if _, ok := f.get("tcp"); !ok && !all {
 		return StatusError, "/proc/net/tcp cannot be read"
 	}
 	for _, i := range f.items {
 		proto := strings.TrimSuffix(i.label, "6")
+		if i.label == "listening" {
+			proto = "tcp"
+		}
 		if proto != "tcp" && proto != "udp" {
 			continue
 		}
 		lines := strings.Split(string(i.data), "\n")
 		// Of TCP the listeners alone are sent: where they fill the table, all but
 		// a line that was cut off before its state.
-		full := len(i.data) >= maxTable || proto == "tcp" && len(i.data) >= maxTable-tableLine
+		full := i.label != "listening" && (len(i.data) >= maxTable || proto == "tcp" && len(i.data) >= maxTable-tableLine)
 		if full {
 			lines = lines[:len(lines)-1] // cut off within a line
 		}
 		last := uint64(stateListen)
-		for n, line := range lines {
-			if strings.TrimSpace(line) == "" || n == 0 && strings.Contains(line, "local_address") {
+		for _, line := range lines {
+			if strings.TrimSpace(line) == "" || strings.Contains(line, "local_address") {
 				continue
 			}
 			s, ok := parseSocket(line)

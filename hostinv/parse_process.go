@@ -27,22 +27,22 @@ type proc struct {
 	hidden     bool // this user may not see its links
 }
 
-// procFile splits /proc/PID/FILE:TEXT as grep writes it.
-func procFile(line, file string) (pid int, text string, ok bool) {
+// procLine splits /proc/PID/FILE:TEXT as grep writes it.
+func procLine(line string) (pid int, file, text string, ok bool) {
 	rest, ok := strings.CutPrefix(line, "/proc/")
 	if !ok {
-		return 0, "", false
+		return 0, "", "", false
 	}
 	n := 0
 	for n < len(rest) && n < 10 && '0' <= rest[n] && rest[n] <= '9' {
 		pid = 10*pid + int(rest[n]-'0')
 		n++
 	}
-	rest = rest[n:]
-	if len(rest) < len(file)+2 || rest[0] != '/' || rest[1:1+len(file)] != file || rest[1+len(file)] != ':' {
-		return 0, "", false
+	colon := strings.IndexByte(rest, ':')
+	if pid == 0 || colon <= n || rest[n] != '/' {
+		return 0, "", "", false
 	}
-	return pid, rest[len(file)+2:], pid > 0
+	return pid, rest[n+1 : colon], rest[colon+1:], true
 }
 
 // word returns the nth word of a line whose words are separated by spaces,
@@ -65,6 +65,22 @@ func word(line string, n int) string {
 	return ""
 }
 
+// fillStatus reads a line of /proc/PID/status.
+func (p *proc) fillStatus(line string) {
+	k, v, _ := strings.Cut(line, ":")
+	v = strings.TrimLeft(v, "\t ")
+	switch k {
+	case "Name":
+		p.Name = v
+	case "State":
+		p.state, _, _ = strings.Cut(v, " ")
+	case "PPid":
+		p.PPID, _ = strconv.Atoi(v) // the kernel's own number
+	case "Uid":
+		p.uid, _, _ = strings.Cut(v, "\t")
+	}
+}
+
 func (inv *Inventory) fillProcesses(f *frame) (Status, string) {
 	procs := map[int]*proc{}
 	status, message := StatusOK, ""
@@ -79,50 +95,33 @@ func (inv *Inventory) fillProcesses(f *frame) (Status, string) {
 		}
 		return false
 	}
-	rows, rc, whole := f.proved("status")
+	rows, rc, whole := f.proved("tables")
 	cut("processes", rc, whole)
 	for _, line := range rows {
-		pid, text, ok := procFile(line, "status")
-		k, v, has := strings.Cut(text, ":")
-		if !ok || !has {
+		pid, file, text, ok := procLine(line)
+		if !ok {
 			continue
 		}
 		p := procs[pid]
-		if p == nil {
-			p = &proc{Process: Process{PID: pid}}
-			procs[pid] = p
-		}
-		v = strings.TrimLeft(v, "\t ")
-		switch k {
-		case "Name":
-			p.Name = v
-		case "State":
-			p.state, _, _ = strings.Cut(v, " ")
-		case "PPid":
-			p.PPID, _ = strconv.Atoi(v) // the kernel's own number
-		case "Uid":
-			p.uid, _, _ = strings.Cut(v, "\t")
-		}
-	}
-	rows, rc, whole = f.proved("stat")
-	cut("processes", rc, whole)
-	for _, line := range rows {
-		pid, text, ok := procFile(line, "stat")
-		p := procs[pid]
-		i := strings.LastIndexByte(text, ')')
-		if !ok || p == nil || i < 0 {
-			continue // the name has a line feed: what follows is on the next line
-		}
-		// Field 22, of which two stand before the parenthesis.
-		if w := word(text[i+1:], 19); w != "" {
-			p.start, _ = strconv.ParseFloat(w, 64) // the kernel's own number
-		}
-	}
-	rows, rc, whole = f.proved("cgroup")
-	cut("control groups", rc, whole)
-	for _, line := range rows {
-		pid, text, ok := procFile(line, "cgroup")
-		if p := procs[pid]; ok && p != nil {
+		switch file {
+		case "status":
+			if p == nil {
+				p = &proc{Process: Process{PID: pid}}
+				procs[pid] = p
+			}
+			p.fillStatus(text)
+		case "stat":
+			// A name with a line feed is cut off: what follows is on the next line.
+			// Field 22, of which two stand before the parenthesis.
+			if i := strings.LastIndexByte(text, ')'); i >= 0 && p != nil {
+				if w := word(text[i+1:], 19); w != "" {
+					p.start, _ = strconv.ParseFloat(w, 64) // the kernel's own number
+				}
+			}
+		case "cgroup":
+			if p == nil {
+				continue
+			}
 			if id := containerOf(text); id != "" {
 				p.Container = id
 			} else if base := path.Base(text); strings.HasSuffix(base, ".service") && !strings.Contains(text, "/user@") {
@@ -185,8 +184,8 @@ func (inv *Inventory) fillSockets(f *frame, procs map[int]*proc, cut func(string
 		}
 		cut("command lines", rc, whole)
 		for _, line := range rows {
-			pid, text, ok := procFile(line, "cmdline")
-			if !ok {
+			pid, file, text, ok := procLine(line)
+			if !ok || file != "cmdline" {
 				continue
 			}
 			if pid != before {

@@ -46,9 +46,9 @@ run() {
 	return "$r"
 }
 
-# section NAME runs sec_NAME, capped NAME with a limit to its output. The line
-# with its status comes from inside the cap: where it is missing, the output was
-# cut.
+# section NAME runs sec_NAME, capped NAME... one or more with a limit to their
+# output. The line with a section's status comes from inside the cap: where it
+# is missing, the output was cut.
 section() {
 	printf '\n%s B %s\n' "$mark" "$1"
 	body "$1" </dev/null
@@ -56,6 +56,10 @@ section() {
 }
 
 capped() {
+	if [ "$#" -gt 1 ]; then
+		for s do section "$s"; done | head -c 8388608
+		return
+	fi
 	printf '\n%s B %s\n' "$mark" "$1"
 	body "$1" </dev/null | head -c 8388608
 	printf '\n%s E %s\n' "$mark" "$1"
@@ -108,39 +112,44 @@ entry() {
 	done
 }
 
+# show is cat for one small text file: starting a program costs more.
+show() {
+	while IFS= read -r line || [ -n "$line" ]; do printf '%s\n' "$line"; done <"$1"
+}
+
 sec_os() {
 	item os-release
-	cat /etc/os-release
+	show /etc/os-release
 	item redhat-release
-	cat /etc/redhat-release
+	show /etc/redhat-release
 	item debian_version
-	cat /etc/debian_version
+	show /etc/debian_version
 	return 0
 }
 
 sec_kernel() {
 	item release
-	cat /proc/sys/kernel/osrelease || return 1
+	show /proc/sys/kernel/osrelease || return 1
 	item cmdline
-	cat /proc/cmdline
+	show /proc/cmdline
 }
 
-sec_boot() { cat /proc/sys/kernel/random/boot_id; }
+sec_boot() { show /proc/sys/kernel/random/boot_id; }
 
 sec_uptime() {
 	item uptime
-	cat /proc/uptime || return 1
+	show /proc/uptime || return 1
 	item clock
 	date +%s
 }
 
 sec_host() {
 	item hostname
-	hostname || cat /proc/sys/kernel/hostname
+	show /proc/sys/kernel/hostname || hostname
 	item uid
 	id -u
 	item machine-id
-	cat /etc/machine-id
+	show /etc/machine-id
 	return 0
 }
 
@@ -268,15 +277,33 @@ sec_firewall() {
 	return "$some"
 }
 
-# The kernel lists listening sockets before the others, so a cap of its own
-# keeps a busy host's table of connections from being read.
+# The tables of TCP are read once, for the kernel goes through all of its buckets
+# each time, also where they are empty. Most of a busy host's table is
+# connections that have ended.
 sec_listeners() {
-	for f in tcp tcp6; do
-		if [ -r "/proc/net/$f" ]; then
-			item "$f"
-			head -c 262144 "/proc/net/$f" | sed -n -e '/local_address/p' -e '/^ *[0-9]*: [0-9A-F]*:[0-9A-F]* [0-9A-F]*:[0-9A-F]* 0A /p'
-		fi
-	done
+	tables=$({
+		cat /proc/net/tcp
+		[ ! -r /proc/net/tcp6 ] || cat /proc/net/tcp6
+		echo end
+	} | sed -n -e '/ 06 /d' -e '/^ *[0-9]*: [0-9A-F]*:[0-9A-F]* [0-9A-F]*:[0-9A-F]* 0A /p' \
+		-e 's/^ *[0-9]*: \([0-9A-F:]*\) \([0-9A-F:]*\) 01 [^ ]* [^ ]* [^ ]* *[0-9]* *[0-9]* \([0-9]*\) .*/\1 \2 \3/p' \
+		-e '/local_address/p' -e '/^end$/p' | head -c 4194304)
+	case "$tables" in
+	*end)
+		item listening
+		printf '%s\n' "$tables" | sed -n -e '/local_address/p' -e '/ 0A /p'
+		;;
+	*)
+		# The kernel lists listening sockets before the others, so a cap of its own
+		# keeps a very busy host's table of connections from being read.
+		for f in tcp tcp6; do
+			if [ -r "/proc/net/$f" ]; then
+				item "$f"
+				head -c 262144 "/proc/net/$f" | sed -n -e '/local_address/p' -e '/^ *[0-9]*: [0-9A-F]*:[0-9A-F]* [0-9A-F]*:[0-9A-F]* 0A /p'
+			fi
+		done
+		;;
+	esac
 	for f in udp udp6; do
 		if [ -r "/proc/net/$f" ]; then
 			item "$f"
@@ -284,16 +311,14 @@ sec_listeners() {
 		fi
 	done
 	item range
-	cat /proc/sys/net/ipv4/ip_local_port_range
+	show /proc/sys/net/ipv4/ip_local_port_range
 	return 0
 }
 
+# It follows sec_listeners.
 sec_connections() {
 	item tcp
-	{
-		cat /proc/net/tcp /proc/net/tcp6
-		echo end
-	} | sed -n -e 's/^ *[0-9]*: \([0-9A-F:]*\) \([0-9A-F:]*\) 01 [^ ]* [^ ]* [^ ]* *[0-9]* *[0-9]* \([0-9]*\) .*/\1 \2 \3/p' -e '/^end$/p' | head -c 1048576
+	printf '%s\n' "$tables" | sed -n -e '/^[0-9A-F:]* [0-9A-F:]* [0-9]*$/p' -e '/^end$/p'
 	return 0
 }
 
@@ -307,24 +332,18 @@ sec_connections() {
 # are given: where many sessions share a host, they would be most of what is sent.
 of() {
 	files=
-	for f in $listed; do files="$files ${f%cmdline}$1"; done
+	for what do
+		for f in $listed; do files="$files ${f%cmdline}$what"; done
+	done
 }
 
 sec_processes() {
 	listed=$(run grep -L -z -a -E '^(# upgradectl |(/bin/sh -c .)?printf "%s\\n" "\$1"; printf "%s\\n" "\$1" >&2; exec 3<&0 )' /proc/[0-9]*/cmdline)
 	[ "$?" -le 2 ] && [ -n "$listed" ] || listed=$(echo /proc/[0-9]*/cmdline)
 	# The names are numbers: unquoted on purpose, one argument each.
-	item status
-	of status
-	run grep -H -E '^(Name|State|PPid|Uid):' $files
-	echo "rc $?"
-	item stat
-	of stat
-	run grep -a -o -H -E '\) [A-Za-z]( -?[0-9]+){19}' $files
-	echo "rc $?"
-	item cgroup
-	of cgroup
-	run grep -a -H -E '^(0:|[0-9]*:name=systemd:)' $files
+	item tables
+	of status stat cgroup
+	run grep -a -o -H -E '^(Name|State|PPid|Uid):.*|\) [A-Za-z]( -?[0-9]+){19}|^(0:|[0-9]*:name=systemd:).*' $files
 	echo "rc $?"
 	if echo | grep -z -a -q '' && ls -d -b / >/dev/null; then
 		item cmdline
@@ -341,10 +360,8 @@ sec_processes() {
 			echo "rc $?"
 		} | tr '\000\n' '\n\001' | sed -n -e 's/^\/proc\/\([0-9]*\)\/environ:\([A-Za-z_][A-Za-z0-9_.]*\)=.*/\1 \2/p' -e 's/^\(rc [0-9]*\).*/\1/p'
 		item links
-		of exe
-		exes=$files
-		of cwd
-		run ls -l -d -b $exes $files 2>&1
+		of exe cwd
+		run ls -l -d -b $files 2>&1
 		echo "rc $?"
 		item sockets
 		of fd
@@ -548,7 +565,7 @@ sec_nginx() {
 	run nginx -V 2>&1
 }
 
-main() {
+all() {
 	own=
 	read -r own </proc/sys/kernel/random/uuid
 	printf '\n%s K %s\n' "$mark" "$own"
@@ -557,6 +574,13 @@ main() {
 	! timeout 9 true >/dev/null 2>&1 || timeout=yes
 	@SECTIONS@
 	printf '\n%s Z\n' "$mark"
+}
+
+# Blocks of 64 KiB, for each small write would be a packet of its own, and
+# packets are most of what a collection costs its two ends. Different sizes make
+# dd fill its blocks.
+main() {
+	if have dd; then all | dd ibs=32768 obs=65536 2>/dev/null; else all; fi
 }
 
 main

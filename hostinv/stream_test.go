@@ -133,7 +133,7 @@ func processItems(list ...says) []string {
 		}
 		fmt.Fprintf(&sockets, "P %d\n%s", p.pid, strings.Join(append(p.sockets, ""), "\n"))
 	}
-	return []string{"status", status.String() + "rc 0\n", "stat", stat.String() + "rc 0\n", "cgroup", cgroup.String() + "rc 0\n",
+	return []string{"tables", status.String() + stat.String() + cgroup.String() + "rc 0\n",
 		"cmdline", cmdline.String() + "rc 0\x01\n", "environ", environ.String() + "rc 0\n", "links", links.String() + "rc 2\n", "sockets", sockets.String() + "rc 0\n"}
 }
 

@@ -273,9 +273,10 @@ type sedRule struct {
 	re   *regexp.Regexp
 	with string // Go's template; "" with subst false
 	sub  bool
+	drop bool // the line is done with
 }
 
-// cmdSed is sed -n with rules that print the lines they match.
+// cmdSed is sed -n with rules that print the lines they match, or end them.
 func cmdSed(ctx context.Context, p *Proc) int {
 	var rules []sedRule
 	args := p.Args[1:]
@@ -301,6 +302,9 @@ func cmdSed(ctx context.Context, p *Proc) int {
 				if m == nil {
 					continue
 				}
+				if r.drop {
+					break
+				}
 				if r.sub {
 					line = line[:m[0]] + string(r.re.ExpandString(nil, r.with, line, m)) + line[m[1]:]
 				}
@@ -316,7 +320,9 @@ func parseSed(s string) (sedRule, error) {
 	var r sedRule
 	s, ok := strings.CutSuffix(s, "/p")
 	if !ok {
-		return r, errors.New("it does not end with /p")
+		if s, r.drop = strings.CutSuffix(s, "/d"); !r.drop || !strings.HasPrefix(s, "/") {
+			return r, errors.New("it does not end with /p, and is not /…/d")
+		}
 	}
 	s, r.sub = strings.CutPrefix(s, "s")
 	if !strings.HasPrefix(s, "/") {
