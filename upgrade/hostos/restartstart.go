@@ -21,7 +21,7 @@ var ErrNoRestart = errors.New("no restart values are kept on this host")
 // setsid twice: the first makes a group leader of the second, and a group
 // leader forks. That leaves a daemon behind without a background job of the
 // shell, which would run with SIGINT and SIGQUIT ignored. The limits are set
-// from outside because only root may raise them.
+// before the user is, because only root may raise them.
 const startScript = `[ "$(id -u)" = 0 ] || { echo "only root may start processes of other users" >&2; exit 1; }
 s=
 for key in @KEYS@; do
@@ -64,25 +64,26 @@ start() {
 	out=${out%.} err=${err%.}
 	out=${out:-/dev/null} err=${err:-/dev/null}
 	umask "$um"
-	now=$(limits /proc/self)
+	now=$(limits /proc/self) lim=
 	while read -r l; do
 		case "
 $now
 " in *"
 $l
 "*) ;;
-		*) prlimit --pid $$ "--$l" || { echo "cannot set the limit $l" >&2; exit 1; } ;;
+		*) lim="$lim --$l" ;;
 		esac
 	done <"$k/limits"
+	[ -z "$lim" ] || lim="prlimit$lim"
 	# Seen before anything is launched: what fails later fails unseen.
-	how=$($as /bin/sh -c 'cd -- "$1" || exit
+	how=$($lim $as /bin/sh -c 'cd -- "$1" || exit
 		for f in "$2" "$3"; do
 			if { : >>"$f"; } 2>/dev/null; then echo user; else echo root; fi
 		done' sh "$cwd" "$out" "$err") || exit 1
 	set -- $how
 	if [ "$1" = root ]; then trusted "$out" || { echo "user $uid cannot write to its output $out" >&2; exit 1; }; exec 4>>"$out"; else exec 4>/dev/null; fi
 	if [ "$2" = root ]; then trusted "$err" || { echo "user $uid cannot write to its output $err" >&2; exit 1; }; exec 5>>"$err"; else exec 5>/dev/null; fi
-	cat "$k/environ" "$k/argv" | xargs -0 -x -n 1000000 -s 2000000 setsid setsid $as /bin/sh -c 'cd -- "$1" || exit
+	cat "$k/environ" "$k/argv" | xargs -0 -x -n 1000000 -s 2000000 $lim setsid setsid $as /bin/sh -c 'cd -- "$1" || exit
 		if [ "$2" = user ]; then exec >>"$3"; fi
 		if [ "$4" = user ]; then exec 2>>"$5"; fi
 		shift 5
