@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -37,12 +38,15 @@ const (
 	PathsAuto = "auto"
 	PathsNone = "none"
 
-	// The kinds of a Service: a process started by a command, a Compose
-	// project, a single container, a systemd unit.
-	KindJava      = "java"
-	KindCompose   = "compose"
-	KindContainer = "container"
-	KindUnit      = "unit"
+	// The kinds of a Service: Java processes and those of another program
+	// that were started by hand, a Compose project, a single container, a
+	// systemd unit, a program of supervisord.
+	KindJava       = "java"
+	KindProcess    = "process"
+	KindCompose    = "compose"
+	KindContainer  = "container"
+	KindUnit       = "unit"
+	KindSupervisor = "supervisor"
 
 	// StrategyYumUpdate upgrades with the distribution's own package
 	// transaction; StrategyScript runs a file of the operator's.
@@ -128,19 +132,6 @@ type SSHConfig struct {
 type NginxHost struct {
 	Host string `json:"host"` // SSH target
 	Conf string `json:"conf"` // main file; default /etc/nginx/nginx.conf
-}
-
-// Service is something that must run after the upgrade as it did before.
-type Service struct {
-	Name      string `json:"name"`
-	Kind      string `json:"kind"`                // KindJava, KindCompose, KindContainer or KindUnit
-	Dir       string `json:"dir,omitempty"`       // absolute; java and compose: where it is started
-	User      string `json:"user,omitempty"`      // java: who starts it; empty: root
-	Start     string `json:"start,omitempty"`     // java: command line, run in Dir as User, detached
-	Container string `json:"container,omitempty"` // container: its name
-	Unit      string `json:"unit,omitempty"`      // unit: its name
-	Ports     []int  `json:"ports,omitempty"`     // TCP ports it listens on
-	Health    string `json:"health,omitempty"`    // path of an HTTP GET on each port; empty: a TCP connection
 }
 
 // TransitionConfig describes the host that serves meanwhile.
@@ -541,8 +532,9 @@ func (m mapping) duration(key string, def, low time.Duration, zero bool) time.Du
 	if n == nil {
 		return def
 	}
+	example := short(cmp.Or(def, 30*time.Second))
 	if n.Kind != yaml.ScalarNode {
-		m.problem(key, "must be a duration such as %s, not %s", short(def), kindOf(n))
+		m.problem(key, "must be a duration such as %s, not %s", example, kindOf(n))
 		return def
 	}
 	v, err := time.ParseDuration(n.Value)
@@ -550,7 +542,7 @@ func (m mapping) duration(key string, def, low time.Duration, zero bool) time.Du
 	case err != nil && decimal.MatchString(n.Value):
 		m.problem(key, "%s has no unit; write %ss, %sm or %sh", quote(n.Value), clip(n.Value), clip(n.Value), clip(n.Value))
 	case err != nil:
-		m.problem(key, "%s is not a duration; write one such as %s (units: ms, s, m, h)", quote(n.Value), short(def))
+		m.problem(key, "%s is not a duration; write one such as %s (units: ms, s, m, h)", quote(n.Value), example)
 	case zero && v == 0:
 		return 0
 	case v < low:
@@ -804,74 +796,6 @@ func (d *configDecoder) pace(m mapping, c *Config) {
 		d.at(n, join("pace", key), "%d samples of %s do not fit into a timeout of %s",
 			c.Pace.Observe, short(c.Pace.Sample), short(c.Pace.Timeout))
 	}
-}
-
-// serviceKeys are the keys that only some kinds have, and the kinds that
-// need them.
-var serviceKeys = [...]struct {
-	key          string
-	kinds, needs []string
-}{
-	{"dir", []string{KindJava, KindCompose}, []string{KindJava, KindCompose}},
-	{"user", []string{KindJava}, nil},
-	{"start", []string{KindJava}, []string{KindJava}},
-	{"container", []string{KindContainer}, []string{KindContainer}},
-	{"unit", []string{KindUnit}, []string{KindUnit}},
-}
-
-func (d *configDecoder) services(m mapping, c *Config) {
-	names, ports := map[string]int{}, map[int]string{}
-	m.list("services", func(n *yaml.Node, path string) {
-		s := d.mapping(n, path, "name", "kind", "dir", "user", "ports", "health", "start", "container", "unit")
-		s.need("", "name")
-		s.need(": java, compose, container or unit", "kind")
-		v := Service{
-			Name: s.text("name", "", matches(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, "is not a name: letters, digits, dot, hyphen and underscore")),
-			Kind: s.enum("kind", "", KindJava, KindCompose, KindContainer, KindUnit),
-			Dir:  s.text("dir", "", checkAbs),
-			User: s.text("user", "", matches(`^[A-Za-z_][A-Za-z0-9_.-]*$`, "is not a user name")),
-			// Absolute paths are normal here; what runs is the operator's own text.
-			Start:     s.text("start", ""),
-			Container: s.text("container", "", matches(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, "is not a container name")),
-			Unit:      s.text("unit", "", matches(`^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*$`, "is not a unit name")),
-			Health:    s.text("health", "", matches(`^/[!-~]*$`, "is not a path: it starts with / and has no blanks")),
-		}
-		for _, k := range serviceKeys {
-			switch {
-			case v.Kind == "":
-			case s.has(k.key) && !slices.Contains(k.kinds, v.Kind):
-				s.problem(k.key, "has no meaning for kind %s, only for %s", v.Kind, strings.Join(k.kinds, " and "))
-			case slices.Contains(k.needs, v.Kind):
-				s.need(": kind "+v.Kind+" needs it", k.key)
-				if s.has(k.key) && s.values[k.key].Value == "" && !s.failed(k.key) {
-					s.problem(k.key, "is empty: kind %s needs it", v.Kind)
-				}
-			}
-		}
-		if v.Name != "" {
-			if line, dup := names[v.Name]; dup {
-				s.problem("name", "%s is the name of two services; the first is on line %d", quote(v.Name), line)
-			} else {
-				names[v.Name] = s.values["name"].Line
-			}
-		}
-		s.list("ports", func(n *yaml.Node, path string) {
-			p, ok := d.integer(n, path, 1, 65535)
-			if !ok {
-				return
-			}
-			if owner, dup := ports[p]; dup {
-				d.at(n, path, "port %d is already one of service %s", p, quote(owner))
-				return
-			}
-			ports[p] = v.Name
-			v.Ports = append(v.Ports, p)
-		})
-		if v.Health != "" && !s.has("ports") && !s.failed("ports") {
-			s.problem("health", "needs ports to ask on")
-		}
-		c.Services = append(c.Services, v)
-	})
 }
 
 func (d *configDecoder) transition(m mapping, c *Config, hostName string) {

@@ -13,7 +13,6 @@ import (
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/slb"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
-	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 // What the tool can know of traffic without anybody's access log, and how
@@ -299,9 +298,4 @@ func describe(flows map[string]flow) string {
 		return "not quiet for long enough"
 	}
 	return strings.Join(out, ", ")
-}
-
-// service gives the hostos form of a configured service.
-func service(s Service) hostos.Service {
-	return hostos.Service{Name: s.Name, Kind: hostos.ServiceKind(s.Kind), Dir: s.Dir, User: s.User, Container: s.Container, Unit: s.Unit, Start: s.Start, Ports: s.Ports, Health: s.Health}
 }
