@@ -115,17 +115,25 @@ func (g *cgroups) freeze() (thaw func() error, err error) {
 	return func() error { return nil }, nil
 }
 
-// remove removes the group and those below. Its processes must have ended; the
-// kernel may take a moment to agree.
-func (g *cgroups) remove() error {
+// remove removes the group and those below. Its processes must have ended.
+func (g *cgroups) remove() error { return removeCgroups(g.dirs, cgroupPatience) }
+
+// cgroupPatience is how long the kernel may take to agree that the processes
+// of a group have ended.
+const cgroupPatience = 5 * time.Second
+
+// removeCgroups removes control groups and those below. Some need not be
+// there.
+func removeCgroups(dirs []string, patience time.Duration) error {
 	var errs []error
-	for _, dir := range g.dirs {
-		errs = append(errs, removeCgroup(dir))
+	end := time.Now().Add(patience)
+	for _, dir := range dirs {
+		errs = append(errs, removeCgroup(dir, end))
 	}
 	return errors.Join(errs...)
 }
 
-func removeCgroup(dir string) error {
+func removeCgroup(dir string, last time.Time) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -135,12 +143,12 @@ func removeCgroup(dir string) error {
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			if err := removeCgroup(filepath.Join(dir, e.Name())); err != nil {
+			if err := removeCgroup(filepath.Join(dir, e.Name()), last); err != nil {
 				return err
 			}
 		}
 	}
-	end := time.NewTimer(5 * time.Second)
+	end := time.NewTimer(time.Until(last))
 	defer end.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

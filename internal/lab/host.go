@@ -192,6 +192,9 @@ func (h *Host) root() string          { return filepath.Join(h.dir, "root") }
 // too, larger or smaller, but not smaller than what is on it: that is a full
 // disk then.
 func (h *Host) Resize(mb int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.setup.DiskMB = mb // of its clones
 	return command("mount", "-o", "remount,size="+strconv.Itoa(mb)+"m", h.fs(""))
 }
 

@@ -58,7 +58,9 @@ func Need(t *testing.T) {
 // Nothing of the inner test touches this machine's network or file systems,
 // and whatever it starts ends with it, even if it is killed: the kernel ends
 // a process namespace with its first process, and that one ends when the
-// outer test does. A test that cannot be isolated is skipped: see [Need].
+// outer test does. The empty control groups and the directory that a killed
+// test leaves are removed by the next. A test that cannot be isolated is
+// skipped: see [Need].
 func Isolated(t *testing.T, env ...string) bool {
 	t.Helper()
 	if Inside() {
@@ -79,12 +81,19 @@ func Isolated(t *testing.T, env ...string) bool {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, unshare, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
 		self, "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v", "-test.timeout="+limit.String())
-	dir, err := os.MkdirTemp("", "upgradectl-lab-")
+	if err := sweep(); err != nil {
+		t.Log(err) // what others left is not this test's failure
+	}
+	r, err := newRun()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	cmd.Env = append(append(os.Environ(), inside+"="+dir), env...)
+	defer func() {
+		if err := r.remove(cgroupPatience); err != nil {
+			t.Error(err)
+		}
+	}()
+	cmd.Env = append(append(os.Environ(), inside+"="+r.dir), env...)
 	cmd.WaitDelay = 10 * time.Second
 	// The inner process ends when this pipe does, also when we are killed.
 	hold, err := cmd.StdinPipe()
@@ -99,6 +108,9 @@ func Isolated(t *testing.T, env ...string) bool {
 	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	if err := r.enter(cmd.Process.Pid); err != nil {
+		t.Error(err)
 	}
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)

@@ -150,11 +150,7 @@ func (l *Lab) close() error {
 	for _, h := range l.all() {
 		errs = append(errs, h.Cut(), h.unmount())
 	}
-	groups, err := newCgroups(l.name)
-	if err == nil {
-		err = groups.remove()
-	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
 
 // complain fails the test for something that happened aside.

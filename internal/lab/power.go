@@ -144,7 +144,7 @@ func (h *Host) plugIn(b *boot) error {
 	}
 	err := ip(
 		fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", b.net, mac, b.net),
-		"link set "+b.net+" master lab0 up",
+		"link set "+b.net+" up",
 	)
 	if err != nil {
 		return err
@@ -160,20 +160,16 @@ END`)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.apart {
-		return connect(b, false)
-	}
-	return nil
+	return connect(b, !h.apart)
 }
 
-// connect opens or closes the host's port on the bridge. The host's own end
-// stays up: it notices nothing but silence.
-func connect(b *boot, open bool) error {
-	state := "0" // disabled
-	if open {
-		state = "3" // forwarding
+// connect puts the host's port on the bridge or takes it off. The host's own
+// end stays up: it notices nothing but silence.
+func connect(b *boot, on bool) error {
+	if on {
+		return ip("link set " + b.net + " master lab0")
 	}
-	return ip("link set dev " + b.net + " type bridge_slave state " + state)
+	return ip("link set " + b.net + " nomaster")
 }
 
 // Partition cuts the host off the network, or lets it in again; also across
@@ -194,6 +190,13 @@ func (h *Host) Darken(dark bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dark = dark
+}
+
+// Dark says whether the host is on and its boot does not come up.
+func (h *Host) Dark() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.boot != nil && h.boot.dark
 }
 
 // stage waits for the host's systemd and finishes what only the machine around

@@ -17,6 +17,8 @@ type snapshot struct{ setup Setup }
 // [Lab.Clone].
 func (h *Host) Snapshot() (string, error) {
 	l := h.lab
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	l.mu.Lock()
 	to := filepath.Join(l.dir, "snapshots", strconv.Itoa(len(l.snapshots)+1))
 	l.snapshots[to] = snapshot{setup: h.setup}
@@ -24,19 +26,15 @@ func (h *Host) Snapshot() (string, error) {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return "", err
 	}
-	h.mu.Lock()
 	thaw := func() error { return nil }
-	if h.boot != nil && h.boot.groups != nil {
+	if h.boot != nil && h.boot.pid != 0 {
 		var err error
 		if thaw, err = h.boot.groups.freeze(); err != nil {
-			h.mu.Unlock()
 			return "", fmt.Errorf("cannot take a snapshot of %s: %w", h.Name, err)
 		}
 	}
 	err := command("cp", "-a", h.fs("disk"), h.fs("docker"), h.fs("boot"), to)
-	err = errors.Join(err, thaw())
-	h.mu.Unlock()
-	if err != nil {
+	if err = errors.Join(err, thaw()); err != nil {
 		return "", fmt.Errorf("cannot take a snapshot of %s: %w", h.Name, err)
 	}
 	return to, nil
