@@ -73,11 +73,12 @@ func capturedHost(t *testing.T, file string) machine {
 func TestCaptured(t *testing.T) {
 	files, err := filepath.Glob("testdata/captured/*.txtar")
 	require.NoError(t, err)
-	require.Len(t, files, 6)
+	require.Len(t, files, 7)
 	want := map[string]hostinv.OS{
 		"centos7":    {ID: "centos", Version: "7", Pretty: "CentOS Linux 7 (Core)", Release: "CentOS Linux release 7.5.1804 (Core)"},
 		"alinux2":    {ID: "alinux", Version: "2.1903", Pretty: "Alibaba Cloud Linux (Aliyun Linux) 2.1903 LTS (Hunting Beagle)", Release: "Alibaba Cloud Linux (Aliyun Linux) release 2.1903 LTS (Hunting Beagle)"},
 		"alinux3":    {ID: "alinux", Version: "3", Pretty: "Alibaba Cloud Linux 3 (Soaring Falcon)", Release: "Alibaba Cloud Linux release 3 (Soaring Falcon)"},
+		"alinux3u10": {ID: "alinux", Version: "3", Pretty: "Alibaba Cloud Linux 3.2104 U10 (OpenAnolis Edition)"},
 		"ubuntu1604": {ID: "ubuntu", Version: "16.04", Pretty: "Ubuntu 16.04 LTS"},
 		"ubuntu2204": {ID: "ubuntu", Version: "22.04", Pretty: "Ubuntu 22.04.3 LTS"},
 		"debian12":   {ID: "debian", Version: "12", Pretty: "Debian GNU/Linux 12 (bookworm)", Release: "Debian 12.11"},
@@ -102,6 +103,9 @@ func TestCaptured(t *testing.T) {
 				assert.Equal(t, "exited", units["lvm2-pvscan@8:10.service"].Sub)
 				assert.Equal(t, "not-found", units["named.service"].Load)
 				assert.Equal(t, hostinv.StatusPartial, inv.Sections[hostinv.SectionUnits].Status, "what was not captured is not known")
+			case "alinux3":
+				assert.Equal(t, "5.10.134-15.1.al8.x86_64", inv.Kernel)
+				assert.Equal(t, hostinv.StatusAbsent, inv.Sections[hostinv.SectionUnits].Status)
 			case "debian12":
 				assert.False(t, inv.Sections[hostinv.SectionUnits].Status.Known(), "list-units was not captured")
 			default:
