@@ -29,26 +29,41 @@ import (
 // (CloneInput.SecurityGroups), and SetSecurityGroups when CheckQuarantine says
 // that nothing runs. Hosts without systemd or cloud-init are not held back: look
 // at Image.CloudInit first.
+//
+// What the disk says of the source itself is put right as well: files of the
+// network's configuration that name its addresses ask DHCP instead, and a
+// machine ID that is the source's is replaced by a new one.
 type Quarantine struct {
 	// Units are names as "crond.service"; without a suffix ".service" is meant.
 	// Name sockets and timers as well: they start services.
-	Units []string `json:"units"`
+	Units []string `json:"units,omitempty"`
+	// Addresses are the source's IPv4 and MAC addresses. A file that sets one is
+	// rewritten, the original kept in /etc/upgradectl/network, and the clone
+	// booted once more.
+	Addresses []string `json:"addresses,omitempty"`
+	// MachineID is the source's; empty: the clone keeps what it has.
+	MachineID string `json:"machine_id,omitempty"`
 }
 
 var unitName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:_.\\@-]*\.(service|socket|timer|path|target|mount)$`)
 
 const (
 	quarantineLifted = "/etc/upgradectl/quarantine-lifted"
+	quarantineFree   = "/etc/upgradectl/released" // with a file for each unit that was let go by itself
 	quarantineDropIn = "00-upgradectl-quarantine.conf"
 )
 
 // units checks the names and gives each its suffix.
 func (q Quarantine) units() ([]string, error) {
-	if len(q.Units) == 0 {
+	if len(q.Units)+len(q.Addresses)+len(q.MachineID) == 0 {
 		return nil, errors.New("a quarantine without units holds nothing back")
 	}
+	return unitNames(q.Units)
+}
+
+func unitNames(names []string) ([]string, error) {
 	var out []string
-	for _, u := range q.Units {
+	for _, u := range names {
 		full := u
 		if !unitName.MatchString(full) {
 			full += ".service"
@@ -63,7 +78,10 @@ func (q Quarantine) units() ([]string, error) {
 	return out, nil
 }
 
-// UserData is the cloud-config for CloneInput.UserData.
+// maxUserData is what every version of the cloud's limit allows, before base64.
+const maxUserData = 16 << 10
+
+// UserData is the cloud-config for CloneInput.UserData, at most 16 KiB.
 func (q Quarantine) UserData() ([]byte, error) {
 	script, err := q.holdScript("")
 	if err != nil {
@@ -73,7 +91,11 @@ func (q Quarantine) UserData() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []byte("#cloud-config\nbootcmd:\n  - " + string(command) + "\n"), nil
+	data := []byte("#cloud-config\nbootcmd:\n  - " + string(command) + "\n")
+	if len(data) > maxUserData {
+		return nil, fmt.Errorf("a quarantine of %d units needs %d bytes of user data: %d are allowed", len(q.Units), len(data), maxUserData)
+	}
+	return data, nil
 }
 
 // holdScript is what runs on each boot. root is where the file system begins;
@@ -83,14 +105,23 @@ func (q Quarantine) holdScript(root string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	list := shellq.Join(units...)
-	return "test -e " + shellq.Quote(root+quarantineLifted) + " && exit 0\n" +
-		"for u in " + list + "; do\n" +
-		"  d=" + shellq.Quote(root+"/etc/systemd/system/") + "$u.d\n" +
-		`  mkdir -p "$d" && printf '[Unit]\nConditionPathExists=` + quarantineLifted + `\n' > "$d/` + quarantineDropIn + `"` + "\n" +
-		"done\n" +
-		"systemctl daemon-reload\n" +
-		"systemctl stop --no-block " + list + "\n", nil
+	network, err := q.networkScript(root)
+	if err != nil {
+		return "", err
+	}
+	script := "test -e " + shellq.Quote(root+quarantineLifted) + " && exit 0\n"
+	if len(units) > 0 {
+		script += "held=\n" +
+			"for u in " + shellq.Join(units...) + "; do\n" +
+			"  test -e " + shellq.Quote(root+quarantineFree) + `/"$u" && continue` + "\n" +
+			`  held="$held $u"` + "\n" +
+			"  d=" + shellq.Quote(root+"/etc/systemd/system/") + "$u.d\n" +
+			`  mkdir -p "$d" && printf '[Unit]\nConditionPathExists=` + quarantineLifted + `\n' > "$d/` + quarantineDropIn + `"` + "\n" +
+			"done\n" +
+			"systemctl daemon-reload\n" +
+			`test -z "$held" || systemctl stop --no-block $held` + "\n"
+	}
+	return script + q.machineScript(root) + network, nil
 }
 
 // LiftScript is a shell script that ends the quarantine for good, to be run as
@@ -105,11 +136,77 @@ func (q Quarantine) liftScript(root string) (string, error) {
 	return "set -e\n" +
 		"mkdir -p " + shellq.Quote(root+"/etc/upgradectl") + "\n" +
 		": > " + shellq.Quote(root+quarantineLifted) + "\n" +
-		"for u in " + shellq.Join(units...) + "; do\n" +
+		freeUnits(root, units, ""), nil
+}
+
+// ReleaseScript is a shell script that lets some of the units go, to be run as
+// root on the clone: from then on they start when somebody starts them, and at
+// boot. It starts nothing itself; it can be run again.
+func (q Quarantine) ReleaseScript(units ...string) (string, error) {
+	return q.releaseScript("", units)
+}
+
+func (q Quarantine) releaseScript(root string, names []string) (string, error) {
+	held, err := q.units()
+	if err != nil {
+		return "", err
+	}
+	units, err := unitNames(names)
+	if err != nil {
+		return "", err
+	}
+	for _, u := range units {
+		if !slices.Contains(held, u) {
+			return "", fmt.Errorf("cannot release %s: the quarantine does not hold it", u)
+		}
+	}
+	if len(units) == 0 {
+		return "", errors.New("cannot release no units")
+	}
+	free := shellq.Quote(root + quarantineFree)
+	return "set -e\nmkdir -p " + free + "\n" + freeUnits(root, units, "  : > "+free+`/"$u"`+"\n"), nil
+}
+
+// freeUnits takes the drop-ins of units away.
+func freeUnits(root string, units []string, first string) string {
+	if len(units) == 0 {
+		return ""
+	}
+	return "for u in " + shellq.Join(units...) + "; do\n" + first +
 		"  d=" + shellq.Quote(root+"/etc/systemd/system/") + "$u.d\n" +
 		`  rm -f "$d/` + quarantineDropIn + `"; rmdir "$d" 2>/dev/null || :` + "\n" +
 		"done\n" +
-		"systemctl daemon-reload\n", nil
+		"systemctl daemon-reload\n"
+}
+
+// CheckScript is a shell script, to be run as root on the clone, whose output
+// NotHeld judges.
+func (q Quarantine) CheckScript() (string, error) { return q.checkScript("") }
+
+// NotHeld reads what CheckScript printed and gives the units that are not held
+// back or that run, each as "crond.service active held".
+func (q Quarantine) NotHeld(output []byte) []string {
+	units, err := q.units()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	seen := map[string]string{}
+	for line := range strings.Lines(string(output)) {
+		if f := strings.Fields(line); len(f) == 3 {
+			seen[f[0]] = f[1] + " " + f[2]
+		}
+	}
+	var bad []string
+	for _, u := range units {
+		switch s := seen[u]; s {
+		case "inactive held", "failed held":
+		case "":
+			bad = append(bad, u+" unknown")
+		default:
+			bad = append(bad, u+" "+s)
+		}
+	}
+	return bad
 }
 
 // checkScript prints the state of each unit, one a line, as "crond.service
@@ -133,7 +230,6 @@ func (c *Client) CheckQuarantine(ctx context.Context, instanceID string, q Quara
 	if err != nil {
 		return err
 	}
-	units, _ := q.units()
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
 	return c.poller().Until(ctx, "quarantine of instance "+instanceID, func(ctx context.Context) (string, bool, error) {
@@ -147,22 +243,7 @@ func (c *Client) CheckQuarantine(ctx context.Context, instanceID string, q Quara
 		case err != nil:
 			return "", false, err
 		}
-		seen := map[string]string{}
-		for line := range strings.Lines(string(r.Output)) {
-			if f := strings.Fields(line); len(f) == 3 {
-				seen[f[0]] = f[1] + " " + f[2]
-			}
-		}
-		var bad []string
-		for _, u := range units {
-			switch s := seen[u]; s {
-			case "inactive held", "failed held":
-			case "":
-				bad = append(bad, u+" unknown")
-			default:
-				bad = append(bad, u+" "+s)
-			}
-		}
+		bad := q.NotHeld(r.Output)
 		return strings.Join(bad, ", "), len(bad) == 0, nil
 	})
 }
