@@ -136,18 +136,13 @@ type NginxHost struct {
 
 // TransitionConfig describes the host that serves meanwhile.
 type TransitionConfig struct {
-	Instance       string        `json:"instance,omitempty"` // an existing instance to adopt; empty: made from an image
-	Name           string        `json:"name"`               // instance name of a new one
-	PublicIP       bool          `json:"public_ip"`          // whether a new one gets a public address
-	AutoRelease    time.Duration `json:"auto_release"`       // the cloud deletes it after so long while no traffic reaches it; 0: never
-	SSH            string        `json:"ssh"`                // SSH target; "{address}" is replaced by its private address
-	ReleaseAdopted bool          `json:"release_adopted"`    // whether an adopted one may be released in 5.3
-	// Quarantine are systemd units that must never run on a new transition host,
-	// such as crond: it boots with everything enabled that production has.
-	Quarantine []string `json:"quarantine,omitempty"`
-	// FirstBootGroups are the security groups of a new one until traffic is about
-	// to reach it; empty: production's from the beginning.
-	FirstBootGroups []string `json:"first_boot_groups,omitempty"`
+	Instance       string           `json:"instance,omitempty"` // an existing instance to adopt; empty: made from an image
+	Name           string           `json:"name"`               // instance name of a new one
+	PublicIP       bool             `json:"public_ip"`          // whether a new one gets a public address
+	AutoRelease    time.Duration    `json:"auto_release"`       // the cloud deletes it after so long while no traffic reaches it; 0: never
+	SSH            string           `json:"ssh"`                // SSH target; "{address}" is replaced by its private address
+	ReleaseAdopted bool             `json:"release_adopted"`    // whether an adopted one may be released in 5.3
+	Quarantine     QuarantineConfig `json:"quarantine"`         // what a new one must not run
 }
 
 // OSConfig says how the operating system is upgraded.
@@ -800,7 +795,7 @@ func (d *configDecoder) pace(m mapping, c *Config) {
 
 func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 	s := d.mapping(m.values["transition"], "transition",
-		"instance", "name", "public_ip", "auto_release", "ssh", "release_adopted", "quarantine", "first_boot_groups")
+		"instance", "name", "public_ip", "auto_release", "ssh", "release_adopted", "quarantine")
 	t := &c.Transition
 	t.Instance = s.text("instance", "", checkInstance)
 	if t.Instance != "" && t.Instance == c.Instance {
@@ -822,25 +817,33 @@ func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 	if t.ReleaseAdopted && t.Instance == "" && !s.failed("instance") {
 		s.problem("release_adopted", "needs transition.instance: a host made by the run is always released")
 	}
-	words := func(key string, check func(string) string, to *[]string) {
-		d.words(s, key, check, to)
-		if len(*to) > 0 && t.Instance != "" && !s.failed("instance") {
-			s.problem(key, "is for a host that the run makes, not for transition.instance")
-		}
+	if s.has("quarantine") && t.Instance != "" && !s.failed("instance") {
+		s.problem("quarantine", "is for a host that the run makes, not for transition.instance")
 	}
-	words("quarantine", matches(`^[A-Za-z0-9][A-Za-z0-9:_.@-]*$`, "is not the name of a systemd unit such as crond"), &t.Quarantine)
-	for _, sv := range c.Services {
-		for _, u := range t.Quarantine {
-			base := strings.TrimSuffix(u, ".service")
+	q := d.mapping(s.values["quarantine"], "transition.quarantine", "hold", "allow", "security_group")
+	unit := matches(`^[A-Za-z0-9][A-Za-z0-9:_.@-]*$`, "is not the name of a systemd unit such as crond")
+	d.words(q, "hold", unit, &t.Quarantine.Hold)
+	d.words(q, "allow", func(w string) string {
+		if w == "*" {
+			return ""
+		}
+		return unit(w)
+	}, &t.Quarantine.Allow)
+	for _, u := range t.Quarantine.Hold {
+		if t.Quarantine.allows(fullUnit(u)) {
+			q.problem("hold", "holds back %s, which transition.quarantine.allow lets run", quote(u))
+		}
+		base := strings.TrimSuffix(u, ".service")
+		for _, sv := range c.Services {
 			switch {
 			case sv.Kind == KindUnit && base == strings.TrimSuffix(sv.Unit, ".service"):
-				s.problem("quarantine", "holds back %s, which is the service %s", quote(u), sv.Name)
+				q.problem("hold", "holds back %s, which is the service %s", quote(u), sv.Name)
 			case (sv.Kind == KindCompose || sv.Kind == KindContainer) && slices.Contains(dockerUnits[:], base):
-				s.problem("quarantine", "holds back %s, which the service %s needs; first_boot_groups keeps a first boot from reaching anybody", quote(u), sv.Name)
+				q.problem("hold", "holds back %s for good, which the service %s needs; security_group keeps a first boot from reaching anybody", quote(u), sv.Name)
 			}
 		}
 	}
-	words("first_boot_groups", matches(`^sg-[A-Za-z0-9-]+$`, "is not the ID of a security group, sg-…"), &t.FirstBootGroups)
+	t.Quarantine.SecurityGroup = q.text("security_group", "", matches(`^sg-[A-Za-z0-9-]+$`, "is not the ID of a security group, sg-…"))
 }
 
 // dockerUnits are what containers cannot be without.

@@ -193,7 +193,7 @@ func discoverClone(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
 func cloneInput(cfg *Config, f *Facts, imageID string) ecs.CloneInput {
 	return ecs.CloneInput{
 		Source: &f.Instance, Disks: f.Disks, ImageID: imageID, Name: cfg.Transition.Name,
-		PublicIP: cfg.Transition.PublicIP, SecurityGroups: cfg.Transition.FirstBootGroups,
+		PublicIP: cfg.Transition.PublicIP, SecurityGroups: cfg.Transition.Quarantine.groups(),
 	}
 }
 

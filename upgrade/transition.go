@@ -38,6 +38,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.recordAddresses(),    // 3.4
 		t.checkQuarantine(),    // 3.4
 		t.checkTrust(),         // 3.4
+		t.releaseUnits(),       // 3.4
 		t.upgradeDocker(old),   // 3.5
 		t.upgradeOS(old),       // 3.6
 		t.reboot(old),          // 3.6
@@ -715,7 +716,8 @@ func (t *transition) deleteImages(step string) func(context.Context, *engine.Act
 }
 
 type cloneParams struct {
-	Input ecs.CloneInput `json:"input"`
+	Input      ecs.CloneInput `json:"input"`
+	Quarantine QuarantinePlan `json:"quarantine"` // what its user data holds back
 }
 
 type instanceResult struct {
@@ -737,17 +739,19 @@ func (t *transition) createClone() engine.Step {
 			}
 			in := cloneInput(t.cfg, &t.p.Facts, im.ImageID)
 			in.Token, in.AutoRelease, in.Tags = a.Key(), t.expiry(), t.tags(a)
-			if q := t.cfg.Transition.Quarantine; len(q) > 0 {
-				var err error
-				if in.UserData, err = (ecs.Quarantine{Units: q}).UserData(); err != nil {
-					return engine.Proposal{}, err
-				}
+			inv, err := recordedInventory(a)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			hold := PlanQuarantine(inv, t.cfg)
+			if in.UserData, err = hold.ecs().UserData(); err != nil {
+				return engine.Proposal{}, err
 			}
 			// Whatever the cloud has against it is better known before the intent.
 			if err := t.e.ECS.DryRunClone(ctx, in); err != nil {
 				return engine.Proposal{}, err
 			}
-			return engine.Proposal{Params: cloneParams{in}}, nil
+			return engine.Proposal{Params: cloneParams{in, hold}}, nil
 		},
 		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
 			have, err := t.e.ECS.ListInstances(ctx, ecs.Filter{Tags: keyTag(a)})
@@ -902,7 +906,7 @@ func (t *transition) asPlanned(ctx context.Context, id string) error {
 		return err
 	}
 	want := t.p.Facts.Instance
-	groups := t.cfg.Transition.FirstBootGroups
+	groups := t.cfg.Transition.Quarantine.groups()
 	if len(groups) == 0 {
 		groups = want.SecurityGroups
 	}
@@ -968,7 +972,10 @@ func (t *transition) cloneLines() []string {
 	for _, u := range f.Unasked {
 		lines = append(lines, "not known: "+u)
 	}
-	return lines
+	if t.adopted() {
+		return lines
+	}
+	return append(lines, PlanQuarantine(f.Inventory, t.cfg).lines()...)
 }
 
 // when gives lines of a plan if they say something.
@@ -977,68 +984,4 @@ func when(cond bool, lines ...string) []string {
 		return lines
 	}
 	return nil
-}
-
-// checkQuarantine proves that what must not run on a copy does not.
-func (t *transition) checkQuarantine() engine.Step {
-	units := t.cfg.Transition.Quarantine
-	return engine.Step{
-		ID: "3.4-quarantine", Section: "3.4", Effect: engine.ReadOnly,
-		Title: "nothing runs on the transition host that must run once only",
-		Lines: when(len(units) > 0, "held back from its first boot on: "+strings.Join(units, ", ")),
-		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
-			if len(units) == 0 {
-				return engine.Proposal{NotApplicable: "transition.quarantine names no unit"}, nil
-			}
-			return engine.Proposal{}, nil
-		},
-		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			c, _, err := t.clone(a)
-			if err != nil {
-				return nil, err
-			}
-			return nil, t.e.ECS.CheckQuarantine(ctx, c.InstanceID, ecs.Quarantine{Units: units})
-		},
-	}
-}
-
-type groupParams struct {
-	InstanceID string   `json:"instance_id"`
-	Groups     []string `json:"groups"`
-}
-
-// joinGroups ends the transition host's isolation, right before traffic
-// reaches it.
-func (t *transition) joinGroups() engine.Step {
-	return engine.Step{
-		ID: "3.9-groups", Section: "3.9", Effect: engine.SetState,
-		Title: "give the transition host production's security groups",
-		Lines: when(len(t.cfg.Transition.FirstBootGroups) > 0, "ecs JoinSecurityGroup "+strings.Join(t.p.Facts.Instance.SecurityGroups, ", ")+"; LeaveSecurityGroup "+strings.Join(t.cfg.Transition.FirstBootGroups, ", ")),
-		Plan: func(_ context.Context, a *engine.Act) (engine.Proposal, error) {
-			if len(t.cfg.Transition.FirstBootGroups) == 0 {
-				return engine.Proposal{NotApplicable: "it has them from the beginning"}, nil
-			}
-			c, _, err := t.clone(a)
-			return engine.Proposal{Params: groupParams{c.InstanceID, t.p.Facts.Instance.SecurityGroups}}, err
-		},
-		Observe: observeByDoing,
-		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			var p groupParams
-			if err := a.Params(&p); err != nil {
-				return nil, err
-			}
-			return nil, t.e.ECS.SetSecurityGroups(ctx, p.InstanceID, p.Groups)
-		},
-		Undo: func(ctx context.Context, a *engine.Act) error {
-			var p groupParams
-			if err := a.Params(&p); err != nil {
-				return err
-			}
-			err := t.e.ECS.SetSecurityGroups(ctx, p.InstanceID, t.cfg.Transition.FirstBootGroups)
-			if errors.Is(err, ecs.ErrNotFound) {
-				return nil
-			}
-			return err
-		},
-	}
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 	"github.com/upgradectl/upgradectl/slb"
@@ -324,39 +323,6 @@ func TestHostDoesNotComeBack(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, string(console), "Kernel panic")
 		assert.NotContains(t, r.Reason, "panic")
-	})
-}
-
-// What must run once only does not run on the transition host, and until traffic
-// comes it stands alone.
-func TestQuarantine(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		alone := func(w *sim.World) { w.Cloud().AddSecurityGroup(cloud.SecurityGroup{ID: "sg-alone", VPC: "vpc-sim"}) }
-		s := newStageIn(t, sim.Config{}, alone, func(y string) string {
-			return strings.Replace(y, "  auto_release: 24h\n", "  auto_release: 24h\n  quarantine: [crond]\n  first_boot_groups: [sg-alone]\n", 1)
-		})
-		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.8"})
-		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-		id := s.clone()
-		h := s.world.Host(s.world.Cloud().InstanceIP(id))
-		_, out, err := h.Run(t.Context(), "systemctl is-active crond || :")
-		require.NoError(t, err)
-		assert.Equal(t, "inactive\n", string(out))
-		api, err := ecs.New(ecs.Config{Region: s.op.Region, AccessKeyID: s.op.AccessKeyID, AccessKeySecret: s.op.AccessKeySecret}, ecs.WithTransport(s.world.Cloud().Transport()))
-		require.NoError(t, err)
-		groups := func() []string {
-			in, err := api.GetInstance(t.Context(), id)
-			require.NoError(t, err)
-			return in.SecurityGroups
-		}
-		assert.Equal(t, []string{"sg-alone"}, groups())
-		r = s.resume(upgrade.RunOptions{ApproveAll: true, Until: "3.10"})
-		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
-		assert.Equal(t, []string{"sg-web"}, groups())
-		r = s.resume(unattended)
-		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
-		s.end("succeeded")
 	})
 }
 

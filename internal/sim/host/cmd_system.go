@@ -67,7 +67,8 @@ func cmdHostname(_ context.Context, p *Proc) int {
 	if len(p.Args) > 1 {
 		return p.refusef("arguments")
 	}
-	fmt.Fprintln(p.Stdout, p.Host.spec.Hostname)
+	name, _ := p.Host.ReadFile("/etc/hostname")
+	fmt.Fprintln(p.Stdout, strings.TrimSpace(string(name)))
 	return 0
 }
 

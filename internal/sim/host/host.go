@@ -541,7 +541,8 @@ func (h *Host) Freeze() *Disk {
 
 // FromDisk makes a host, powered off, from a disk. Of spec, the fields Name,
 // Addr, Hostname, Commands are used; the rest is on the disk. It gets SSH host
-// keys, host name and address of its own, as cloud images do.
+// keys, host name and address of its own, as cloud images do, and keeps the
+// machine ID.
 func FromDisk(d *Disk, spec Spec, o Options) (*Host, error) {
 	if d == nil {
 		return nil, errors.New("cannot make a host: no disk")
@@ -561,7 +562,6 @@ func FromDisk(d *Disk, spec Spec, o Options) (*Host, error) {
 	h.dock.thaw(d.dock)
 	for name, data := range map[string]string{
 		"/etc/hostname":                   spec.Hostname + "\n",
-		"/etc/machine-id":                 strings.ReplaceAll(newUUID(), "-", "") + "\n",
 		"/var/lib/cloud/data/instance-id": spec.Name + "\n",
 	} {
 		if err := h.WriteFile(name, []byte(data), 0o644); err != nil {

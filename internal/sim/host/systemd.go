@@ -28,8 +28,10 @@ type transient struct {
 }
 
 func unitName(name string) string {
-	if strings.HasSuffix(name, ".service") || strings.HasSuffix(name, ".target") {
-		return name
+	for _, kind := range []string{".service", ".target", ".timer", ".socket"} {
+		if strings.HasSuffix(name, kind) {
+			return name
+		}
 	}
 	return name + ".service"
 }
@@ -153,8 +155,27 @@ func (h *Host) startUnit(b *boot, name string) error {
 		return nil
 	case "sshd.service", "crond.service":
 		args := strings.Fields(set["ExecStart"])
-		h.fork(b, b.ctx, &process{args: args, exe: args[0], unit: name, ext: true})
+		p := h.fork(b, b.ctx, &process{args: args, exe: args[0], unit: name, ext: true})
 		up()
+		if name == "crond.service" {
+			b.wg.Add(1) // the caller runs inside b
+			go func() {
+				defer b.wg.Done()
+				h.crond(b, p)
+			}()
+		}
+		return nil
+	}
+	if strings.HasSuffix(name, ".timer") {
+		// Its process is systemd's own in life; this one ends with the unit.
+		p := &process{unit: name, ext: true}
+		h.fork(b, b.ctx, p)
+		up()
+		b.wg.Add(1)
+		go func() {
+			defer b.wg.Done()
+			h.timer(b, p, name, set["OnUnitActiveSec"])
+		}()
 		return nil
 	}
 	args := []string{"/bin/sh", "-c", set["ExecStart"]}
@@ -259,7 +280,7 @@ func (h *Host) unitNames() []string {
 			continue
 		}
 		for _, e := range entries {
-			if strings.HasSuffix(e.Name(), ".service") {
+			if strings.HasSuffix(e.Name(), ".service") || strings.HasSuffix(e.Name(), ".timer") {
 				names[e.Name()] = true
 			}
 		}
@@ -282,10 +303,12 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		return 0
 	}
 	if verb == "stop" && f.is["--no-block"] && len(f.is)+len(f.val) == 1 && p.p.cred.uid == 0 {
+		status := 0
 		for _, name := range f.rest[1:] {
 			if _, known := h.unitFile(unitName(name)); !known {
 				fmt.Fprintf(p.Stderr, "Failed to stop %s: Unit %s not loaded.\n", name, name)
-				return 5
+				status = 5
+				continue
 			}
 			b := p.p.boot
 			b.wg.Add(1) // p runs inside b
@@ -294,7 +317,7 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 				h.stopUnit(unitName(name))
 			}()
 		}
-		return 0
+		return status
 	}
 	if listing != (f.is["--no-legend"] && f.is["--full"]) || !listing && len(f.is)+len(f.val) > 0 {
 		return p.refusef("these flags with %s", verb)
@@ -403,9 +426,14 @@ func (p *Proc) listUnits(f flags) int {
 	h.mu.Unlock()
 	slices.Sort(names)
 	for _, name := range names {
+		if strings.HasSuffix(name, ".timer") && f.val["--type"] == "service" {
+			continue
+		}
 		t := h.unitState(name)
 		active, sub := "inactive", "dead"
 		switch {
+		case t.active && strings.HasSuffix(name, ".timer"):
+			active, sub = "active", "waiting"
 		case t.active:
 			active, sub = "active", "running"
 		case t.failed:
