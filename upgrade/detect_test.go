@@ -213,7 +213,8 @@ func plantedFindings() []planted {
 			f.Extra = &HostExtra{Databases: []OpenFile{{Path: "/srv/order/app.sqlite", By: "process 71"}}}
 		}, b, "state-file", "/srv/order/app.sqlite", "process 71 has the database file"},
 
-		{func(_ *Config, f *Facts) {
+		{func(cfg *Config, f *Facts) {
+			cfg.Transition.Quarantine.Allow = []string{"crond"}
 			line(&f.Inventory.Cron, "/var/spool/cron/root", "*/5 * * * * /srv/job.sh")
 			line(&f.Inventory.Cron, "/var/spool/cron/root", "MAILTO=ops")
 			line(&f.Inventory.Cron, "/etc/cron.d/0hourly", "01 * * * * root run-parts /etc/cron.hourly")
@@ -221,9 +222,10 @@ func plantedFindings() []planted {
 		}, w, "twice-cron", "/var/spool/cron/root", "has 1 jobs"},
 		{func(cfg *Config, f *Facts) {
 			line(&f.Inventory.Cron, "/var/spool/cron/root", "*/5 * * * * /srv/job.sh")
-			cfg.Transition.Quarantine = []string{"crond"}
+			cfg.Transition.Quarantine.Hold = []string{"crond"}
 		}, i, "twice-cron", "/var/spool/cron/root", "held back"},
-		{func(_ *Config, f *Facts) {
+		{func(cfg *Config, f *Facts) {
+			cfg.Transition.Quarantine.Allow = []string{"settle.timer"}
 			f.Inventory.Units = []hostinv.Unit{{Name: "settle.timer", Active: "active"}, {Name: "fstrim.timer", Active: "active"}, {Name: "old.timer", Active: "inactive"}}
 		}, w, "twice-timer", "settle.timer", "settle.timer is active"},
 		{func(_ *Config, f *Facts) {
@@ -234,7 +236,7 @@ func plantedFindings() []planted {
 		}, w, "twice-consumer", "172.31.3.9:9876", "takes messages"},
 		{func(cfg *Config, f *Facts) {
 			peer("out", "java", 0, "172.31.3.9", 8848)(cfg, f)
-			cfg.Transition.FirstBootGroups = []string{"sg-iso"}
+			cfg.Transition.Quarantine.SecurityGroup = "sg-iso"
 		}, i, "twice-registry", "172.31.3.9:8848", "registers itself"},
 		{func(_ *Config, f *Facts) { f.Inventory.Listeners[0].Addr = "172.31.0.90" }, w, "net-listen", "tcp/8080", "the address 172.31.0.90 itself"},
 		{func(_ *Config, f *Facts) {

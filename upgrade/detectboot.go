@@ -52,15 +52,11 @@ func ListJobs(inv *hostinv.Inventory) (cron []hostinv.Line, timers []string) {
 // setting is a line of a crontab that sets a variable.
 var setting = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\s*=`)
 
-// isHeld tells whether the configuration holds a unit back on the copy.
-func isHeld(cfg *Config, names ...string) bool {
-	for _, q := range cfg.Transition.Quarantine {
-		base := strings.TrimSuffix(strings.TrimSuffix(q, ".service"), ".timer")
-		if slices.ContainsFunc(names, func(n string) bool { return strings.TrimSuffix(strings.TrimSuffix(n, ".service"), ".timer") == base }) {
-			return true
-		}
-	}
-	return false
+// isHeld tells whether one of the units is held back on the copy.
+func isHeld(p QuarantinePlan, names ...string) bool {
+	return slices.ContainsFunc(p.Units, func(u HeldUnit) bool {
+		return slices.ContainsFunc(names, func(n string) bool { return fullUnit(n) == u.Unit })
+	})
 }
 
 // quarantined is the severity of what would run twice: a warning, unless it is
@@ -84,31 +80,38 @@ func detectTwice(cfg *Config, f *Facts, _ time.Time) []Finding {
 	for _, c := range cron {
 		bySource[c.Source]++
 	}
-	is := isHeld(cfg, "crond", "cron")
+	hold := PlanQuarantine(inv, cfg)
+	is := isHeld(hold, "crond", "cron")
 	for _, src := range sortedKeys(bySource) {
-		l.add(quarantined(is), "twice-cron", src, "hold crond (cron on Debian) back by transition.quarantine: else its jobs run on both hosts", "%s has %d jobs%s", src, bySource[src], heldText(is))
+		l.add(quarantined(is), "twice-cron", src, "hold crond (cron on Debian) back (transition.quarantine): else its jobs run on both hosts", "%s has %d jobs%s", src, bySource[src], heldText(is))
 	}
 	for _, t := range timers {
-		is := isHeld(cfg, t)
-		l.add(quarantined(is), "twice-timer", t, "hold it back by transition.quarantine: else it runs on both hosts", "timer %s is active%s", t, heldText(is))
+		is := isHeld(hold, t)
+		l.add(quarantined(is), "twice-timer", t, "hold its unit back by transition.quarantine.hold: else it runs on both hosts", "timer %s is active%s", t, heldText(is))
 	}
 	for _, a := range inv.Agents {
 		if a.Name == "cron" || slices.Contains(floating, a.Name) {
 			continue
 		}
 		name := a.Evidence[strings.LastIndexByte(a.Evidence, ' ')+1:]
-		is := isHeld(cfg, name)
-		l.add(quarantined(is), "twice-agent", a.Name, "hold it back by transition.quarantine, or register the copy under a name of its own", "%s (%s): %s%s", a.Name, a.Evidence, a.Why, heldText(is))
+		units := []string{name}
+		for _, p := range inv.Processes {
+			if p.Unit != "" && (p.Name == name || p.Program == name) {
+				units = append(units, p.Unit)
+			}
+		}
+		is := isHeld(hold, units...)
+		l.add(quarantined(is), "twice-agent", a.Name, "hold its unit back by transition.quarantine.hold, or register the copy under a name of its own", "%s (%s): %s%s", a.Name, a.Evidence, a.Why, heldText(is))
 	}
 	for _, p := range ListTrustPeers(inv, cfg.Address) {
-		is := len(cfg.Transition.FirstBootGroups) > 0
+		is := cfg.Transition.Quarantine.SecurityGroup != ""
 		at := fmt.Sprintf("%s:%d", p.IP, p.Port)
 		switch p.Service {
 		case "RocketMQ", "Kafka", "RabbitMQ", "ActiveMQ":
-			l.add(quarantined(is), "twice-consumer", at, "see that two consumers are right, or keep the first boot from reaching it (transition.first_boot_groups)",
+			l.add(quarantined(is), "twice-consumer", at, "see that two consumers are right, or keep the first boot from reaching it (transition.quarantine.security_group)",
 				"the host is connected to %s: the copy takes messages as soon as its services start", p)
 		case "Nacos", "Eureka", "Consul", "ZooKeeper":
-			l.add(quarantined(is), "twice-registry", at, "keep the first boot from reaching it (transition.first_boot_groups), or switch registration off until 3.9",
+			l.add(quarantined(is), "twice-registry", at, "keep the first boot from reaching it (transition.quarantine.security_group), or switch registration off until 3.9",
 				"the host is connected to %s: the copy registers itself and is given traffic before it is upgraded", p)
 		}
 	}

@@ -144,8 +144,8 @@ var ownNetwork = regexp.MustCompile(`^(lo|docker.*|br-.*|veth.*|virbr.*|cni.*|fl
 func (p *QuarantinePlan) loose(inv *hostinv.Inventory, q QuarantineConfig) {
 	if !hasSystemd(inv) {
 		var what []string
-		if n := cronJobs(inv); n > 0 {
-			what = append(what, count(n, "job", "jobs")+" of cron and at")
+		if jobs, _ := ListJobs(inv); len(jobs) > 0 {
+			what = append(what, count(len(jobs), "job", "jobs")+" of cron and at")
 		}
 		if n := len(inv.Supervisor); n > 0 {
 			what = append(what, count(n, "program", "programs")+" of supervisor")
@@ -208,6 +208,8 @@ func neededUnits(cfg *Config) map[string]string {
 		switch s.Kind {
 		case KindUnit:
 			need[fullUnit(s.Unit)] = s.Name
+		case "supervisor":
+			need["supervisord.service"], need["supervisor.service"] = s.Name, s.Name
 		case KindCompose, KindContainer:
 			for _, u := range dockerUnits {
 				if full := fullUnit(u); need[full] == "" {
@@ -304,7 +306,8 @@ func unitReason(u hostinv.Unit, inv *hostinv.Inventory, byUnit map[string]*start
 			continue
 		}
 		if strings.Contains(k.reason, "%s") {
-			return fmt.Sprintf(k.reason, count(cronJobs(inv), "job", "jobs"))
+			jobs, _ := ListJobs(inv)
+			return fmt.Sprintf(k.reason, count(len(jobs), "job of the site's own", "jobs of the site's own"))
 		}
 		return k.reason
 	}
@@ -347,31 +350,11 @@ func unitReason(u hostinv.Unit, inv *hostinv.Inventory, byUnit map[string]*start
 	return ""
 }
 
-// cronJobs counts the jobs of cron and at: lines with a schedule, scripts of
-// the cron.daily kind, jobs of at; not the settings between them.
-func cronJobs(inv *hostinv.Inventory) (n int) {
-	for _, l := range inv.Cron {
-		word, _, _ := strings.Cut(l.Text, " ")
-		if name, _, ok := strings.Cut(word, "="); !ok || strings.ContainsAny(name, "*/@,") {
-			n++
-		}
-	}
-	return n
-}
-
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, many)
-}
-
-// list names up to five.
-func list(names []string) string {
-	if len(names) > 5 {
-		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", len(names)-5)
-	}
-	return strings.Join(names, ", ")
 }
 
 // names are the units held back; released only: those that 3.4-release lets go.

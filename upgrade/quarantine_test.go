@@ -64,7 +64,7 @@ func TestQuarantineDanger(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{}, dangerous, func(y string) string {
-			return strings.Replace(y, "  auto_release: 24h\n", "  auto_release: 24h\n  quarantine: {allow: ['*']}\n", 1)
+			return strings.Replace(y, "  auto_release: 24h\n", "  auto_release: 24h\n  quarantine: {allow: ['*']}\n", 1) + "accept: [net-static]\n"
 		})
 		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.8"})
 		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
@@ -85,13 +85,13 @@ func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{}, dangerous, func(y string) string {
-			return strings.Replace(y, "  auto_release: 24h\n", "  auto_release: 24h\n  quarantine: {hold: [never-there], security_group: sg-alone}\n", 1)
+			return strings.Replace(y, "  auto_release: 24h\n", "  auto_release: 24h\n  quarantine: {hold: [never-there], security_group: sg-alone}\n", 1) + "accept: [net-static]\n"
 		})
 		p, err := upgrade.ParsePlan(s.plan)
 		require.NoError(t, err)
 		text := p.Text()
 		for _, line := range []string{
-			"held back: crond.service: cron: 2 jobs would run twice",
+			"held back: crond.service: cron: 2 jobs of the site's own would run twice",
 			"held back: orders-consumer.service: a consumer: it would take messages from the other",
 			"held back: report.timer: a timer: what it starts would run twice",
 			"held back: never-there.service: named in transition.quarantine.hold",
@@ -171,7 +171,7 @@ func TestQuarantineNotHeld(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newStageIn(t, sim.Config{}, dangerous, func(y string) string {
-					return strings.Replace(y, "  timeout: ", "  timeout: 5s # ", 1)
+					return strings.Replace(y, "  timeout: ", "  timeout: 5s # ", 1) + "accept: [net-static]\n"
 				})
 				spoil := unattended
 				spoil.Observer = func(e upgrade.Event) {
