@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,29 +91,33 @@ func (g *cgroups) procs(below string) []string {
 	return files
 }
 
-// freeze halts every process of the group, and thaw lets them go on.
+// freeze halts every process of the group, and thaw lets them go on. It takes
+// the hierarchy of version 2, which every systemd mounts.
 func (g *cgroups) freeze() (thaw func() error, err error) {
 	for _, dir := range g.dirs {
-		if filepath.Base(filepath.Dir(filepath.Dir(dir))) != "freezer" {
+		file := filepath.Join(dir, "cgroup.freeze")
+		if _, err := os.Stat(file); err != nil {
 			continue
 		}
-		state := filepath.Join(dir, "freezer.state")
-		thaw = func() error { return os.WriteFile(state, []byte("THAWED"), 0o644) }
-		if err := os.WriteFile(state, []byte("FROZEN"), 0o644); err != nil {
+		thaw = func() error { return os.WriteFile(file, []byte("0"), 0o644) }
+		if err := os.WriteFile(file, []byte("1"), 0o644); err != nil {
 			return nil, err
 		}
-		end := time.Now().Add(time.Second)
-		for {
-			text, err := os.ReadFile(state)
-			if err == nil && strings.TrimSpace(string(text)) == "FROZEN" {
-				return thaw, nil
+		ctx, cancel := context.WithTimeout(context.Background(), cgroupPatience)
+		defer cancel()
+		err := poll(ctx, "its processes do not halt", func() error {
+			text, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+			if err == nil && !strings.Contains(string(text), "frozen 1") {
+				err = fmt.Errorf("%q", text)
 			}
-			if time.Now().After(end) {
-				return nil, errors.Join(fmt.Errorf("the processes of %s do not halt: %q", g.name, text), err, thaw())
-			}
+			return err
+		})
+		if err != nil {
+			return nil, errors.Join(err, thaw())
 		}
+		return thaw, nil
 	}
-	return func() error { return nil }, nil
+	return nil, errors.New("no hierarchy of control groups of version 2 is mounted")
 }
 
 // remove removes the group and those below. Its processes must have ended.

@@ -208,25 +208,29 @@ func (h *Host) identify(ctx context.Context, script string) error {
 	return nil
 }
 
-// Run runs a shell script as root on the host, past the network, once sshd
-// could answer. What it starts lives on, in a control group of its own. An
-// error means that the script could not be delivered.
+// Run runs a shell script as root on the host, past the network, once its sshd
+// has come up in this boot. What it starts lives on, in a control group of its
+// own. An error means that the script could not be delivered.
 func (h *Host) Run(ctx context.Context, script string) (exit int, output []byte, err error) {
 	var pid int
 	var groups []string
 	err = poll(ctx, h.Name+" is not up", func() error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
+		b := h.boot
 		switch {
-		case h.boot == nil:
+		case b == nil:
 			return errors.New("it is off")
-		case h.boot.pid == 0:
+		case b.pid == 0:
 			return errors.New("it does not boot")
+		case !b.up:
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/run/sshd.pid", b.pid)); err != nil {
+				return err
+			}
+			b.up = true
 		}
-		pid = h.boot.pid
-		groups = h.boot.groups.procs("lab.scope")
-		_, err := os.Stat(fmt.Sprintf("/proc/%d/root/run/sshd.pid", pid))
-		return err
+		pid, groups = b.pid, b.groups.procs("lab.scope")
+		return nil
 	})
 	if err != nil {
 		return 0, nil, err
@@ -267,16 +271,15 @@ func (h *Host) WaitUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bootPatience)
 	defer cancel()
 	return poll(ctx, h.Name+" is not up", func() error {
-		ask, stop := context.WithTimeout(ctx, 2*time.Second)
+		// What was sent before its network was there is lost.
+		ask, stop := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer stop()
 		c, err := h.lab.Dial(ask, "", net.JoinHostPort(h.Addr, "22"))
 		if err != nil {
 			return err
 		}
 		defer func() { _ = c.Close() }()
-		if d, ok := ask.Deadline(); ok {
-			_ = c.SetReadDeadline(d) // Read says if it has failed
-		}
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second)) // Read says if it has failed
 		hello := make([]byte, 4)
 		if _, err = c.Read(hello); err == nil && string(hello) != "SSH-" {
 			err = fmt.Errorf("port 22 says %q", hello)

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,9 +29,14 @@ func TestLabHosts(t *testing.T) {
 	}
 	ctx := t.Context()
 	l := lab.New(t)
+	base, err := l.Dir("base")
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Join(base, "etc"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(base, "etc/redhat-release"), []byte("CentOS\n"), 0o644))
 	h, err := l.Add(ctx, "i-1", "web-1", "172.31.0.11", "", lab.Setup{
-		Kernel: "3.10.0-862.el7.x86_64", Enable: []string{"nginx"},
-		Files: map[string]string{"/srv/app/start.sh": "#!/bin/sh\nexec /opt/java/bin/java -jar app.jar --server.port=8080\n"},
+		Kernel: "3.10.0-862.el7.x86_64", Base: base, Enable: []string{"nginx", "cron", "supervisor"},
+		Files: map[string]string{"/etc/supervisor/conf.d/idle.conf": "[program:idle]\ncommand=/bin/sleep infinity\nstartsecs=0\n",
+			"/srv/app/start.sh": "#!/bin/sh\nexec /opt/java/bin/java -jar app.jar --server.port=8080\n"},
 	})
 	require.NoError(t, err)
 	must := func(t *testing.T, h *lab.Host, script string) string {
@@ -45,6 +51,14 @@ func TestLabHosts(t *testing.T) {
 		assert.Equal(t, "3.10.0-862.el7.x86_64", must(t, h, "cat /proc/sys/kernel/osrelease"))
 		assert.Equal(t, h.BootID(), must(t, h, "cat /proc/sys/kernel/random/boot_id"))
 		assert.Contains(t, must(t, h, "nginx -t 2>&1"), "successful")
+		assert.Equal(t, "CentOS", must(t, h, "cat /etc/redhat-release"), "from the layer below")
+		assert.Equal(t, "active\nactive\nactive\nactive", must(t, h, "systemctl is-active ssh nginx cron supervisor"))
+		assert.Regexp(t, `idle +RUNNING`, must(t, h, "until supervisorctl status; do sleep 0.1; done"))
+		assert.Equal(t, "0::/lab.scope", must(t, h, "grep ^0: /proc/self/cgroup"), "what the test starts belongs to no service")
+		assert.Equal(t, "1", must(t, h, "find /proc -maxdepth 1 -name '[0-9]*' -exec cat {}/comm ';' 2>/dev/null | grep -c -x systemd"), "its processes are alone")
+		for _, dir := range []string{"/root/.cache", "/usr/local/bin", "/home/*", "/etc/ssh/ssh_host_rsa_key"} {
+			assert.Equal(t, "no", must(t, h, "ls -d "+dir+" >/dev/null 2>&1 && echo yes || echo no"), "%s is this machine's", dir)
+		}
 		_, err := os.Stat("/boot/next-kernel")
 		assert.ErrorIs(t, err, os.ErrNotExist, "a host wrote to this machine")
 	})
@@ -78,7 +92,9 @@ func TestLabHosts(t *testing.T) {
 		c := l.Host("i-2")
 		require.NoError(t, c.WaitUp(ctx))
 		assert.Equal(t, "content", must(t, c, "cat /srv/app/file"))
-		assert.Equal(t, "web-2", must(t, c, "cat /etc/hostname"))
+		assert.Equal(t, "web-2", must(t, c, "hostname"))
+		assert.Equal(t, "CentOS", must(t, c, "cat /etc/redhat-release"))
+		assert.NotEqual(t, must(t, h, "cat /etc/machine-id"), must(t, c, "cat /etc/machine-id"))
 		key := "cat /etc/ssh/ssh_host_*_key.pub"
 		assert.NotEqual(t, must(t, h, key), must(t, c, key))
 		must(t, c, "rm /srv/app/file")

@@ -74,12 +74,11 @@ func New(t *testing.T) *Lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		logs := l.consoles()
+		if t.Failed() {
+			t.Log(l.logs())
+		}
 		if err := l.close(); err != nil {
 			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(logs)
 		}
 	})
 	return l
@@ -156,18 +155,27 @@ func (l *Lab) close() error {
 // complain fails the test for something that happened aside.
 func (l *Lab) complain(err error) { l.t.Error(err) }
 
-// consoles is what the hosts' boots have said, for a test that failed.
-func (l *Lab) consoles() string {
+// logs is what the hosts have to say, for a test that failed.
+func (l *Lab) logs() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
 	var b strings.Builder
 	for _, h := range l.all() {
 		fmt.Fprintf(&b, "console of %s (%s):\n%s\n", h.Name, h.ID, h.Console())
+		h.mu.Lock()
+		up := h.boot != nil && h.boot.up
+		h.mu.Unlock()
+		if up {
+			_, journal, err := h.Run(ctx, "systemctl --no-pager --failed --legend=no; journalctl --no-pager -p notice -n 60")
+			fmt.Fprintf(&b, "journal of %s (%s):\n%s\n%v\n", h.Name, h.ID, journal, err)
+		}
 	}
 	return b.String()
 }
 
 // poll asks ready until it says yes, up to the end of ctx.
 func poll(ctx context.Context, what string, ready func() error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := ready()

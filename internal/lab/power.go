@@ -21,6 +21,7 @@ type boot struct {
 	net    string        // name of its network namespace, of its port on the bridge, and of its control groups
 	groups *cgroups      // all its processes are in them
 	pid    int           // of its process 1, seen from here; 0 before there is one
+	up     bool          // its sshd was seen
 	dark   bool          // nothing runs
 	off    bool          // we ended it: nobody is to be told
 	gone   chan struct{} // closed when all its processes are
