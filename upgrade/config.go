@@ -57,6 +57,11 @@ const (
 	// section 3.5 of the runbook does; DockerKeep leaves it alone.
 	DockerUpgrade = "upgrade"
 	DockerKeep    = "keep"
+
+	// ProfileRunbook adds the runbook's settings to daemon.json; ProfileKeep
+	// adds none.
+	ProfileRunbook = "runbook"
+	ProfileKeep    = "keep"
 )
 
 // maxConfigSize bounds what ParseConfig looks at. A hand-written file is a
@@ -94,6 +99,7 @@ type Config struct {
 	Services   []Service        `json:"services,omitempty"`
 	Transition TransitionConfig `json:"transition"`
 	OS         OSConfig         `json:"os"`
+	Docker     DockerConfig     `json:"docker"`
 	Snapshots  SnapshotConfig   `json:"snapshots"`
 	Paths      PathsConfig      `json:"paths"`
 	State      string           `json:"state,omitempty"`  // StateExternal, StateAccepted; empty: there is none, or it refuses the plan
@@ -153,6 +159,18 @@ type OSConfig struct {
 	Reboot   bool   `json:"reboot"`           // whether the host is rebooted afterwards
 }
 
+// DockerConfig says how Docker is replaced when OSConfig.Docker is
+// DockerUpgrade.
+type DockerConfig struct {
+	RepoURL     string `json:"repo_url,omitempty"`    // of the package repository's file; "none": the host's own; empty: hostos.DockerRepoURL
+	RepoSHA256  string `json:"repo_sha256,omitempty"` // of that file, hex; empty: not compared
+	Package     string `json:"package,omitempty"`     // empty: docker-ce
+	Version     string `json:"version,omitempty"`     // exact, such as 20.10.24; empty: the newest
+	Profile     string `json:"profile"`               // ProfileRunbook, ProfileKeep, or a file with settings to add to daemon.json
+	ChmodSocket bool   `json:"chmod_socket"`          // every user may use the daemon's socket, and is root through it
+	Down        bool   `json:"down"`                  // Compose projects are taken down first; their writable layers are lost
+}
+
 // SnapshotConfig says how long snapshots live. The procedure never deletes
 // them itself.
 type SnapshotConfig struct {
@@ -202,6 +220,9 @@ func (c *Config) resolve() error {
 	paths := []*string{&c.SSH.SudoPasswordFile, &c.SSH.PasswordFile, &c.SSH.PassphraseFile, &c.OS.Script}
 	if c.SSH.Config != "none" {
 		paths = append(paths, &c.SSH.Config)
+	}
+	if c.Docker.Profile != ProfileRunbook && c.Docker.Profile != ProfileKeep {
+		paths = append(paths, &c.Docker.Profile)
 	}
 	for i := range c.SSH.KnownHosts {
 		paths = append(paths, &c.SSH.KnownHosts[i])
@@ -632,7 +653,7 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 		return
 	}
 	m := d.mapping(n, "", "version", "procedure", "host", "instance", "address", "cloud", "ssh",
-		"nginx", "balancers", "services", "transition", "os", "snapshots", "paths", "state", "accept", "weights", "health", "gates", "approvals", "pace")
+		"nginx", "balancers", "services", "transition", "os", "docker", "snapshots", "paths", "state", "accept", "weights", "health", "gates", "approvals", "pace")
 	d.head(m, c, "the production host")
 	c.Instance = m.text("instance", "", checkInstance)
 	hostName := targetHost(c.Host)
@@ -686,6 +707,8 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	c.OS.Docker = s.enum("docker", DockerUpgrade, DockerUpgrade, DockerKeep)
 	c.OS.Reboot = s.boolean("reboot", true)
 
+	d.docker(m, c)
+
 	s = d.mapping(m.values["snapshots"], "snapshots", "retention_days")
 	c.Snapshots.RetentionDays = s.integer("retention_days", 7, 1, 65536)
 
@@ -705,6 +728,26 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	d.gates(m, c, configSections[:], []string{"4.1", "4.4", "5.3"}, "docs/transition.md")
 	d.approvals(m, c)
 	d.pace(m, c)
+}
+
+// docker reads how Docker is replaced.
+func (d *configDecoder) docker(m mapping, c *Config) {
+	s := d.mapping(m.values["docker"], "docker", "repo_url", "repo_sha256", "package", "version", "profile", "chmod_socket", "down")
+	c.Docker = DockerConfig{
+		RepoURL: s.text("repo_url", "", func(v string) string {
+			u, err := url.Parse(v)
+			return pick(v != "none" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil), "is neither none nor an http or https address without a password")
+		}),
+		RepoSHA256:  s.text("repo_sha256", "", matches(`^[0-9a-f]{64}$`, "is not a SHA-256 in lower-case hex")),
+		Package:     s.text("package", "", matches(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`, "is not the name of a package")),
+		Version:     s.text("version", "", matches(`^[0-9][A-Za-z0-9._+:~-]*$`, "is not a version such as 20.10.24")),
+		Profile:     s.text("profile", ProfileRunbook),
+		ChmodSocket: s.boolean("chmod_socket", false),
+		Down:        s.boolean("down", false),
+	}
+	if c.Docker.Profile == "" {
+		c.Docker.Profile = ProfileRunbook
+	}
 }
 
 // head reads what the files of all procedures begin with.

@@ -44,6 +44,7 @@ func TestLoadConfig(t *testing.T) {
 		},
 		Transition: TransitionConfig{Name: "web-90-transition", AutoRelease: 24 * time.Hour, SSH: "{address}"},
 		OS:         OSConfig{Strategy: StrategyYumUpdate, Docker: DockerUpgrade, Reboot: true},
+		Docker:     DockerConfig{Profile: ProfileRunbook},
 		Snapshots:  SnapshotConfig{RetentionDays: 7},
 		Paths:      PathsConfig{Check: PathsAuto},
 		Health:     HealthConfig{Probes: 10, MaxErrorPercent: 1, Factor: 3, LatencyFloor: 500 * time.Millisecond, MinRequests: 20, Window: time.Minute},

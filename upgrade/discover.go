@@ -33,6 +33,13 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 		}
 		f.Script = string(b)
 	}
+	if name := cfg.Docker.Profile; name != "" && name != ProfileRunbook && name != ProfileKeep {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, &RefusedError{Host: cfg.Host, Reasons: []string{"docker.profile: " + err.Error()}}
+		}
+		f.DockerProfile = string(b)
+	}
 	if f.Instance, f.Disks, err = discoverInstance(ctx, cfg, e); err != nil {
 		return nil, err
 	}
@@ -57,9 +64,10 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Boot, err = hostos.GetBoot(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}
-	if f.HasDocker, err = hostos.DockerInstalled(ctx, prod); err != nil {
+	if f.Docker, err = hostos.GetDocker(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}
+	f.HasDocker = f.Docker.Command != ""
 	if f.Inventory, err = hostinv.Collect(ctx, prod, hostinv.Options{}); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}

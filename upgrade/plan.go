@@ -29,9 +29,13 @@ type Facts struct {
 	Inventory   *hostinv.Inventory `json:"inventory"`
 	Nginx       []NginxFacts       `json:"nginx"`
 	Memberships []slb.Membership   `json:"memberships"`
-	Direct      []string           `json:"direct"`            // peers that reach the host past nginx and the balancers
-	Script      string             `json:"script,omitempty"`  // content of os.script
-	Adopted     *ecs.Instance      `json:"adopted,omitempty"` // transition.instance
+	Direct      []string           `json:"direct"`           // peers that reach the host past nginx and the balancers
+	Script      string             `json:"script,omitempty"` // content of os.script
+
+	Docker        *hostos.Docker `json:"docker,omitempty"`         // what production has of it, and runs in it
+	DockerProfile string         `json:"docker_profile,omitempty"` // content of docker.profile, when that is a file
+
+	Adopted *ecs.Instance `json:"adopted,omitempty"` // transition.instance
 
 	// What is known of the copy before it is made; not of an adopted host.
 	Blockers []ecs.Blocker `json:"blockers,omitempty"` // what a copy will not have, or why it cannot be made

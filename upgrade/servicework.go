@@ -23,32 +23,6 @@ func (t *transition) services(kinds ...string) []hostos.Service {
 	return out
 }
 
-func (t *transition) startContainers(r role) engine.Step {
-	s := t.startStep(r, "3.7", "containers", "start the containers on "+t.name(r), t.services(KindCompose, KindContainer))
-	do, plan := s.Do, s.Plan
-	s.Plan = func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
-		switch {
-		case !t.p.Facts.HasDocker:
-			return engine.Proposal{NotApplicable: t.p.Host + " has no Docker"}, nil
-		case t.cfg.OS.Docker == DockerUpgrade:
-			// A new Docker is enabled and started also where it runs nothing.
-			return engine.Proposal{Params: t.services(KindCompose, KindContainer)}, nil
-		}
-		return plan(ctx, a)
-	}
-	s.Do = func(ctx context.Context, a *engine.Act) (any, error) {
-		l, _, err := t.on(a, r)
-		if err != nil {
-			return nil, err
-		}
-		if err := hostos.EnableDocker(ctx, l.held()); err != nil {
-			return nil, fmt.Errorf("host %s: %w", l.target, err)
-		}
-		return do(ctx, a)
-	}
-	return s
-}
-
 func (t *transition) startServices(r role) engine.Step {
 	return t.startStep(r, "3.8", "services", "start the services on "+t.name(r), t.services(KindJava, KindUnit))
 }

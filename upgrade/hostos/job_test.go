@@ -261,7 +261,7 @@ func TestJobKeys(t *testing.T) {
 		assert.Error(t, err)
 		_, err = WaitJob(t.Context(), f, key, poll, nil)
 		assert.Error(t, err)
-		_, err = WriteDaemonJSON(t.Context(), f, key)
+		_, err = UpgradeDocker(t.Context(), f, key, "true", poll)
 		assert.Error(t, err)
 	}
 	assert.Empty(t, f.cmds, "nothing reached the host")

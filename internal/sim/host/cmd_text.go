@@ -366,13 +366,16 @@ func lines(data []byte) []string {
 }
 
 func cmdSort(ctx context.Context, p *Proc) int {
-	f, ok := p.flags()
+	f, ok := p.flags("-u")
 	if !ok {
 		return statusUnknownFlag
 	}
 	var all []string
 	status := p.inputs(ctx, f.rest, func(_ string, data []byte) { all = append(all, lines(data)...) })
 	slices.Sort(all)
+	if f.is["-u"] {
+		all = slices.Compact(all)
+	}
 	for _, line := range all {
 		fmt.Fprintln(p.Stdout, line)
 	}

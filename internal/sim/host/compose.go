@@ -108,13 +108,27 @@ func (d *docker) composeCreate(dir string) error {
 	return nil
 }
 
-// cmdCompose is docker-compose [-f FILE] up -d | stop | start | down | ps -q.
+// cmdCompose is docker-compose [-p PROJECT] [-f FILE] up -d | stop | start |
+// down | ps -q, and up -d --no-recreate --no-deps SERVICE….
 func cmdCompose(ctx context.Context, p *Proc) int {
-	file, args := "", p.Args[1:]
-	if len(args) > 1 && args[0] == "-f" {
-		file, args = args[1], args[2:]
+	file, name, args := "", "", p.Args[1:]
+	for len(args) > 1 && (args[0] == "-f" || args[0] == "-p") {
+		if args[0] == "-f" {
+			file = args[1]
+		} else {
+			name = args[1]
+		}
+		args = args[2:]
 	}
 	line := strings.Join(args, " ")
+	const up = "up -d --no-recreate --no-deps "
+	var only []string // services that are meant; nil = all
+	if strings.HasPrefix(line, up) {
+		only, line = strings.Fields(strings.TrimPrefix(line, up)), "up -d"
+		if slices.ContainsFunc(only, func(s string) bool { return strings.HasPrefix(s, "-") }) {
+			return p.refusef("docker-compose %s", strings.Join(args, " "))
+		}
+	}
 	switch line {
 	case "up -d", "stop", "start", "down", "ps -q":
 	default:
@@ -128,6 +142,18 @@ func cmdCompose(ctx context.Context, p *Proc) int {
 	if err != nil {
 		fmt.Fprintf(p.Stderr, "ERROR: %v\n", err)
 		return 1
+	}
+	if name != "" && name != project {
+		return p.refusef("a project that is not called as its directory")
+	}
+	for _, s := range only {
+		if !slices.Contains(services, s) {
+			fmt.Fprintf(p.Stderr, "ERROR: No such service: %s\n", s)
+			return 1
+		}
+	}
+	if only != nil {
+		services = only
 	}
 	if p.Host.sleep(ctx, time.Second) != nil {
 		return 143

@@ -22,6 +22,7 @@ import (
 
 const (
 	dockerSocket = "/run/docker.sock"
+	dockerPID    = "/run/docker.pid"
 	// What a container takes to answer, and to be called healthy, at Speed 1.
 	containerWarmup  = 3 * time.Second
 	containerHealthy = 5 * time.Second
@@ -35,6 +36,7 @@ type docker struct {
 	mu     sync.Mutex
 	list   []*container
 	daemon *process
+	images map[string]map[string][]byte // imported ones: their files
 }
 
 // container is one container: what is on disk, and what runs.
@@ -147,6 +149,7 @@ func (d *docker) start(b *boot) error {
 	h.mu.Unlock()
 	d.daemon = h.fork(b, b.ctx, &process{args: []string{"/usr/bin/dockerd"}, exe: "/usr/bin/dockerd", unit: "docker.service", ext: true})
 	h.tree.mkdirAll("/run", 0o755)
+	_ = h.tree.writeFile(cred{}, dockerPID, []byte(strconv.Itoa(d.daemon.pid)), oCreate|oTrunc, 0o644) // as root on our tree
 	h.tree.mu.Lock()
 	if p, err := h.tree.walk(cred{}, dockerSocket, false); err == nil && p.parent != nil && p.parent.kids != nil {
 		p.parent.kids[p.base] = &node{mode: fs.ModeSocket | 0o660, gid: 990, mtime: time.Now()}
@@ -171,6 +174,11 @@ func (d *docker) start(b *boot) error {
 // run starts the processes of a container. d.mu is held.
 func (d *docker) run(c *container, warm time.Duration) error {
 	h := d.h
+	if n, bad := h.runLimits(); bad {
+		c.exit = 126
+		//lint:ignore ST1005 docker's own words
+		return fmt.Errorf("OCI runtime create failed: error setting rlimit type %d: operation not permitted", n)
+	}
 	b := d.daemon.boot
 	c.procs = nil
 	add := func(p Process, warm time.Duration) error {
@@ -241,6 +249,7 @@ func (d *docker) stop() {
 	d.daemon.end(0)
 	d.daemon = nil
 	_ = d.h.tree.remove(cred{}, dockerSocket, false) // the socket goes with the daemon
+	_ = d.h.tree.remove(cred{}, dockerPID, false)
 }
 
 // powerOff forgets what ran. The disk still says "running" for what was.
@@ -314,6 +323,7 @@ func (d *docker) inspect(c *container) map[string]any {
 		"HostConfig": map[string]any{
 			"RestartPolicy": map[string]any{"Name": c.restart, "MaximumRetryCount": 0},
 			"PortBindings":  bound, "NetworkMode": "default", "Binds": []any{}, "Privileged": false,
+			"AutoRemove": false, "LogConfig": map[string]any{"Type": "json-file", "Config": map[string]any{}},
 		},
 		"Config": map[string]any{
 			"Image": c.image, "Labels": labels, "ExposedPorts": exposed, "Hostname": c.id[:12], "User": "", "Env": []any{"PATH=/usr/bin"},
@@ -416,9 +426,14 @@ func cmdDocker(_ context.Context, p *Proc) int {
 		return p.refusef("docker without a command")
 	}
 	verb := p.Args[1]
+	if verb == "compose" { // the plugin is not installed
+		fmt.Fprintln(p.Stderr, "docker: 'compose' is not a docker command.\nSee 'docker --help'")
+		return 1
+	}
 	sub := *p
 	sub.Args = append([]string{"docker " + verb}, p.Args[2:]...)
 	todo := map[string]func(*Proc) int{
+		"import": dockerImport, "run": dockerRun, "rm": dockerRemove, "rmi": dockerRemove, "logs": dockerLogs,
 		"ps": dockerPs, "inspect": dockerInspect, "start": dockerStartStop, "stop": dockerStartStop, "info": dockerInfo, "version": dockerVersion, "images": dockerImages,
 	}[verb]
 	if todo == nil {

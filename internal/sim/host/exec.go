@@ -30,7 +30,8 @@ func programs(more map[string]Command) map[string]Command {
 		"systemd-run": cmdSystemdRun, "systemctl": cmdSystemctl, "shutdown": cmdShutdown,
 		"java": cmdJava, "curl": cmdCurl, "rpm": cmdRpm, "yum": cmdYum,
 		"find": cmdFind, "basename": cmdBasename, "dirname": cmdDirname,
-		"docker": cmdDocker, "docker-compose": cmdCompose,
+		"docker": cmdDocker, "docker-compose": cmdCompose, "dockerd": cmdDockerd, "docker-init": cmdDockerInit,
+		"tar": cmdTar, "tail": cmdTail, "cmp": cmdCmp,
 	}
 	maps.Copy(all, more)
 	return all
@@ -47,8 +48,8 @@ func (h *Host) install() {
 			continue
 		case h.spec.Commands[name] != nil, name == "shutdown":
 			dir = "/usr/sbin"
-		case name == "docker":
-			continue // comes with its package
+		case slices.Contains([]string{"docker", "dockerd", "docker-init"}, name):
+			continue // come with their package
 		case name == "docker-compose":
 			dir = "/usr/local/bin"
 		}

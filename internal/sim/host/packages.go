@@ -129,7 +129,14 @@ func (k *packages) all() []rpmPackage {
 }
 
 func (k *packages) find(name string) []rpmPackage {
-	return slices.DeleteFunc(k.all(), func(r rpmPackage) bool { return r.name != name && r.String() != name })
+	return slices.DeleteFunc(k.all(), func(r rpmPackage) bool { return !r.called(name) })
+}
+
+// called tells whether name is one of the ways to name r: with its version,
+// release and architecture or without, and with its epoch, which is 0 here.
+func (r rpmPackage) called(name string) bool {
+	name = strings.Replace(name, r.name+"-0:", r.name+"-", 1)
+	return slices.Contains([]string{r.name, r.name + "." + r.arch, r.name + "-" + r.version, r.name + "-" + r.version + "-" + r.release, r.String()}, name)
 }
 
 func (k *packages) clone() *packages {
@@ -151,9 +158,22 @@ func (k *packages) nextKernel() string {
 }
 
 func cmdRpm(_ context.Context, p *Proc) int {
-	f, ok := p.flags("-q", "-a", "--qf=")
+	f, ok := p.flags("-q", "-a", "-f", "--qf=", "-e", "--test")
 	if !ok {
 		return statusUnknownFlag
+	}
+	switch {
+	case f.is["-e"] && f.is["--test"] && !f.is["-q"] && len(f.rest) > 0:
+		return p.rpmTestErase(f.rest)
+	case f.is["-f"] && f.is["-q"] && len(f.rest) == 1:
+		owner := p.Host.ownerOf(p.abs(f.rest[0]))
+		if owner == "" {
+			fmt.Fprintf(p.Stdout, "file %s is not owned by any package\n", f.rest[0])
+			return 1
+		}
+		f.rest[0] = owner
+	case f.is["-f"] || f.is["-e"] || f.is["--test"]:
+		return p.refusef("only -qf FILE and -e --test PACKAGE")
 	}
 	if !f.is["-q"] || f.is["-a"] == (len(f.rest) > 0) {
 		return p.refusef("only rpm -qa and rpm -q PACKAGE")
@@ -186,10 +206,53 @@ func cmdRpm(_ context.Context, p *Proc) int {
 	return status
 }
 
+// needs are what packages cannot be without.
+var needs = map[string]string{"docker": "docker-common", "docker-client": "docker-common", "docker-ce": "docker-ce-cli"}
+
+// rpmTestErase says what would be left without what it needs.
+func (p *Proc) rpmTestErase(names []string) int {
+	status := 0
+	for _, name := range names {
+		if len(p.Host.pk.find(name)) == 0 {
+			fmt.Fprintf(p.Stderr, "error: package %s is not installed\n", name)
+			status++
+		}
+	}
+	if status > 0 {
+		return status
+	}
+	for _, r := range p.Host.pk.all() {
+		if slices.Contains(names, r.name) || !slices.Contains(names, needs[r.name]) && !slices.Contains(names, p.Host.spec.Needs[r.name]) {
+			continue
+		}
+		if status == 0 {
+			fmt.Fprintln(p.Stderr, "error: Failed dependencies:")
+		}
+		status++
+		fmt.Fprintf(p.Stderr, "\tdocker is needed by (installed) %s\n", r)
+	}
+	return status
+}
+
+// ownerOf is the package a file came with.
+func (h *Host) ownerOf(file string) string {
+	if slices.Contains(dockerPrograms, file) {
+		for _, name := range []string{"docker-ce-cli", "docker-client", "docker"} {
+			if len(h.pk.find(name)) > 0 {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
 func cmdYum(ctx context.Context, p *Proc) int {
-	f, ok := p.flags("-y", "--assumeno")
+	f, ok := p.flags("-y", "-q", "--assumeno", "--setopt=")
 	if !ok {
 		return statusUnknownFlag
+	}
+	if v, has := f.val["--setopt"]; has && v != "clean_requirements_on_remove=0" {
+		return p.refusef("--setopt=%s", v)
 	}
 	if len(f.rest) == 0 {
 		return p.refusef("no command")
@@ -199,6 +262,12 @@ func cmdYum(ctx context.Context, p *Proc) int {
 		return 1
 	}
 	verb, names := f.rest[0], f.rest[1:]
+	if verb == "list" {
+		return p.yumList(f.is["-q"], names)
+	}
+	if f.is["-q"] {
+		return p.refusef("-q with %s", verb)
+	}
 	if f.is["-y"] == f.is["--assumeno"] && verb != "makecache" && verb != "clean" {
 		return p.refusef("yum %s without -y would ask", verb)
 	}
@@ -377,7 +446,6 @@ func (y *yum) install(names []string) int {
 	var exact []rpmPackage
 	docker := false
 	for _, name := range names {
-		_, err := h.tree.stat(cred{}, "/etc/yum.repos.d/docker-ce.repo", true)
 		at := slices.IndexFunc(offered, func(r rpmPackage) bool { return r.String() == name })
 		_, notExact := parsePackage(name)
 		switch {
@@ -385,13 +453,13 @@ func (y *yum) install(names []string) int {
 			fmt.Fprintf(y.p.Stdout, "Package %s already installed and latest version\n", h.pk.find(name)[0])
 		case at >= 0:
 			exact = append(exact, offered[at])
-		case name == "docker-ce" && err == nil && len(h.pk.find("docker-common")) > 0:
+		case h.offersDocker(name) && len(h.pk.find("docker-common")) > 0:
 			fmt.Fprintln(y.p.Stderr, "Error: docker-ce conflicts with 2:docker-common-1.13.1")
 			return 1
-		case name == "docker-ce" && err == nil:
+		case h.offersDocker(name):
 			docker = true
 		default:
-			if name != "docker-ce" && notExact != nil {
+			if !strings.HasPrefix(name, "docker-ce") && notExact != nil {
 				h.refuse("yum install "+name, "no such package in the simulator")
 			}
 			fmt.Fprintf(y.p.Stdout, "No package %s available.\n", name)
@@ -452,7 +520,38 @@ func (y *yum) remove(names []string) int {
 	return y.transaction(removeTakes, steps...)
 }
 
-var dockerPrograms = []string{"/usr/bin/docker", "/usr/bin/dockerd", "/usr/bin/docker-proxy"}
+// offersDocker tells whether Docker's repository has a package that is called
+// so.
+func (h *Host) offersDocker(name string) bool {
+	if _, err := h.tree.stat(cred{}, "/etc/yum.repos.d/docker-ce.repo", true); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(newDockerPackages, func(r rpmPackage) bool { return r.called(name) })
+}
+
+// yumList is yum -q list NAME: whether such packages are installed or offered.
+func (p *Proc) yumList(quiet bool, names []string) int {
+	if !quiet || len(names) == 0 {
+		return p.refusef("yum list without -q or without a name")
+	}
+	status := 1
+	for _, name := range names {
+		for _, r := range p.Host.pk.find(name) {
+			fmt.Fprintf(p.Stdout, "%s.%s  %s-%s  installed\n", r.name, r.arch, r.version, r.release)
+			status = 0
+		}
+		if p.Host.offersDocker(name) {
+			fmt.Fprintf(p.Stdout, "%s  docker-ce-stable\n", name)
+			status = 0
+		}
+	}
+	if status != 0 {
+		fmt.Fprintln(p.Stderr, "Error: No matching Packages to list")
+	}
+	return status
+}
+
+var dockerPrograms = []string{"/usr/bin/docker", "/usr/bin/dockerd", "/usr/bin/docker-proxy", "/usr/bin/docker-init"}
 
 // installDocker puts the files of Docker's package in place.
 func (h *Host) installDocker() {

@@ -64,6 +64,7 @@ func (h *Host) mountProc() {
 			"kernel/pid_max":                  func() string { return "32768" },
 			"vm/swappiness":                   func() string { return "30" },
 			"fs/file-max":                     func() string { return "791752" },
+			"fs/nr_open":                      func() string { return strconv.Itoa(nrOpen) },
 			"net/core/somaxconn":              func() string { return "128" },
 			"net/ipv4/ip_forward":             func() string { return "1" },
 			"net/ipv4/ip_local_port_range":    func() string { return "32768\t60999" },
@@ -211,7 +212,7 @@ func (h *Host) procDir(pid int) *node {
 			if exe {
 				names = append(names, "exe")
 			}
-			names = append(names, "fd")
+			names = append(names, "fd", "limits")
 			if nat {
 				names = append(names, "net")
 			}
@@ -250,6 +251,8 @@ func (h *Host) procFile(p *process, name string) *node {
 		return file(0o444, cmdline)
 	case "comm":
 		return file(0o644, comm+"\n")
+	case "limits":
+		return file(0o444, procLimits)
 	case "environ":
 		if kernel {
 			return file(0o400, "")
@@ -322,8 +325,36 @@ func procStatus(comm string, pid, ppid, uid, gid int, kernel bool) string {
 		b.WriteString("VmPeak:\t  250000 kB\nVmSize:\t  250000 kB\nVmRSS:\t   40000 kB\n")
 	}
 	b.WriteString("Threads:\t1\n")
+	if uid == 0 {
+		b.WriteString("CapEff:\t0000001fffffffff\n")
+	} else {
+		b.WriteString("CapEff:\t0000000000000000\n")
+	}
 	return b.String()
 }
+
+// nrOpen is fs.nr_open: the most open files that root can ask for.
+const nrOpen = 1 << 20
+
+// procLimits is /proc/PID/limits of a process that systemd of CentOS 7 started.
+const procLimits = `Limit                     Soft Limit           Hard Limit           Units     
+Max cpu time              unlimited            unlimited            seconds   
+Max file size             unlimited            unlimited            bytes     
+Max data size             unlimited            unlimited            bytes     
+Max stack size            8388608              unlimited            bytes     
+Max core file size        0                    unlimited            bytes     
+Max resident set          unlimited            unlimited            bytes     
+Max processes             15066                15066                processes 
+Max open files            1024                 4096                 files     
+Max locked memory         65536                65536                bytes     
+Max address space         unlimited            unlimited            bytes     
+Max file locks            unlimited            unlimited            locks     
+Max pending signals       15066                15066                signals   
+Max msgqueue size         819200               819200               bytes     
+Max nice priority         0                    0                    
+Max realtime priority     0                    0                    
+Max realtime timeout      unlimited            unlimited            us        
+`
 
 // procCgroup is the cgroup v1 view of CentOS 7.
 func procCgroup(unit string) string {

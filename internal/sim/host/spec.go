@@ -55,6 +55,7 @@ type Spec struct {
 	Proc     map[string]string // more files right below /proc, or others than usual
 	Users    []User            // root exists always
 	Packages []string          // more packages, "name-version-release.arch"
+	Needs    map[string]string // what further packages cannot be without, by their names
 	Units    []Unit
 	Compose  []string // directories whose docker-compose.yml was brought up
 

@@ -81,6 +81,8 @@ func TestHostWork(t *testing.T) {
 		{Name: "cache", Kind: hostos.Container, Container: "cache", Ports: []int{8082}},
 	}
 	const poll = 5 * time.Millisecond
+	docker, err := hostos.GetDocker(ctx, at)
+	require.NoError(t, err)
 	for _, s := range services {
 		require.NoError(t, hostos.StopService(ctx, at, s, hostos.ServiceOptions{Poll: poll}), s.Name)
 		running, err := hostos.ServiceRunning(ctx, at, s)
@@ -94,8 +96,11 @@ func TestHostWork(t *testing.T) {
 		require.NoError(t, err, log)
 		require.Equal(t, hostos.JobState{Phase: hostos.JobExited}, st, log)
 	}
-	job("u1", hostos.DockerScript())
-	_, err := hostos.WriteDaemonJSON(ctx, at, "u2")
+	plan, err := hostos.PlanDocker(docker, nil, hostos.DockerOptions{})
+	require.NoError(t, err)
+	script, err := plan.Script("u1")
+	require.NoError(t, err)
+	_, err = hostos.UpgradeDocker(ctx, at, "u1", script, poll)
 	require.NoError(t, err)
 	job("u3", "yum -y update")
 	boot, err := hostos.GetBoot(ctx, at)
@@ -107,7 +112,10 @@ func TestHostWork(t *testing.T) {
 	boot, err = hostos.GetBoot(ctx, at)
 	require.NoError(t, err)
 	assert.Equal(t, newKernel, boot.Kernel)
-	require.NoError(t, hostos.EnableDocker(ctx, at))
+	now, err := hostos.StartDocker(ctx, at, "u1", docker, false)
+	require.NoError(t, err)
+	_, err = hostos.StartContainers(ctx, at, docker, now, hostos.DockerOptions{}, poll)
+	require.NoError(t, err)
 	for _, s := range services {
 		require.NoError(t, hostos.StartService(ctx, at, s, hostos.ServiceOptions{}), s.Name)
 		require.NoError(t, hostos.WaitHealthy(ctx, at, direct, "172.31.0.90", s, poll, 2), s.Name)

@@ -1,0 +1,280 @@
+package host
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// runLimits gives the first of daemon.json's default limits that a runtime on
+// this host may not give, by its number (getrlimit(2)): root may raise that of
+// open files up to fs.nr_open, and the others at will.
+func (h *Host) runLimits() (rlimit int, bad bool) {
+	data, err := h.tree.readFile(cred{}, "/etc/docker/daemon.json")
+	if err != nil {
+		return 0, false
+	}
+	var v struct {
+		Limits map[string]struct{ Hard int64 } `json:"default-ulimits"`
+	}
+	if json.Unmarshal(data, &v) != nil {
+		return 0, false
+	}
+	hard := v.Limits["nofile"].Hard
+	return 7, hard < 0 || hard > nrOpen
+}
+
+// dockerImport is docker import FILE NAME:TAG.
+func dockerImport(p *Proc) int {
+	f, ok := p.flags()
+	if !ok {
+		return statusUnknownFlag
+	}
+	if len(f.rest) != 2 || !strings.Contains(f.rest[1], ":") {
+		return p.refusef("docker import other than FILE NAME:TAG")
+	}
+	if err := p.dockerUp(); err != nil {
+		fmt.Fprintln(p.Stderr, err)
+		return 1
+	}
+	data, err := p.tree().readFile(p.p.cred, p.abs(f.rest[0]))
+	if err != nil {
+		fmt.Fprintf(p.Stderr, "open %s: no such file or directory\n", f.rest[0])
+		return 1
+	}
+	files := map[string][]byte{}
+	for r := tar.NewReader(bytes.NewReader(data)); ; {
+		t, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			files["/"+t.Name], err = io.ReadAll(r)
+		}
+		if err != nil {
+			fmt.Fprintf(p.Stderr, "Error response from daemon: %v\n", err)
+			return 1
+		}
+	}
+	d := p.Host.dock
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.images == nil {
+		d.images = map[string]map[string][]byte{}
+	}
+	d.images[f.rest[1]] = files
+	fmt.Fprintln(p.Stdout, "sha256:"+strings.Repeat("0", 64))
+	return 0
+}
+
+// dockerRun is docker run --rm --name N --network none IMAGE PROGRAM ARGS, of an
+// image that was imported here, and of a program that ends at once.
+func dockerRun(p *Proc) int {
+	f, ok := (&Proc{Host: p.Host, Args: p.Args, Stderr: p.Stderr, p: p.p}).flags("+", "--rm", "--name=", "--network=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if !f.is["--rm"] || f.val["--network"] != "none" || f.val["--name"] == "" || len(f.rest) < 2 {
+		return p.refusef("docker run other than --rm --name N --network none IMAGE PROGRAM")
+	}
+	if err := p.dockerUp(); err != nil {
+		fmt.Fprintln(p.Stderr, "docker: "+err.Error())
+		return 125
+	}
+	d := p.Host.dock
+	d.mu.Lock()
+	files, has := d.images[f.rest[0]]
+	name := d.find(f.val["--name"])
+	d.mu.Unlock()
+	switch {
+	case name != nil:
+		fmt.Fprintf(p.Stderr, "docker: Error response from daemon: Conflict. The container name %q is already in use.\n", f.val["--name"])
+		return 125
+	case !has:
+		return p.refusef("an image that was not imported")
+	}
+	const prefix = "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
+	if n, bad := p.Host.runLimits(); bad {
+		fmt.Fprintf(p.Stderr, prefix+"error during container init: error setting rlimits for ready process: error setting rlimit type %d: operation not permitted: unknown.\n", n)
+		return 126
+	}
+	data, has := files[f.rest[1]]
+	program, static := strings.CutPrefix(string(data), elf)
+	switch {
+	case !has || !static:
+		fmt.Fprintf(p.Stderr, prefix+"exec: %q: stat %s: no such file or directory: unknown.\n", f.rest[1], f.rest[1])
+		return 127
+	case strings.TrimSpace(program) != "docker-init" || !slices.Equal(f.rest[2:], []string{"--version"}):
+		return p.refusef("a container that runs %s %v", strings.TrimSpace(program), f.rest[2:])
+	}
+	fmt.Fprintln(p.Stdout, "tini version 0.19.0")
+	return 0
+}
+
+// dockerRemove is docker rm -f NAME… and docker rmi IMAGE….
+func dockerRemove(p *Proc) int {
+	f, ok := p.flags("-f")
+	if !ok {
+		return statusUnknownFlag
+	}
+	images := p.Args[0] == "docker rmi"
+	if images == f.is["-f"] || len(f.rest) == 0 {
+		return p.refusef("only docker rm -f and docker rmi")
+	}
+	if err := p.dockerUp(); err != nil {
+		fmt.Fprintln(p.Stderr, err)
+		return 1
+	}
+	d := p.Host.dock
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	status := 0
+	for _, name := range f.rest {
+		_, has := d.images[name]
+		c := d.find(name)
+		switch {
+		case images && has:
+			delete(d.images, name)
+		case !images && c != nil:
+			if c.running {
+				d.halt(c)
+			}
+			d.list = slices.DeleteFunc(d.list, func(o *container) bool { return o == c })
+		default:
+			fmt.Fprintf(p.Stderr, "Error: No such %s: %s\n", map[bool]string{true: "image", false: "container"}[images], name)
+			status = 1
+			continue
+		}
+		fmt.Fprintln(p.Stdout, name)
+	}
+	return status
+}
+
+// dockerLogs is docker logs --timestamps --tail N NAME. The built-in
+// applications write one line when they start.
+func dockerLogs(p *Proc) int {
+	f, ok := p.flags("--timestamps", "--tail=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if n, valid := number(f.val["--tail"]); !f.is["--timestamps"] || !valid || n == 0 || len(f.rest) != 1 {
+		return p.refusef("docker logs other than --timestamps --tail N NAME")
+	}
+	if err := p.dockerUp(); err != nil {
+		fmt.Fprintln(p.Stderr, err)
+		return 1
+	}
+	d := p.Host.dock
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.find(f.rest[0])
+	if c == nil {
+		fmt.Fprintf(p.Stderr, "Error: No such container: %s\n", f.rest[0])
+		return 1
+	}
+	if !c.started.IsZero() {
+		fmt.Fprintf(p.Stdout, "%s %s started\n", c.started.UTC().Format(time.RFC3339Nano), path.Base(c.image))
+	}
+	return 0
+}
+
+// cmdDockerd is dockerd --version, and --help of a version without --validate.
+func cmdDockerd(_ context.Context, p *Proc) int {
+	f, ok := p.flags("--version", "--help")
+	switch {
+	case !ok:
+		return statusUnknownFlag
+	case f.is["--version"]:
+		fmt.Fprintf(p.Stdout, "Docker version %s, build simulated\n", p.Host.dock.version())
+	case f.is["--help"]:
+		fmt.Fprint(p.Stdout, "\nUsage:\tdockerd [OPTIONS]\n\nA self-sufficient runtime for containers.\n\nOptions:\n      --config-file string   Daemon configuration file (default \"/etc/docker/daemon.json\")\n")
+	default:
+		return p.refusef("dockerd by hand")
+	}
+	return 0
+}
+
+// cmdTar is tar -cf FILE -C DIR NAME.
+func cmdTar(_ context.Context, p *Proc) int {
+	if len(p.Args) != 6 || p.Args[1] != "-cf" || p.Args[3] != "-C" {
+		return p.refusef("only tar -cf FILE -C DIR NAME")
+	}
+	dir, name := p.abs(p.Args[4]), p.Args[5]
+	data, err := p.tree().readFile(p.p.cred, path.Join(dir, name))
+	if err != nil {
+		return p.failf(2, "%s: Cannot open: %s", name, errText(err))
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	err = errors.Join(w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}))
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err = errors.Join(err, w.Close()); err == nil {
+		err = p.tree().writeFile(p.p.cred, p.abs(p.Args[2]), b.Bytes(), oCreate|oTrunc, 0o666&^p.umask)
+	}
+	if err != nil {
+		return p.failf(2, "%s: Cannot write: %s", p.Args[2], errText(err))
+	}
+	return 0
+}
+
+// cmdTail is tail -c N and tail -n N of standard input.
+func cmdTail(ctx context.Context, p *Proc) int {
+	f, ok := p.flags("-c=", "-n=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	chars, byChar := number(f.val["-c"])
+	count, byLine := number(f.val["-n"])
+	if byChar == byLine || len(f.rest) > 0 {
+		return p.refusef("tail other than -c N or -n N of standard input")
+	}
+	return p.inputs(ctx, nil, func(_ string, data []byte) {
+		if byChar {
+			_, _ = p.Stdout.Write(data[max(0, len(data)-chars):])
+			return
+		}
+		all := lines(data)
+		for _, line := range all[max(0, len(all)-count):] {
+			fmt.Fprintln(p.Stdout, line)
+		}
+	})
+}
+
+// cmdCmp is cmp -s A B.
+func cmdCmp(_ context.Context, p *Proc) int {
+	f, ok := p.flags("-s")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if !f.is["-s"] || len(f.rest) != 2 {
+		return p.refusef("cmp other than -s A B")
+	}
+	a, err := p.tree().readFile(p.p.cred, p.abs(f.rest[0]))
+	if err != nil {
+		return 2
+	}
+	b, err := p.tree().readFile(p.p.cred, p.abs(f.rest[1]))
+	if err != nil {
+		return 2
+	}
+	return boolInt(!bytes.Equal(a, b))
+}
+
+// cmdDockerInit is docker-init --version.
+func cmdDockerInit(_ context.Context, p *Proc) int {
+	if !slices.Equal(p.Args[1:], []string{"--version"}) {
+		return p.refusef("only docker-init --version")
+	}
+	fmt.Fprintln(p.Stdout, "tini version 0.19.0")
+	return 0
+}
