@@ -1,7 +1,7 @@
 // Package lab gives a test hosts that are as real as one machine can make
-// them: each has a network, processes, a host name, a disk, an sshd and an
-// nginx of its own, can be switched off, rebooted and cloned, and stands
-// behind an instance of the simulated cloud. It is for tests.
+// them: each has a systemd, a network, a host name and a disk of its own, can
+// be switched off, rebooted and cloned, and stands behind an instance of the
+// simulated cloud. It is for tests.
 //
 // # Example
 //
@@ -12,7 +12,9 @@
 //			return
 //		}
 //		l := lab.New(t)
-//		h, err := l.Add(ctx, "i-1", "web-1", "172.31.0.11", authorizedKeys, lab.Setup{Kernel: "3.10.0-862.el7.x86_64"})
+//		h, err := l.Add(ctx, "i-1", "web-1", "172.31.0.11", authorizedKeys, lab.Setup{
+//			Kernel: "3.10.0-862.el7.x86_64", Enable: []string{"nginx", "cron"},
+//		})
 //		...
 //	}
 //
@@ -33,12 +35,25 @@
 // # Guarantees
 //
 //  1. Nothing is written to this machine's file system or network, and no
-//     process is left (TestLabHosts; Isolated checks the processes of every test
-//     that uses it).
-//  2. A clone has the content of its snapshot, and host keys, host name and
-//     address of its own (TestLabHosts).
-//  3. A reboot ends every process, gives another boot ID and, if the disk
-//     says so, another kernel release (TestLabHosts).
+//     process is left (TestLabHosts; Isolated checks the processes of every
+//     test that uses it). A test that is killed leaves no process either, and
+//     the next removes its directory and control groups (TestLabKilled).
+//  2. A host has a systemd, units, processes, control groups and a network of
+//     its own, and nothing of what this machine is used for (TestLabHosts).
+//  3. A snapshot is the disk of one moment, the container engine's data
+//     included; a clone has its content, and host keys, machine ID, host name
+//     and address of its own (TestLabSnapshot, TestLabHosts, TestLabDocker).
+//  4. The user data of a clone runs at every boot before its services start,
+//     by Debian's own cloud-init (TestLabUserData).
+//  5. A reboot, asked for on the host or from outside, ends every process,
+//     stops units in good order, gives another boot ID and, if the disk says
+//     so, another kernel release. A host that switches itself off stays off,
+//     and [Lab.PoweredOff] is told; one whose power is cut says nothing to
+//     anybody (TestLabPower).
+//  6. A host can stay away after a reboot, be cut off the network without
+//     noticing, and run out of disk (TestLabPower, TestLabFaults).
+//  7. A container engine runs on a host, with overlay2 and rules of its own,
+//     and its containers come back after a reboot (TestLabDocker).
 //
 // # Limits
 //
@@ -50,6 +65,6 @@
 //
 // # Errors
 //
-// They say which host or program, and what it said. What a boot printed is in
-// the log of a test that failed.
+// They say which host or program, and what it said. What the boots printed and
+// the hosts' journals are in the log of a test that failed.
 package lab

@@ -30,9 +30,10 @@ const (
 type Lab struct {
 	t     *testing.T
 	dir   string
-	name  string // of its control groups
-	image string // the layer below the disks
-	java  string // this program
+	name  string     // of its control groups
+	image string     // the layer below the disks
+	java  string     // this program
+	wires sync.Mutex // ip(8) makes its directory of namespaces once, and badly at twice the same time
 
 	// PoweredOff is called with the instance ID of a host that switched itself
 	// off. It may be nil; set it before the first host starts.

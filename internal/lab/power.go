@@ -140,10 +140,13 @@ func (h *Host) plugIn(b *boot) error {
 	// an address is not mistaken for the one that had it.
 	last := net.ParseIP(h.Addr).To4()
 	mac := fmt.Sprintf("02:00:%02x:%02x:%02x:%02x", last[0], last[1], last[2], last[3])
-	if err := command("ip", "netns", "add", b.net); err != nil {
+	h.lab.wires.Lock()
+	err := command("ip", "netns", "add", b.net)
+	h.lab.wires.Unlock()
+	if err != nil {
 		return err
 	}
-	err := ip(
+	err = ip(
 		fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", b.net, mac, b.net),
 		"link set "+b.net+" up",
 	)
