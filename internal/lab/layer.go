@@ -35,6 +35,7 @@ var masked = []string{
 	"systemd-firstboot.service", "systemd-pstore.service", "systemd-modules-load.service", "getty.target", "console-getty.service",
 	"dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount", "sys-fs-fuse-connections.mount",
 	"systemd-networkd-wait-online.service", "systemd-machine-id-commit.service",
+	"modprobe@.service", "systemd-remount-fs.service", "systemd-tmpfiles-setup-dev.service", "systemd-sysusers.service",
 	"user@.service", // CentOS 7 has no manager for each user
 }
 
@@ -125,10 +126,23 @@ func makeImage(dir string) error {
 			return err
 		}
 	}
-	// It asks around at every boot which cloud this is.
-	generators := filepath.Join(dir, "etc/systemd/system-generators")
-	if err := errors.Join(os.MkdirAll(generators, 0o755), os.Symlink("/dev/null", filepath.Join(generators, "cloud-init-generator"))); err != nil {
+	// They look at every boot for devices, images and init scripts, and for
+	// which cloud this is.
+	generators, err := filepath.Glob("/usr/lib/systemd/system-generators/*")
+	if err != nil {
 		return err
+	}
+	off := filepath.Join(dir, "etc/systemd/system-generators")
+	if err := os.MkdirAll(off, 0o755); err != nil {
+		return err
+	}
+	for _, g := range generators {
+		if filepath.Base(g) == "systemd-fstab-generator" {
+			continue
+		}
+		if err := os.Symlink("/dev/null", filepath.Join(off, filepath.Base(g))); err != nil {
+			return err
+		}
 	}
 	if err := os.Symlink("/usr/lib/systemd/system/multi-user.target", filepath.Join(dir, "etc/systemd/system/default.target")); err != nil {
 		return err
