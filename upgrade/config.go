@@ -856,6 +856,9 @@ func (d *configDecoder) transition(m mapping, c *Config, hostName string) {
 	t.SSH = s.text("ssh", "{address}", func(v string) string {
 		return checkTarget(strings.ReplaceAll(v, "{address}", "192.0.2.1"))
 	})
+	if t.Instance != "" {
+		d.adoptedServices(m, c)
+	}
 	t.ReleaseAdopted = s.boolean("release_adopted", false)
 	if t.ReleaseAdopted && t.Instance == "" && !s.failed("instance") {
 		s.problem("release_adopted", "needs transition.instance: a host made by the run is always released")

@@ -207,7 +207,7 @@ const logLines = 100
 // startContainers starts the daemon, proves that containers start, and brings
 // back what ran in it, whatever started it.
 func (t *transition) startContainers(r role) engine.Step {
-	services := t.services(KindCompose, KindContainer)
+	services := t.earlyServices()
 	s := t.startStep(r, "3.7", "containers", "start Docker and the containers on "+t.name(r), services)
 	lines := []string{"systemctl enable docker, systemctl start docker, both read back; a container of our own proves that containers start"}
 	if d := t.p.Facts.Docker; d != nil {

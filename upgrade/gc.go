@@ -27,6 +27,7 @@ const (
 	LeftSnapshot      = "snapshot"
 	LeftLease         = "lease"      // of a host
 	LeftMark          = "nginx-mark" // a line that a run has changed
+	LeftRestart       = "restart"    // restart values on the production host, under a key
 )
 
 // A Leftover is something that a run has made and that is still there.
@@ -135,13 +136,29 @@ func listOnHosts(ctx context.Context, cfg *Config, e *Env, run string) ([]Leftov
 			out = append(out, Leftover{Kind: LeftLease, ID: target, Name: l.Holder, Run: l.Run, Created: since, Keep: "upgradectl unlock --host " + target + " frees the host when the run is dead"})
 		}
 	}
+	keys, err := hostos.ListRestart(ctx, e.host(cfg.Host))
+	if err != nil {
+		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
+	for _, key := range keys {
+		l := Leftover{Kind: LeftRestart, ID: key, Name: cfg.Host + ":" + hostos.RestartDir}
+		switch {
+		case run == "":
+			l.Keep = "name the run that it is of"
+		case !madeBy(run, key, "2.3-restart", "4.4-stop"):
+			continue
+		default:
+			l.Run = run
+		}
+		out = append(out, l)
+	}
 	for _, n := range cfg.Nginx {
 		tree, err := e.nginx(n).Load(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("host %s: %w", n.Host, err)
 		}
 		for _, r := range tree.Refs(nginx.Query{}) {
-			if r.Tag == "" || run != "" && !madeBy(run, r.Tag) {
+			if r.Tag == "" || run != "" && !madeBy(run, r.Tag, "3.9-nginx", "4.2-nginx") {
 				continue
 			}
 			out = append(out, Leftover{Kind: LeftMark, ID: fmt.Sprintf("%s:%s:%d", n.Host, r.File, r.Line), Name: r.Tag, Run: run, Keep: "traffic follows it; upgradectl nginx restore or unshift takes it back"})
@@ -150,9 +167,10 @@ func listOnHosts(ctx context.Context, cfg *Config, e *Env, run string) ([]Leftov
 	return out, nil
 }
 
-// madeBy tells whether a mark in an nginx file is a key of the run.
-func madeBy(run, tag string) bool {
-	for _, step := range []string{"3.9-nginx", "4.2-nginx"} {
+// madeBy tells whether a mark that is left somewhere is a key of one of the
+// run's steps.
+func madeBy(run, tag string, steps ...string) bool {
+	for _, step := range steps {
 		for attempt := 1; attempt <= 20; attempt++ {
 			if engine.Key(run, step, attempt) == tag {
 				return true
@@ -269,7 +287,7 @@ func RemoveLeftovers(ctx context.Context, cfg *Config, e *Env, o GCOptions, list
 		return &RefusedError{What: "cannot remove what runs have left", Reasons: []string{"name one run"}}
 	}
 	in := ecs.ReleaseInput{Guard: ecs.Guard{TagKey: runTag, TagValue: o.Run}}
-	var instances []string
+	var instances, restart []string
 	for _, l := range list {
 		switch {
 		case l.Keep != "":
@@ -277,6 +295,8 @@ func RemoveLeftovers(ctx context.Context, cfg *Config, e *Env, o GCOptions, list
 			return &RefusedError{What: "cannot remove what runs have left", Reasons: []string{fmt.Sprintf("%s %s is of run %s, not %s", l.Kind, l.ID, cmp.Or(l.Run, "(none)"), o.Run)}}
 		case l.Kind == LeftInstance:
 			instances = append(instances, l.ID)
+		case l.Kind == LeftRestart:
+			restart = append(restart, l.ID)
 		case l.Kind == LeftImage:
 			in.Images = append(in.Images, l.ID)
 		case l.Kind == LeftSnapshotGroup:
@@ -290,6 +310,12 @@ func RemoveLeftovers(ctx context.Context, cfg *Config, e *Env, o GCOptions, list
 		return &AccessError{err}
 	}
 	in.SourceID = source.ID
+	if len(restart) > 0 {
+		if err := hostos.RemoveRestart(ctx, e.host(cfg.Host), restart...); err != nil {
+			return fmt.Errorf("host %s: %w", cfg.Host, err)
+		}
+		did("restart values on " + cfg.Host)
+	}
 	for _, id := range instances {
 		one := ecs.ReleaseInput{Guard: in.Guard, SourceID: in.SourceID, InstanceID: id}
 		if err := removed(e.ECS.Release(ctx, one, did)); err != nil {

@@ -185,6 +185,17 @@ func (d *configDecoder) services(m mapping, c *Config) {
 	}
 }
 
+// adoptedServices refuses services that would be started from restart values
+// on a transition host that was not made of production's disk: it has none.
+func (d *configDecoder) adoptedServices(m mapping, c *Config) {
+	n := m.values["services"]
+	for i, s := range c.Services {
+		if len(hostos.NeedRestart([]hostos.Service{service(s)})) > 0 && n.Kind == yaml.SequenceNode && i < len(n.Content) {
+			d.at(n.Content[i], fmt.Sprintf("services[%d].start", i), "is missing: transition.instance is adopted and has no restart values of production's processes")
+		}
+	}
+}
+
 // expectStatus reads "200", 200, "200-399" or a list of these.
 func (d *configDecoder) expectStatus(s mapping, v *Service) {
 	n := s.values["expect_status"]

@@ -2,7 +2,9 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
@@ -10,21 +12,33 @@ import (
 
 // Sections 3.7, 3.8, 4.4 and their share of 4.5: services stop and start.
 
-// services gives the configured services of some kinds.
-func (t *transition) services(kinds ...string) []hostos.Service {
-	var out []hostos.Service
-	for _, s := range t.cfg.Services {
-		for _, k := range kinds {
-			if s.Kind == k {
-				out = append(out, service(s))
+// startServices starts what the containers step leaves: everything that is no
+// container, and the containers that wait for such a service.
+func (t *transition) startServices(r role) engine.Step {
+	early := t.earlyServices()
+	var late []hostos.Service
+	for _, s := range hostServices(t.cfg) {
+		if !slices.ContainsFunc(early, func(e hostos.Service) bool { return e.Name == s.Name }) {
+			late = append(late, s)
+		}
+	}
+	return t.startStep(r, "3.8", "services", "start the services on "+t.name(r), late)
+}
+
+// earlyServices are those of section 3.7: containers and Compose projects that
+// wait for nothing else.
+func (t *transition) earlyServices() []hostos.Service {
+	early := map[string]bool{}
+	all := hostServices(t.cfg)
+	for grown := true; grown; {
+		grown = false
+		for _, s := range all {
+			if !early[s.Name] && (s.Kind == hostos.Compose || s.Kind == hostos.Container) && !slices.ContainsFunc(s.After, func(a string) bool { return !early[a] }) {
+				early[s.Name], grown = true, true
 			}
 		}
 	}
-	return out
-}
-
-func (t *transition) startServices(r role) engine.Step {
-	return t.startStep(r, "3.8", "services", "start the services on "+t.name(r), t.services(KindJava, KindUnit))
+	return slices.DeleteFunc(all, func(s hostos.Service) bool { return !early[s.Name] })
 }
 
 func (t *transition) startStep(r role, section, word, title string, services []hostos.Service) engine.Step {
@@ -49,7 +63,8 @@ func (t *transition) startStep(r role, section, word, title string, services []h
 	}
 }
 
-// start starts services on a host and waits until each answers.
+// start starts services on a host and waits until each is healthy and warm.
+// What they come after and is not among them was started by an earlier step.
 func (t *transition) start(ctx context.Context, a *engine.Act, r role, services []hostos.Service) error {
 	l, ip, err := t.on(a, r)
 	if err != nil {
@@ -60,10 +75,124 @@ func (t *transition) start(ctx context.Context, a *engine.Act, r role, services 
 	if err := l.alive(ctx); err != nil {
 		return err
 	}
-	if err := hostos.StartServices(ctx, l.held(), l.DialContext, ip, services, t.serviceOptions(a, l)); err != nil {
+	names := map[string]bool{}
+	for _, s := range services {
+		names[s.Name] = true
+	}
+	var mine []hostos.Service
+	for _, s := range services {
+		s.After = slices.DeleteFunc(slices.Clone(s.After), func(n string) bool { return !names[n] })
+		mine = append(mine, s)
+	}
+	o := t.serviceOptions(a, l)
+	if o.Restart, err = t.restartKeys(a); err != nil {
+		return err
+	}
+	if err := hostos.StartServices(ctx, l.held(), l.DialContext, ip, mine, o); err != nil {
 		return fmt.Errorf("host %s: %w", l.target, err)
 	}
 	return nil
+}
+
+// restartResult is what a step says of the restart values that it kept: where
+// they are and of what, not one of them.
+type restartResult struct {
+	Key  string        `json:"key,omitempty"`
+	Kept []hostos.Kept `json:"kept,omitempty"`
+}
+
+// restartKeys are the keys under which this run has kept restart values, the
+// newest first. The transition host has those of 2.3: they came with the disk.
+func (t *transition) restartKeys(a *engine.Act) ([]string, error) {
+	var keys []string
+	if a.StepID() == "4.4-stop" || a.StepID() == "5.1-stop" {
+		keys = append(keys, a.Key())
+	}
+	for _, id := range []string{"4.4-stop", "2.3-restart"} {
+		var r restartResult
+		if ok, err := a.Result(id, &r); err != nil {
+			return nil, err
+		} else if ok && r.Key != "" && !slices.Contains(keys, r.Key) {
+			keys = append(keys, r.Key)
+		}
+	}
+	return keys, nil
+}
+
+// keepRestart keeps on production's disk what starting its hand-started
+// processes again needs. It happens before the snapshots, so that the transition
+// host, where such a process has never run, has the values too.
+func (t *transition) keepRestart() engine.Step {
+	need := hostos.NeedRestart(hostServices(t.cfg))
+	var lines []string
+	for _, s := range need {
+		lines = append(lines, fmt.Sprintf("%s %s: arguments, environment, user, limits and output of its processes, into %s on the host", s.Kind, s.Name, hostos.RestartDir))
+	}
+	return engine.Step{
+		ID: "2.3-restart", Section: "2.3", Effect: engine.SetState, Lines: lines,
+		Title: "keep on " + t.p.Host + " what starting its processes again needs",
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			if len(need) == 0 {
+				return engine.Proposal{NotApplicable: "every service has a start command, or something that starts it"}, nil
+			}
+			l := t.e.host(t.cfg.Host)
+			if _, err := hostos.CheckRestart(ctx, l, need); err != nil {
+				return engine.Proposal{}, fmt.Errorf("host %s: %w", l.target, err)
+			}
+			return engine.Proposal{}, nil
+		},
+		Observe: observeByDoing,
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			l := t.e.host(t.cfg.Host)
+			if err := l.alive(ctx); err != nil {
+				return nil, err
+			}
+			kept, err := hostos.CaptureRestart(ctx, l.held(), a.Key(), need)
+			if err != nil {
+				return nil, fmt.Errorf("host %s: %w", l.target, err)
+			}
+			return restartResult{a.Key(), kept}, nil
+		},
+		Undo: func(ctx context.Context, a *engine.Act) error {
+			return t.forgetRestart(ctx, a.Key())
+		},
+	}
+}
+
+// forgetRestart removes restart values from production.
+func (t *transition) forgetRestart(ctx context.Context, keys ...string) error {
+	l := t.e.host(t.cfg.Host)
+	if err := l.alive(ctx); err != nil {
+		return err
+	}
+	if err := hostos.RemoveRestart(ctx, l.held(), keys...); err != nil {
+		return fmt.Errorf("host %s: %w", l.target, err)
+	}
+	return nil
+}
+
+// dropRestart removes the restart values from production: it runs, and its
+// processes are its own again. The transition host's went with its disk.
+func (t *transition) dropRestart() engine.Step {
+	return engine.Step{
+		ID: "5.3-restart", Section: "5.3", Effect: engine.SetState,
+		NoUndo: "the processes run; their values can be read from them again",
+		Title:  "remove the restart values from " + t.p.Host,
+		Plan: func(_ context.Context, a *engine.Act) (engine.Proposal, error) {
+			if len(hostos.NeedRestart(hostServices(t.cfg))) == 0 {
+				return engine.Proposal{NotApplicable: "none were kept"}, nil
+			}
+			return engine.Proposal{}, nil
+		},
+		Observe: observeByDoing,
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			keys, err := t.restartKeys(a)
+			if err != nil {
+				return nil, err
+			}
+			return nil, t.forgetRestart(ctx, keys...)
+		},
+	}
 }
 
 func (t *transition) serviceOptions(a *engine.Act, l *link) hostos.ServiceOptions {
@@ -76,7 +205,7 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 	for _, s := range t.cfg.Services {
 		lines = append(lines, fmt.Sprintf("%s %s: stop, and wait until it is gone", s.Kind, s.Name))
 	}
-	all := t.services(KindJava, KindCompose, KindContainer, KindUnit)
+	all := hostServices(t.cfg)
 	return engine.Step{
 		ID: id, Section: section, Title: "stop the services on " + t.name(r), Effect: engine.SetState, Lines: lines,
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
@@ -101,13 +230,25 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 			if _, err := plan(ctx, a); err != nil {
 				return nil, err
 			}
+			// Once more, before anything stops: since 2.3 a new version may have
+			// been deployed. What has died since is started from the values of 2.3.
+			res := restartResult{}
+			if len(hostos.NeedRestart(all)) > 0 {
+				res.Key = a.Key()
+				res.Kept, err = hostos.CaptureRestart(ctx, l.held(), a.Key(), all)
+				if errors.Is(err, hostos.ErrNotRunning) {
+					a.Progress("%s: %v", l.target, err)
+				} else if err != nil {
+					return nil, fmt.Errorf("host %s: %w", l.target, err)
+				}
+			}
 			if err := hostos.StopServices(ctx, l.held(), all, t.serviceOptions(a, l)); err != nil {
 				return nil, fmt.Errorf("host %s: %w", l.target, err)
 			}
-			return nil, nil
+			return res, nil
 		},
 		Undo: func(ctx context.Context, a *engine.Act) error {
-			if len(t.services(KindCompose, KindContainer)) > 0 {
+			if len(t.earlyServices()) > 0 {
 				l, _, err := t.on(a, r)
 				if err != nil {
 					return err
@@ -116,7 +257,13 @@ func (t *transition) stopStep(r role, id, section string, plan func(context.Cont
 					return fmt.Errorf("host %s: %w", l.target, err)
 				}
 			}
-			return t.start(ctx, a, r, all)
+			if err := t.start(ctx, a, r, all); err != nil {
+				return err
+			}
+			if r == prod && len(hostos.NeedRestart(all)) > 0 {
+				return t.forgetRestart(ctx, a.Key())
+			}
+			return nil
 		},
 	}
 }

@@ -26,6 +26,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.recordInventory(),    // 2.1
 		t.recordContainers(),   // 2.2
 		t.recordProjects(),     // 2.3
+		t.keepRestart(),        // 2.3
 		t.recordPorts(),        // 2.4
 		t.recordNginx(),        // 2.5
 		t.recordBalancers(),    // 2.6
@@ -72,6 +73,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.stopClone(),           // 5.1
 		t.stopCloneInstance(),   // 5.2
 		t.releaseClone(),        // 5.3
+		t.dropRestart(),         // 5.3
 		t.verifyEnd(),           // 5.3
 	}
 	for _, section := range p.Config.Gates {

@@ -2,6 +2,7 @@ package hostos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -26,6 +27,10 @@ type Kept struct {
 	Problem string   `json:"problem,omitempty"`
 	Notes   []string `json:"notes,omitempty"`
 }
+
+// ErrNotRunning says that a process does not run whose restart values were to
+// be kept. Those of the others are kept.
+var ErrNotRunning = errors.New("it does not run")
 
 // A RestartError reports processes that could not be started again from what
 // is known of them.
@@ -84,132 +89,133 @@ func NeedRestart(services []Service) []Service {
 	return out
 }
 
-// restartFuncs are what both scripts use.
+// restartFuncs are what both scripts begin with.
 const restartFuncs = `LC_ALL=C
 export LC_ALL
 umask 077
-# one prints a text that a file holds as one word without blanks.
-plain() { tr -c '!-~' '?'; }
 `
 
-// captureScript keeps each process that the scan finds in a directory of its
-// own, and prints a line about it. Everything is written under a temporary name
-// first: what is kept under a key is whole. A process that ends meanwhile, or
-// becomes another program, is a problem: its files would not belong together.
-const captureScript = `root=@ROOT@ key=@KEY@ keep=@KEEP@
+// captureScript looks at each process that the scan finds, and with a key keeps
+// it in a directory of its own; it prints a line about each. Everything is
+// written under a temporary name first: what is kept under a key is whole, and
+// nothing is while there is a problem. A process that ends meanwhile, or becomes
+// another program, is a problem too: what was read would not belong together.
+const captureScript = `root=@ROOT@ keep=@KEEP@
 [ "$(id -u)" = 0 ] || { echo "only root may read the values of other users' processes" >&2; exit 1; }
-if [ -n "$keep" ] && [ -d "$root/$key" ]; then cat "$root/$key/list"; exit 0; fi
 if [ -n "$keep" ]; then
+	if [ -d "$root/$keep" ]; then cat "$root/$keep/list"; exit 0; fi
 	mkdir -p "$root" && chmod 700 "$root" || exit 1
-	t=$root/.$key.$$
-else
-	t=/dev/shm/upgradectl.$$
-	[ -d /dev/shm ] || t=/run/upgradectl.$$
+	t=$root/.$keep.$$
+	rm -rf "$t" && mkdir "$t" || exit 1
+	trap 'rm -rf "$t"' EXIT
 fi
-rm -rf "$t" && mkdir "$t" || exit 1
-trap 'rm -rf "$t"' EXIT
-: >"$t/list"
-n=0
+n=0 bad= lines=
 
-stamp() { sed -e 's/.*) [A-Za-z]//' "$p/stat" 2>/dev/null | cut -d ' ' -f 20; }
+stamp() { sed -n -e 's/.*) [A-Za-z] //p' <"$p/stat" | cut -d ' ' -f 19; }
+ends() { [ "$(tail -c 1 "$1" | tr -d '\000' | wc -c)" -eq 0 ]; }
 
-# target prints where a file descriptor leads, and sets problems.
+# target sets o to where a file descriptor leads.
 target() {
 	o=$(readlink "$p/fd/$1" 2>/dev/null)
 	o=${o%" (deleted)"}
 	case "$o" in
 	/dev/null|/dev/pts/*|/dev/tty*|/dev/console|'') o= ;;
-	pipe:*) o=; problem="descriptor $1 is a pipe to another program" ;;
-	socket:*) o=; notes="$notes,descriptor-$1-was-a-socket" ;;
+	pipe:*) o= problem="its descriptor $1 is a pipe to another program" ;;
+	socket:*) o= notes="$notes,descriptor-$1-was-a-socket" ;;
 	/*) ;;
-	*) o=; problem="descriptor $1 is no file" ;;
+	*) o= problem="its descriptor $1 is no file" ;;
 	esac
-	printf '%s' "$o" >"$k/fd$1"
 }
 
 capture() {
-	n=$((n+1))
-	k=$t/$1:$n
-	problem= notes=
-	mkdir "$k" || exit 1
+	n=$((n+1)) svc=$1 problem= notes=
 	began=$(stamp)
-	cat "$p/cmdline" >"$k/argv" 2>/dev/null && cat "$p/environ" >"$k/environ" 2>/dev/null || problem="its arguments or its environment cannot be read"
-	d=$(readlink "$p/cwd" 2>/dev/null)
-	printf '%s' "${d%" (deleted)"}" >"$k/cwd"
-	exe=$(readlink "$p/exe" 2>/dev/null)
+	argv=$p/cmdline env=$p/environ
+	if [ -n "$keep" ]; then
+		k=$t/$svc:$n
+		mkdir "$k" && cat "$argv" >"$k/argv" && cat "$env" >"$k/environ" || problem="its arguments and environment cannot be read and kept"
+		argv=$k/argv env=$k/environ
+	fi
+	d=$(readlink "$p/cwd")
+	d=${d%" (deleted)"}
+	exe=$(readlink "$p/exe")
 	exe=${exe%" (deleted)"}
-	u= g= gs= um=0022
+	u= g= gs= um=
 	while read -r a b; do
-		case "$a" in
-		Uid:) u=$b ;;
-		Gid:) g=$b ;;
-		Groups:) gs=$b ;;
-		Umask:) um=$b ;;
-		esac
-	done <"$p/status" 2>/dev/null
-	grep -q '^Umask:' "$p/status" 2>/dev/null || notes="$notes,umask-unknown-0022-taken"
-	set -- "$1" $u
-	[ "$2 $2 $2" = "$3 $4 $5" ] || problem="it changed its user"
-	uid=$2
-	set -- "$1" $g
-	gid=$2
-	set -- "$1" $gs
-	svc=$1
-	shift
-	groups=
-	for x do groups=$groups${groups:+,}$x; done
-	{ echo "uid $uid"; echo "gid $gid"; echo "groups ${groups:-$gid}"; echo "umask $um"; } >"$k/meta"
-	limits "$p" >"$k/limits"
-	[ "$(readlink "$p/root" 2>/dev/null)" = / ] || problem="its root directory is another one"
-	ns=$(readlink "$p/ns/mnt" 2>/dev/null)
+		case "$a" in Uid:) u=$b ;; Gid:) g=$b ;; Groups:) gs=$b ;; Umask:) um=$b ;; esac
+	done <"$p/status"
+	if [ -z "$um" ]; then um=0022 notes="$notes,umask-unknown-0022-taken"; fi
+	set -- $u
+	[ "$1 $1 $1" = "$2 $3 $4" ] || problem="it changed its user"
+	uid=${1:-0}
+	set -- $g
+	gid=${1:-0} groups=
+	for x in $gs; do groups=$groups${groups:+,}$x; done
+	[ "$(readlink "$p/root")" = / ] || problem="its root directory is another one"
+	ns=$(readlink "$p/ns/mnt")
 	[ -z "$ns" ] || [ "$ns" = "$(readlink /proc/self/ns/mnt)" ] || problem="it has a mount namespace of its own"
 	target 2
+	err=$o
 	target 1
-	ac=$(tr -c -d '\000' <"$k/argv" | wc -c)
-	ec=$(tr -c -d '\000' <"$k/environ" | wc -c)
-	size=$(wc -c <"$k/argv")
-	if [ "$(tail -c 1 "$k/argv" | tr -d '\000' | wc -c)" -ne 0 ]; then
+	out=$o
+	ac=$(tr -c -d '\000' <"$argv" | wc -c)
+	ec=$(tr -c -d '\000' <"$env" | wc -c)
+	if ! ends "$argv"; then
 		problem="it rewrote its command line"
-		[ "$size" -ne 4096 ] || problem="this kernel shows only the first 4096 bytes of its command line"
-	elif [ "$size" -eq 0 ]; then
+		[ "$(wc -c <"$argv")" -ne 4096 ] || problem="this kernel shows only the first 4096 bytes of its command line"
+	elif [ "$ac" -eq 0 ]; then
 		problem="it has no command line"
-	elif [ "$(tail -c 1 "$k/environ" | tr -d '\000' | wc -c)" -ne 0 ] || tr '\000\n' '\n\001' <"$k/environ" | grep -a -q -v -E '^[^=]+='; then
+	elif ! ends "$env" || tr '\000\n' '\n\001' <"$env" | grep -a -q -v -E '^[^=]+='; then
 		problem="its environment was overwritten"
 	else
-		x=$(tr '\000\n' '\n\001' <"$k/environ" | sed -e 's/=.*//' | sort | uniq -d | head -n 1 | plain)
-		[ -z "$x" ] || problem="its environment has the variable $x twice"
-		a=$(tr '\000' '\n' <"$k/argv" | head -n 1)
-		path=$(tr '\000\n' '\n\001' <"$k/environ" | sed -n -e 's/^PATH=//p')
+		x=$(tr '\000\n' '\n\001' <"$env" | sed -n -e 's/=.*//p' | sort | uniq -d | head -n 1 | tr -c '!-~' '?')
+		[ -z "$x" ] || problem="its environment has the variable ${x%[?]} twice"
+		a=$(tr '\000' '\n' <"$argv" | head -n 1)
+		path=$(tr '\000\n' '\n\001' <"$env" | sed -n -e 's/^PATH=//p')
 		case "$a" in
 		*=*) problem="the name of its program has an equals sign" ;;
+		*/*) f=$a ;;
 		*)
-			f=$(cd "$(cat "$k/cwd")" && PATH=$path && command -v -- "$a")
-			case "$f" in /*|'') ;; *) f=$(cat "$k/cwd")/$f ;; esac
-			f=$(readlink -f "$f" 2>/dev/null)
-			if [ -z "$f" ]; then
-				problem="its program is not found where its PATH leads"
-			elif [ "$f" != "$exe" ]; then
-				problem="its PATH leads to another program by now than the one that runs"
-			fi
+			f=$(cd "$d" && PATH=$path && command -v "$a")
 			;;
 		esac
+		case "$f" in
+		/*|'') ;;
+		*) f=$d/$f ;;
+		esac
+		[ -z "$f" ] || f=$(readlink -f "$f")
+		if [ -z "$problem" ] && [ -z "$f" ]; then
+			problem="its program is not found where its PATH leads"
+		elif [ -z "$problem" ] && [ "$f" != "$exe" ]; then
+			problem="its name leads to another program by now than the one that runs"
+		fi
 	fi
 	[ "$began" = "$(stamp)" ] || problem="it ended meanwhile"
-	printf '%s %s %s %s %s "%s" %s %s\n' "$svc" "${p#/proc/}" "${uid:-0}" "$ac" "$ec" "$(plain <"$k/fd1")" "${notes:-,}" "$problem" >>"$t/list"
+	if [ -n "$keep" ]; then
+		printf %s "$d" >"$k/cwd" && printf %s "$out" >"$k/fd1" && printf %s "$err" >"$k/fd2" &&
+			printf '%s\n' "uid $uid" "gid $gid" "groups ${groups:-$gid}" "umask $um" >"$k/meta" &&
+			limits "$p" >"$k/limits" || problem="its values cannot be kept"
+	fi
+	[ -z "$problem" ] || bad=1
+	lines="$lines$svc ${p#/proc/} $uid $ac $ec \"$(printf %s "$out" | tr -c '!-~' '?')\" ${notes:-,} $problem
+"
 }
 
+{
 @SCAN@
-if [ -n "$keep" ] && ! grep -q '" [^ ]* ..*$' "$t/list"; then
-	sync
-	if ! mv -T "$t" "$root/$key" 2>/dev/null && [ ! -d "$root/$key" ]; then
-		echo "cannot keep the values in $root/$key" >&2
-		exit 1
-	fi
-	sync
-	cat "$root/$key/list"
+} 2>/dev/null
+if [ -z "$keep" ] || [ -n "$bad" ]; then
+	printf %s "$lines"
 	exit 0
 fi
-cat "$t/list"
+printf %s "$lines" >"$t/list"
+sync
+if ! mv -T "$t" "$root/$keep" 2>/dev/null && [ ! -d "$root/$keep" ]; then
+	echo "cannot keep the values in $root/$keep" >&2
+	exit 1
+fi
+sync
+cat "$root/$keep/list"
 `
 
 // limitNames are the limits of /proc/PID/limits by their names for prlimit.
@@ -227,7 +233,7 @@ func limitsFunc() string {
 	for _, l := range limitNames {
 		b += fmt.Sprintf("\t\t%q*) set -- ${x#%q}; echo %s=$1:$2 ;;\n", l[0]+" ", l[0], l[1])
 	}
-	return b + "\t\tesac\n\tdone <\"$1/limits\" 2>/dev/null\n}\n"
+	return b + "\t\tesac\n\tdone <\"$1/limits\"\n}\n"
 }
 
 func (r restarts) capture(ctx context.Context, h Host, key string, services []Service) ([]Kept, error) {
@@ -245,7 +251,7 @@ func (r restarts) capture(ctx context.Context, h Host, key string, services []Se
 		}
 		names += fmt.Sprintf("%d) capture %s ;; ", i, s.Name)
 	}
-	script := restartFuncs + limitsFunc() + strings.NewReplacer("@ROOT@", shellq.Quote(r.root), "@KEY@", key, "@KEEP@", key,
+	script := restartFuncs + limitsFunc() + strings.NewReplacer("@ROOT@", shellq.Quote(r.root), "@KEEP@", key,
 		"@SCAN@", scanScript(need, `case "$i" in `+names+`esac`)).Replace(captureScript)
 	out, err := output(ctx, h, script, nil)
 	if err != nil {
@@ -255,13 +261,13 @@ func (r restarts) capture(ctx context.Context, h Host, key string, services []Se
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range need {
-		if !slices.ContainsFunc(kept, func(k Kept) bool { return k.Service == s.Name }) {
-			return kept, fmt.Errorf("service %s does not run in %s: there is nothing to take its restart values from; start it, or give it a start command", s.Name, s.Dir)
-		}
-	}
 	if slices.ContainsFunc(kept, func(k Kept) bool { return k.Problem != "" }) {
 		return kept, &RestartError{kept}
+	}
+	for _, s := range need {
+		if !slices.ContainsFunc(kept, func(k Kept) bool { return k.Service == s.Name }) {
+			return kept, fmt.Errorf("no process of service %s in %s to take restart values from; start it, or give it a start command: %w", s.Name, s.Dir, ErrNotRunning)
+		}
 	}
 	return kept, nil
 }

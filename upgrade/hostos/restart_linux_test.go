@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +50,9 @@ func (b byhand) argv() []string {
 	return append([]string{"perl", "-e", "sleep 600", "--"}, b.args...)
 }
 
+// umask is this process's: one test at a time may change it.
+var umask sync.Mutex
+
 // start runs it and ends it with the test. The environment goes to the kernel
 // as it is: os/exec would drop what it takes for wrong.
 func (b byhand) start(t testing.TB) *os.Process {
@@ -69,10 +73,12 @@ func (b byhand) start(t testing.TB) *os.Process {
 	}
 	program, err = exec.LookPath(program)
 	require.NoError(t, err)
+	umask.Lock()
 	old := syscall.Umask(b.umask)
 	p, err := os.StartProcess(program, args, &os.ProcAttr{Dir: b.dir, Env: b.env, Files: []*os.File{null, out, errw},
 		Sys: &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: b.uid, Gid: b.uid, Groups: []uint32{b.uid}}}})
 	syscall.Umask(old)
+	umask.Unlock()
 	require.NoError(t, err)
 	gone := make(chan struct{})
 	go func() { _, _ = p.Wait(); close(gone) }()

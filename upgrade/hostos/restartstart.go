@@ -64,7 +64,7 @@ start() {
 	out=${out%.} err=${err%.}
 	out=${out:-/dev/null} err=${err:-/dev/null}
 	umask "$um"
-	now=$(limits /proc/self) lim=
+	now=$(limits "/proc/$$") lim=
 	while read -r l; do
 		case "
 $now
@@ -76,18 +76,19 @@ $l
 	done <"$k/limits"
 	[ -z "$lim" ] || lim="prlimit$lim"
 	# Seen before anything is launched: what fails later fails unseen.
-	how=$($lim $as /bin/sh -c 'cd -- "$1" || exit
+	how=$($lim $as /bin/sh -c 'cd "$1" || exit
 		for f in "$2" "$3"; do
 			if { : >>"$f"; } 2>/dev/null; then echo user; else echo root; fi
 		done' sh "$cwd" "$out" "$err") || exit 1
 	set -- $how
-	if [ "$1" = root ]; then trusted "$out" || { echo "user $uid cannot write to its output $out" >&2; exit 1; }; exec 4>>"$out"; else exec 4>/dev/null; fi
-	if [ "$2" = root ]; then trusted "$err" || { echo "user $uid cannot write to its output $err" >&2; exit 1; }; exec 5>>"$err"; else exec 5>/dev/null; fi
-	cat "$k/environ" "$k/argv" | xargs -0 -x -n 1000000 -s 2000000 $lim setsid setsid $as /bin/sh -c 'cd -- "$1" || exit
+	rout=/dev/null rerr=/dev/null
+	if [ "$1" = root ]; then trusted "$out" || { echo "user $uid cannot write to its output $out" >&2; exit 1; }; rout=$out; fi
+	if [ "$2" = root ]; then trusted "$err" || { echo "user $uid cannot write to its output $err" >&2; exit 1; }; rerr=$err; fi
+	cat "$k/environ" "$k/argv" | xargs -0 -x -n 1000000 -s 2000000 $lim setsid setsid $as /bin/sh -c 'cd "$1" || exit
 		if [ "$2" = user ]; then exec >>"$3"; fi
 		if [ "$4" = user ]; then exec 2>>"$5"; fi
 		shift 5
-		exec env -i -- "$@"' sh "$cwd" "$1" "$out" "$2" "$err" >&4 2>&5 4>&- 5>&-
+		exec env -i -- "$@"' sh "$cwd" "$1" "$out" "$2" "$err" >>"$rout" 2>>"$rerr"
 }
 
 for k in "$s"/@NAME@:*; do

@@ -90,11 +90,14 @@ func cmdUname(_ context.Context, p *Proc) int {
 }
 
 func cmdEnv(ctx context.Context, p *Proc) int {
-	f, ok := p.flags("+")
+	f, ok := p.flags("+", "-i")
 	if !ok {
 		return statusUnknownFlag
 	}
 	env := maps.Clone(p.Env)
+	if f.is["-i"] {
+		env = map[string]string{}
+	}
 	rest := f.rest
 	for len(rest) > 0 {
 		name, value, has := strings.Cut(rest[0], "=")
@@ -206,8 +209,6 @@ func (p *Proc) kill(args []string) int {
 
 // cmdSetsid runs a command in a session of its own. As jobs outlive their
 // shell here anyway, only the process remains to be done.
-func cmdSetsid(ctx context.Context, p *Proc) int { return p.wrap(ctx) }
-
 // cmdNohup is setsid with output to nohup.out only on a terminal, which never
 // is one here.
 func cmdNohup(ctx context.Context, p *Proc) int { return p.wrap(ctx) }

@@ -71,17 +71,29 @@ func trSet(s string) ([]byte, bool) {
 }
 
 func cmdTr(ctx context.Context, p *Proc) int {
-	f, ok := p.flags()
+	f, ok := p.flags("-c", "-d")
 	if !ok {
 		return statusUnknownFlag
 	}
-	if len(f.rest) != 2 {
-		return p.refusef("needs two sets")
+	if len(f.rest) != 2-boolInt(f.is["-d"]) {
+		return p.refusef("needs two sets, one with -d")
 	}
 	from, ok1 := trSet(f.rest[0])
-	to, ok2 := trSet(f.rest[1])
+	to, ok2 := []byte{0}, true
+	if !f.is["-d"] {
+		to, ok2 = trSet(f.rest[1])
+	}
 	if !ok1 || !ok2 {
-		return p.refusef("sets %q %q", f.rest[0], f.rest[1])
+		return p.refusef("sets %q", f.rest)
+	}
+	if f.is["-c"] {
+		var others []byte
+		for i := range 256 {
+			if !slices.Contains(from, byte(i)) {
+				others = append(others, byte(i))
+			}
+		}
+		from = others
 	}
 	var table [256]byte
 	for i := range table {
@@ -89,6 +101,11 @@ func cmdTr(ctx context.Context, p *Proc) int {
 	}
 	for i, c := range from {
 		table[c] = to[min(i, len(to)-1)]
+	}
+	if f.is["-d"] {
+		return p.inputs(ctx, nil, func(_ string, data []byte) {
+			_, _ = p.Stdout.Write(slices.DeleteFunc(data, func(c byte) bool { return slices.Contains(from, c) }))
+		})
 	}
 	return p.inputs(ctx, nil, func(_ string, data []byte) {
 		for i, c := range data {
@@ -383,13 +400,18 @@ func cmdSort(ctx context.Context, p *Proc) int {
 }
 
 func cmdUniq(ctx context.Context, p *Proc) int {
-	f, ok := p.flags()
+	f, ok := p.flags("-d")
 	if !ok {
 		return statusUnknownFlag
 	}
 	return p.inputs(ctx, f.rest, func(_ string, data []byte) {
-		for _, line := range slices.Compact(lines(data)) {
-			fmt.Fprintln(p.Stdout, line)
+		all := lines(data)
+		for i, line := range all {
+			first := i == 0 || all[i-1] != line
+			again := i+1 < len(all) && all[i+1] == line
+			if first && (again || !f.is["-d"]) {
+				fmt.Fprintln(p.Stdout, line)
+			}
 		}
 	})
 }

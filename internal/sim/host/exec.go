@@ -26,6 +26,7 @@ func programs(more map[string]Command) map[string]Command {
 		"sort": cmdSort, "uniq": cmdUniq, "echo": cmdEcho,
 		"sleep": cmdSleep, "date": cmdDate, "id": cmdID, "hostname": cmdHostname, "uname": cmdUname,
 		"env": cmdEnv, "true": cmdTrue, "false": cmdFalse, "sh": cmdSh, "bash": cmdSh, "kill": cmdKill,
+		"xargs": cmdXargs, "chroot": cmdChroot,
 		"setsid": cmdSetsid, "nohup": cmdNohup, "su": cmdSu, "runuser": cmdRunuser,
 		"systemd-run": cmdSystemdRun, "systemctl": cmdSystemctl, "shutdown": cmdShutdown,
 		"java": cmdJava, "curl": cmdCurl, "rpm": cmdRpm, "yum": cmdYum,

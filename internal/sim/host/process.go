@@ -302,7 +302,7 @@ func (h *Host) spawn(b *boot, d Process, warm time.Duration) (*Process, error) {
 	if !ok {
 		return nil, fmt.Errorf("cannot start %q on %s: no user %q", d.name(), h.Name(), d.User)
 	}
-	p := &process{ppid: d.PPID, user: d.User, cred: c, args: d.Args, title: d.Title, cwd: d.Cwd, ext: true, unit: d.Unit, onTerm: d.OnTerm}
+	p := &process{ppid: d.PPID, user: d.User, cred: c, args: d.Args, env: d.Env, title: d.Title, cwd: d.Cwd, ext: true, unit: d.Unit, onTerm: d.OnTerm}
 	if len(d.Args) > 0 {
 		p.exe, _ = h.lookPath(c, defaultPath, "/", d.Args[0])
 	}

@@ -106,12 +106,13 @@ type Container struct {
 // A Process is a program that runs. In a Spec and for Spawn it is a
 // description; what Spawn returns is the running one.
 type Process struct {
-	Title string   // cmdline as one string, as a program that rewrote it shows; empty = Args
-	Args  []string // argv
-	Cwd   string   // empty = "/"
-	User  string   // empty = root
-	PPID  int      // 0 = 1
-	Ports []int    // TCP ports it listens on, at once
+	Title string            // cmdline as one string, as a program that rewrote it shows; empty = Args
+	Args  []string          // argv
+	Cwd   string            // empty = "/"
+	Env   map[string]string // environment; nil = what systemd gives
+	User  string            // empty = root
+	PPID  int               // 0 = 1
+	Ports []int             // TCP ports it listens on, at once
 	// Handler answers on Ports; nil = the built-in application (see Host.Endpoint).
 	Handler http.Handler
 	// OnTerm is called in a goroutine of its own when the process gets
