@@ -112,7 +112,7 @@ fi
 n=0 bad= lines=
 
 stamp() { sed -n -e 's/.*) [A-Za-z] //p' <"$p/stat" | cut -d ' ' -f 19; }
-ends() { [ "$(tail -c 1 "$1" | tr -d '\000' | wc -c)" -eq 0 ]; }
+ends() { [ "$(tail -c 1 <"$1" | tr -d '\000' | wc -c)" -eq 0 ]; }
 
 # target sets o to where a file descriptor leads.
 target() {
