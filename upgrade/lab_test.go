@@ -1,0 +1,112 @@
+package upgrade_test
+
+import (
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/lab"
+	"github.com/upgradectl/upgradectl/internal/sim/traffic"
+	"github.com/upgradectl/upgradectl/upgrade"
+)
+
+// TestLabTransition is the whole procedure on real hosts: systemd, OpenSSH,
+// nginx with Debian's packaged files, Docker, Compose, Java, supervisor, cron,
+// rpm and yum with their repositories, real TCP, and the program itself as a
+// process of its own that is killed and resumed. The cloud is simulated; its
+// instances are these hosts.
+func TestLabTransition(t *testing.T) {
+	if !labIsolated(t) {
+		return
+	}
+	w := newLabWorld(t)
+	w.addProxies()
+	w.addOther()
+	prod := w.addProduction()
+	w.startBalancer()
+	w.startClients()
+	w.files, w.weights = w.nginxFiles(), w.weightsNow()
+	w.write("upgrade.yaml", w.config())
+	w.logf("the hosts serve")
+
+	run := filepath.Join(w.dir, "run")
+	plan := filepath.Join(w.dir, "plan.json")
+	w.tool("plan", "-c", filepath.Join(w.dir, "upgrade.yaml"), "-o", plan).mustEnd()
+
+	// Killed before the transition host joins the balancer, between the two
+	// nginx hosts, and in production's reboot.
+	began := func(step string) func() bool { return func() bool { return begun(run, step) } }
+	w.tool("apply", "--yes", "--run", run, plan).killWhen("3.10-slb is to begin", began("3.10-slb"))
+	w.tool("resume", "--yes", "--run", run).killWhen("nginx has lost production on one host", func() bool {
+		if !begun(run, "4.2-nginx") {
+			return false
+		}
+		exit, _, err := w.lab.At(labProxyA).Run(t.Context(), "grep -q '#upgradectl:off' /etc/nginx/sites-available/shop")
+		return err == nil && exit == 0
+	})
+	// Somebody on an nginx host calls production past nginx, in short requests:
+	// there is no silence until that ends.
+	caller := w.callFrom(labProxyB, "http://"+labProd+":8083/health")
+	third := w.tool("resume", "--yes", "--run", run)
+	third.waitSaid(labProd + " still gets traffic: " + labProxyB)
+	caller()
+	third.killWhen("production boots again", func() bool { return prod.Boots() == 2 })
+	w.tool("resume", "--yes", "--run", run).mustEnd()
+
+	var rep upgrade.Report
+	require.NoError(t, json.Unmarshal(w.tool("report", "--json", "--run", run).mustEnd(), &rep))
+	assert.Equal(t, "succeeded", rep.State)
+	assert.Equal(t, lab.KernelBefore, rep.KernelBefore)
+	assert.Equal(t, lab.KernelAfter, rep.KernelAfter)
+
+	w.judge()
+}
+
+// judge stops the traffic and looks at what is left.
+func (w *labWorld) judge() {
+	t := w.t
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, w.clients.Stop(ctx))
+	s := w.clients.Summary()
+	by := s.ByAddr()
+	t.Logf("%d requests, %d failed, p50 %v, p99 %v, in %v; by backend: %v; fewest healthy: %v; set-up and run %v",
+		s.Requests, s.Failed, s.P50, s.P99, s.Elapsed.Round(time.Millisecond), by, w.balancer.MinHealthy(), time.Since(w.began).Round(time.Millisecond))
+	assert.Zero(t, s.Failed, "%v", s.Failures)
+	assert.Greater(t, s.Requests, int64(500))
+	for _, port := range []string{"8080", "8083", "8084", "8085"} {
+		assert.Positive(t, by[labClone+":"+port], "the transition host served %s", port)
+	}
+	for g, n := range w.balancer.MinHealthy() {
+		assert.Positive(t, n, g)
+	}
+
+	assert.Equal(t, w.files, w.nginxFiles())
+	assert.Equal(t, w.weights, w.weightsNow())
+
+	h := w.lab.At(labProd)
+	assert.Equal(t, 2, h.Boots(), "one reboot, though the tool was killed in it")
+	assert.Equal(t, lab.KernelAfter, h.Kernel())
+	assert.Equal(t, 1, w.lab.At(labOther).Boots())
+	// What answers on production now was started in the new boot.
+	i := slices.IndexFunc(s.Backends, func(b traffic.Backend) bool {
+		return b.Addr == labProd+":8080" && b.BootID == h.BootID() && b.Kernel == lab.KernelAfter
+	})
+	assert.GreaterOrEqual(t, i, 0, "%v", s.Backends)
+
+	assert.Nil(t, w.lab.At(labClone), "the transition host is gone")
+	counts := w.cloud.Counts()
+	assert.Equal(t, 1, counts["RunInstances"])
+	assert.Equal(t, 1, counts["CreateImage"])
+	assert.Equal(t, 2, counts["CreateSnapshot"])
+	for _, r := range w.cloud.Resources() {
+		assert.True(t, !r.CreatedByAPI || r.Type == "snapshot", "left behind: %+v", r)
+	}
+	assert.Empty(t, w.cloud.Refused())
+}
