@@ -3,6 +3,8 @@ package upgrade_test
 import (
 	"fmt"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/upgradectl/upgradectl/internal/lab"
 )
 
@@ -57,7 +59,9 @@ func (w *labWorld) addProduction() *lab.Host {
 		"/etc/systemd/system/agent.service": appUnit("agent", 8086),
 		"/etc/cron.d/report":                "* * * * * root hostname >>/var/log/report\n",
 	}, Script: appUser + "cp " + lab.AppJar + " /srv/order/order.jar\nchown -R app:app /srv/order\n"})
-	w.must(h, `docker import -c 'ENTRYPOINT ["/app"]' `+lab.AppImage+` lab/app:1
+	require.NoError(w.t, h.WaitReady(w.t.Context()))
+	w.must(h, `set -eu
+docker import -c 'ENTRYPOINT ["/app"]' `+lab.AppImage+` lab/app:1
 cd /srv/pay
 docker-compose up -d
 docker run -d --name cache --restart always -p 8084:8084 -v /etc/hosts:/hosts:ro lab/app:1 cache 8084 /hosts
@@ -70,6 +74,7 @@ su -s /bin/sh app -c 'cd /srv/order && setsid ./start.sh >/dev/null 2>&1 </dev/n
 func (w *labWorld) config() string {
 	return `version: 1
 procedure: transition
+state: external
 host: ` + labProd + `
 cloud:
   region: cn-hangzhou
@@ -110,9 +115,10 @@ services:
     health: /health
 transition:
   name: web-90-transition
-  quarantine: [cron]
+  public_ip: false
 os:
   strategy: yum-update
+  docker: keep
 pace:
   poll: 200ms
   sample: 200ms

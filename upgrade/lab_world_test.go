@@ -73,6 +73,7 @@ func labIsolated(t *testing.T) bool {
 	if lab.Inside() {
 		return lab.Isolated(t)
 	}
+	testenv.Lab(t)
 	lab.Need(t)
 	for _, p := range []string{"go", "nginx", "javac", "dockerd", "docker-compose", "supervisord", "cron", "rpmbuild", "createrepo_c", "dnf-3"} {
 		testenv.Need(t, p)
@@ -200,7 +201,7 @@ func (w *labWorld) add(id, name, addr string, s lab.Setup) *lab.Host {
 		if w.t.Failed() {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
-			_, out, err := h.Run(ctx, "systemctl --no-legend --plain --failed; docker ps -a; ss -ntlp; tail -n 100 /var/lib/upgradectl/*/log; journalctl -n 60 --no-pager")
+			_, out, err := h.Run(ctx, "systemctl --no-legend --plain --failed; docker ps -a 2>&1 | cut -c1-120; tail -n 100 /var/lib/upgradectl/*/log; journalctl -p warning -n 12 --no-pager")
 			w.t.Logf("%s: %v\n%s", name, err, out)
 		}
 	})

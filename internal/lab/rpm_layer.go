@@ -8,7 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"testing"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
 // A Mirror is a directory of package repositories, as a web server offers it.
@@ -136,4 +140,16 @@ func (m *Mirror) Layer(ctx context.Context, dir string) (err error) {
 		return fmt.Errorf("cannot make the hosts' distribution: %w: %s", err, out.String())
 	}
 	return os.WriteFile(filepath.Join(dir, "etc/yum.repos.d/CentOS-Base.repo"), []byte(RepoFile(MirrorURL, RepoOS, RepoUpdates)), 0o644)
+}
+
+// NeedPackages skips a test where a program is missing that packages are built
+// or installed with; see [Need].
+func NeedPackages(t *testing.T) {
+	t.Helper()
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the lab's packages are for x86_64")
+	}
+	for _, p := range []string{"rpmbuild", "rpm", "dnf-3", "createrepo_c", "cpio", "nginx", "docker"} {
+		testenv.Need(t, p)
+	}
 }

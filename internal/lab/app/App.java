@@ -27,7 +27,7 @@ public class App {
 			"{\"addr\":\"%s\",\"port\":%d,\"service\":\"%s\",\"kernel\":\"%s\"}\n",
 			x.getLocalAddress().getAddress().getHostAddress(), x.getLocalAddress().getPort(), name, kernel)));
 		// SIGTERM: no new requests, and those under way are finished.
-		Runtime.getRuntime().addShutdownHook(new Thread(() -> server.stop(5)));
+		Runtime.getRuntime().addShutdownHook(new Thread(() -> server.stop(1)));
 		server.start();
 	}
 
