@@ -16,7 +16,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # it, and packages that bring no program. In CI a missing one fails the test
 # that needs it, elsewhere it skips it.
 PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ssh-agent=openssh-client ssh-add=openssh-client ip=iproute2 ss=iproute2 \
-	unshare=util-linux nsenter=util-linux systemd-nspawn=systemd-container cloud-init=cloud-init docker-compose=docker-compose setpriv=util-linux packer=packer node=nodejs npm=npm \
+	unshare=util-linux nsenter=util-linux systemd-nspawn=systemd-container cloud-init=cloud-init docker-compose=docker-compose \
+	dnf-3=dnf rpm=rpm rpmbuild=rpm createrepo_c=createrepo-c cpio=cpio javac=default-jdk-headless setpriv=util-linux packer=packer node=nodejs npm=npm \
 	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox-static java=default-jre-headless \
 	haproxy=haproxy ifquery=ifupdown dockerd=docker.io docker=docker.io iptables=iptables \
 	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl \
@@ -63,7 +64,18 @@ test: programs lint cross
 	$(GO) test -run 'TestCrashMatrix|TestTamper|TestRemovals' ./upgrade/engine # without -race: every pair of faults, every byte, every rule taken out once
 	$(GO) test -timeout 15m -run 'TestKilled|TestEveryAPICallFailsOnce|TestRebuildKilled|TestScenario|TestLeftovers|TestGate|TestFinished' ./upgrade # without -race: faults, and a sample of the crash schedules
 	$(GO) test -timeout 15m -run TestKilledProcess ./cmd/upgradectl # without -race: kill -9, 10 times
-	$(MAKE) nested foreign
+	$(MAKE) lab nested foreign
+
+# Whole procedures on real hosts: systemd-nspawn, Docker, rpm and yum, real
+# traffic. Without -race: the program under test is a process of its own, and
+# one host after the other has the machine for itself.
+.PHONY: lab
+lab: programs
+	@if [ "$$(uname -s)" != Linux ] || [ "$$(id -u)" != 0 ]; then \
+		echo "the lab needs root on Linux: hosts in namespaces of their own, with mounts and networks" >&2; \
+		[ "$${CI:-}" != true ]; exit; \
+	fi; \
+	UPGRADECTL_LAB=1 $(GO) test -count=1 -p 1 -timeout 20m -run '^TestLab' ./internal/lab ./upgrade
 
 # Every schedule of the crash and the API matrix: hours.
 .PHONY: crash

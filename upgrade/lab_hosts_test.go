@@ -118,7 +118,8 @@ transition:
   public_ip: false
 os:
   strategy: yum-update
-  docker: keep
+docker:
+  repo_url: ` + lab.MirrorURL + `/docker-ce.repo
 pace:
   poll: 200ms
   sample: 200ms

@@ -186,6 +186,10 @@ func packages() map[string][]pkg {
 	}
 }
 
+func withoutKernel(list []pkg) []pkg {
+	return slices.DeleteFunc(slices.Clone(list), func(p pkg) bool { return p.name == "kernel" })
+}
+
 func with(p pkg, change func(*pkg)) pkg {
 	change(&p)
 	return p

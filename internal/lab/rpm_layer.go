@@ -15,7 +15,8 @@ import (
 	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
-// A Mirror is a directory of package repositories, as a web server offers it.
+// A Mirror is a directory of package repositories, as a web server offers it,
+// with docker-ce.repo, which names the one of docker-ce.
 type Mirror struct{ Dir string }
 
 // NewMirror builds every package of the lab with rpmbuild and indexes the
@@ -35,7 +36,7 @@ func NewMirror(ctx context.Context, dir string) (*Mirror, error) {
 			return nil, err
 		}
 	}
-	return m, nil
+	return m, os.WriteFile(filepath.Join(dir, "docker-ce.repo"), []byte(RepoFile(MirrorURL, RepoDocker)), 0o644)
 }
 
 // RepoFile is the text of a .repo file for some repositories of a mirror that
