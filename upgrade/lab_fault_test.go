@@ -91,7 +91,7 @@ func (s *labSession) killedSessions(t *testing.T, h *lab.Host) {
 	const names = "order-agent glibc openssl-libs bash systemd"
 	versions := []string{"1.0", "1.1"}
 	posts := func() []string {
-		return strings.Split(strings.TrimSpace(s.w.must(h, "cut -d' ' -f1 /var/log/order-agent.posts")), "\n")
+		return strings.Fields(s.w.must(h, "cut -d' ' -f1 /var/log/order-agent.posts"))
 	}
 	transactions := func() string {
 		return strings.TrimSpace(s.w.must(h, "python3 -c 'import sqlite3; print(*sqlite3.connect(\"/var/lib/dnf/history.sqlite\").execute(\"select count(*), sum(state<>1) from trans\").fetchone())'"))
@@ -178,9 +178,9 @@ func (s *labSession) assessments(t *testing.T, h *lab.Host) {
 		id, evidence string
 	}{
 		{"a kernel held back", "echo 'exclude=kernel*' >>/etc/dnf/dnf.conf", "sed -i '/^exclude/d' /etc/dnf/dnf.conf",
-			"exclude:kernel*", "/etc/yum.conf"},
+			"exclude:kernel*", "dnf.conf keeps the kernel back"},
 		{"a kernel that cannot be installed, which yum leaves out with exit status 0",
-			repo(lab.RepoKernel) + "yum-config-manager --version >/dev/null 2>&1 || sed -i '/^\\[updates\\]/,/^$/s/enabled=1/enabled=0/' /etc/yum.repos.d/CentOS-Base.repo",
+			repo(lab.RepoKernel) + "sed -i '/^\\[updates\\]/,/^$/s/enabled=1/enabled=0/' /etc/yum.repos.d/CentOS-Base.repo",
 			noRepo + "; sed -i s/enabled=0/enabled=1/ /etc/yum.repos.d/CentOS-Base.repo", "skipped-kernel", "kernel-3.10.0-1160.99.1.el7.x86_64"},
 		{"a dependency that nobody provides", repo(lab.RepoBroken), noRepo, "skipped-packages", "order-agent-1.2-1.x86_64"},
 		{"a mirror that is gone", "sed -i 's|centos/7/updates|centos/7.5/updates|' /etc/yum.repos.d/CentOS-Base.repo", "sed -i 's|centos/7.5/updates|centos/7/updates|' /etc/yum.repos.d/CentOS-Base.repo",
