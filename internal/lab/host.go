@@ -272,7 +272,7 @@ func (h *Host) WaitUp(ctx context.Context) error {
 	defer cancel()
 	return poll(ctx, h.Name+" is not up", func() error {
 		// What was sent before its network was there is lost.
-		ask, stop := context.WithTimeout(ctx, 200*time.Millisecond)
+		ask, stop := context.WithTimeout(ctx, 500*time.Millisecond)
 		defer stop()
 		c, err := h.lab.Dial(ask, "", net.JoinHostPort(h.Addr, "22"))
 		if err != nil {

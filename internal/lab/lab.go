@@ -22,8 +22,8 @@ const (
 	BalancerFrom  = "100.64.0.10"
 	HealthFrom    = "100.64.0.1"
 	ClientsFrom   = "203.0.113.10"
-	bootPatience  = 60 * time.Second
-	statusRestart = 133 // of systemd-nspawn: start me again
+	bootPatience  = 2 * time.Minute // of a machine with much else to do
+	statusRestart = 133             // of systemd-nspawn: start me again
 )
 
 // A Lab is a network of hosts. Its methods are safe for concurrent use.

@@ -64,20 +64,13 @@ func (r *run) remove(patience time.Duration) error {
 	return os.RemoveAll(r.dir)
 }
 
-// sweep removes the runs of tests that were killed.
+// sweep removes the runs of tests that were killed. The directory of a run goes
+// last: what has none belongs to nobody that sweep could know.
 func sweep() error {
-	tops, err := hierarchies()
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), runPrefix+"*"))
 	errs := []error{err}
-	found := map[string]bool{} // by name
-	for _, in := range append(tops, os.TempDir()) {
-		dirs, err := filepath.Glob(filepath.Join(in, runPrefix+"*"))
-		errs = append(errs, err)
-		for _, dir := range dirs {
-			found[filepath.Base(dir)] = true
-		}
-	}
-	for name := range found {
-		r := &run{dir: filepath.Join(os.TempDir(), name)}
+	for _, dir := range dirs {
+		r := &run{dir: dir}
 		if r.alive() {
 			continue
 		}
@@ -87,7 +80,7 @@ func sweep() error {
 			errs = append(errs, killProcess(strings.TrimSuffix(line, "\n")))
 		}
 		if err := r.remove(time.Second); err != nil {
-			errs = append(errs, fmt.Errorf("cannot remove %s of an earlier run: %w", name, err))
+			errs = append(errs, fmt.Errorf("cannot remove %s of an earlier run: %w", dir, err))
 		}
 	}
 	return errors.Join(errs...)
