@@ -164,7 +164,7 @@ func StartContainers(ctx context.Context, h Host, before, now *Docker, o DockerO
 		}
 		did = true
 		if _, err := output(ctx, h, cmd, nil); err != nil {
-			what := "the containers " + strings.Join(g.names(), ", ")
+			what := "the containers " + strings.Join(g.missing(now), ", ")
 			if g.project.Name != "" {
 				what = "the Compose project " + g.project.Name
 			}
@@ -205,25 +205,31 @@ func StartContainers(ctx context.Context, h Host, before, now *Docker, o DockerO
 // start is the command that starts what of a group does not run; "" = all of
 // it does.
 func (g group) start(now *Docker, down bool) string {
-	var missing []string // names
-	services := map[string]int{}
-	for _, c := range g.containers {
-		services[c.Service]++
-		if n, ok := now.match(c); !ok || n.State != "running" {
-			if ok {
-				missing = append(missing, n.Name)
-			} else {
-				missing = append(missing, c.Name)
-			}
-		}
-	}
+	missing := g.missing(now)
 	if len(missing) == 0 {
 		return ""
 	}
 	if g.project.Dir == "" {
 		return "docker start -- " + words(missing)
 	}
+	services := map[string]int{}
+	for _, c := range g.containers {
+		services[c.Service]++
+	}
 	return g.up(now, services, down)
+}
+
+// missing are the names of those that do not run.
+func (g group) missing(now *Docker) []string {
+	var out []string
+	for _, c := range g.containers {
+		if n, ok := now.match(c); !ok {
+			out = append(out, c.Name)
+		} else if n.State != "running" {
+			out = append(out, n.Name)
+		}
+	}
+	return out
 }
 
 // up brings a project up. Its replicas are counted out: up without a number

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -163,6 +164,8 @@ if [ -n "$c" ]; then
 	echo @containers
 	ids=$(timeout 30 docker ps -aq --no-trunc 2>/dev/null)
 	if [ -n "$ids" ]; then
+		set -- $ids
+		echo "@of $#"
 		timeout 60 docker inspect --format '@INSPECT@' $ids 2>/dev/null
 		echo @owners
 		timeout 60 docker inspect --format '{{with .Config.Labels}}{{with index . "com.docker.compose.project.working_dir"}}{{.}}{{end}}{{end}}' $ids 2>/dev/null |
@@ -174,9 +177,11 @@ cat /etc/docker/daemon.json 2>/dev/null
 :
 `
 
+// Fields have the names that they have in docker's own program, not those of
+// its JSON: there a field that is empty is missing, which ends the template.
 const (
 	dockerInfoFormat    = `[{{json .ServerVersion}},{{json .Driver}},{{json .DockerRootDir}},{{json .CgroupDriver}},{{json .LoggingDriver}},{{json .LiveRestoreEnabled}}]`
-	dockerInspectFormat = `[{{json .Name}},{{json .Id}},{{json .Config.Image}},{{json .Image}},{{json .State.Status}},{{json .State.ExitCode}},` +
+	dockerInspectFormat = `[{{json .Name}},{{json .ID}},{{json .Config.Image}},{{json .Image}},{{json .State.Status}},{{json .State.ExitCode}},` +
 		`{{json .HostConfig.RestartPolicy.Name}},{{json .HostConfig.AutoRemove}},{{json .HostConfig.PortBindings}},` +
 		`[{{range .Mounts}}[{{json .Type}},{{json .Source}},{{json .Name}},{{json .Destination}},{{json .RW}}],{{end}}null],` +
 		`{{with .Config.Labels}}[{{json (index . "com.docker.compose.project")}},{{json (index . "com.docker.compose.service")}},` +
@@ -190,16 +195,23 @@ const (
 // that cannot be asked is none either: Trouble says why.
 func GetDocker(ctx context.Context, h Host) (*Docker, error) {
 	cmd := strings.NewReplacer("@NAMES@", strings.Join(enginePackages, " "), "@INFO@", dockerInfoFormat, "@INSPECT@", dockerInspectFormat).Replace(getDocker)
-	out, err := output(ctx, h, cmd, nil)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the state of Docker: %w", err)
+	for try := 1; ; try++ {
+		out, err := output(ctx, h, cmd, nil)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the state of Docker: %w", err)
+		}
+		d, err := parseDocker(out)
+		if err == nil {
+			return d, nil
+		}
+		// A container may go between the list and its description.
+		if !errors.Is(err, errInPart) || try == 3 {
+			return nil, fmt.Errorf("cannot read the state of Docker: %w", err)
+		}
 	}
-	d, err := parseDocker(out)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the state of Docker: %w", err)
-	}
-	return d, nil
 }
+
+var errInPart = errors.New("docker inspect does not describe all containers")
 
 // parseDocker reads the answer of getDocker.
 func parseDocker(out string) (*Docker, error) {
@@ -208,9 +220,13 @@ func parseDocker(out string) (*Docker, error) {
 		return nil, fmt.Errorf("the answer is cut off after %d bytes", len(out))
 	}
 	sections := map[string][]string{}
-	name := ""
+	name, want := "", 0
 	for line := range strings.SplitSeq(head, "\n") {
 		if n, ok := strings.CutPrefix(line, "@"); ok {
+			if of, ok := strings.CutPrefix(n, "of "); ok {
+				want, _ = strconv.Atoi(of)
+				continue
+			}
 			name = n
 			sections[name] = []string{}
 			continue
@@ -262,6 +278,9 @@ func parseDocker(out string) (*Docker, error) {
 		if err := d.readContainer(line, owner); err != nil {
 			return nil, err
 		}
+	}
+	if len(d.Containers) != want {
+		return nil, fmt.Errorf("%w: %d of %d", errInPart, len(d.Containers), want)
 	}
 	slices.SortFunc(d.Containers, func(a, b DockerContainer) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(d.Projects, func(a, b ComposeProject) int { return strings.Compare(a.Name, b.Name) })

@@ -280,6 +280,25 @@ func capLimit(v, most int64) int64 {
 	return min(v, most)
 }
 
+// limitsAbove lists the limits of a daemon.json that are above what the host
+// allows, as "nofile 1024000 > 20000".
+func limitsAbove(daemon []byte, most map[string]int64) []string {
+	var v struct {
+		Limits map[string]ulimit `json:"default-ulimits"`
+	}
+	if json.Unmarshal(daemon, &v) != nil {
+		return nil
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(v.Limits)) {
+		hard := v.Limits[name].Hard
+		if m, ok := most[name]; ok && capLimit(hard, m) != hard {
+			out = append(out, fmt.Sprintf("%s %s > %d", name, limitText(hard), m))
+		}
+	}
+	return out
+}
+
 func limitText(v int64) string {
 	if v < 0 {
 		return "unlimited"
@@ -340,12 +359,9 @@ func (d *daemonFile) judge() {
 	if d.ownHas("hosts") && len(d.kept) == 0 {
 		d.refuse("daemon.json has hosts, and the unit of docker-ce gives the flag -H: dockerd refuses a setting that is given twice; take it out, or give the unit a drop-in with an ExecStart of your own")
 	}
-	var own map[string]ulimit
-	if raw, ok := d.own["default-ulimits"]; ok && json.Unmarshal(raw, &own) == nil {
-		for _, name := range slices.Sorted(maps.Keys(own)) {
-			if most, ok := d.s.Limits[name]; ok && capLimit(own[name].Hard, most) != own[name].Hard {
-				d.warn("default-ulimits.%s of daemon.json is %s, the host allows %d: no container will start", name, limitText(own[name].Hard), most)
-			}
+	if raw, ok := d.own["default-ulimits"]; ok {
+		for _, high := range limitsAbove([]byte(`{"default-ulimits":`+string(raw)+`}`), d.s.Limits) {
+			d.warn("default-ulimits of daemon.json has %s, which the host allows: no container will start", high)
 		}
 	}
 	if d.lost["add-registry"] != nil || d.lost["block-registry"] != nil {

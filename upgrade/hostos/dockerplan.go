@@ -22,7 +22,7 @@ type DockerOptions struct {
 	RepoSHA256 string   // of the repository's file, hex; "" = what is served is believed if it is such a file
 	Section    string   // section that the repository's file must have; "" = docker-ce-stable
 	Package    string   // "" = docker-ce; of apt: the package that is there
-	Version    string   // exact, as 20.10.24 or 20.10.24-3.el7; "" = the newest
+	Version    string   // exact, as 20.10.24 or 20.10.24-3.el7; "" = the one that is installed, or else the newest
 	Replay     []string // exact packages, DockerResult.Installed of another host; Version is not used then
 	Profile    []byte   // settings added to daemon.json; nil = RunbookDaemonJSON, {} = none
 	Uncapped   bool     // added limits are not capped at what the host allows
@@ -221,6 +221,33 @@ func packageName(p string) string {
 	return p
 }
 
+// specName is the name in an item of DockerPlan.Install.
+func specName(x string) string {
+	if name := packageName(x); name != x {
+		return name
+	}
+	for i := 1; i < len(x); i++ {
+		if x[i-1] == '-' && x[i] >= '0' && x[i] <= '9' {
+			return x[:i-1]
+		}
+	}
+	return x
+}
+
+// hasPackage tells whether an item of DockerPlan.Install is installed.
+func hasPackage(d *Docker, x string) bool {
+	return slices.ContainsFunc(d.Packages, func(p string) bool {
+		name := packageName(p)
+		if p == x || name == x {
+			return true
+		}
+		// NAME-EPOCH:VERSION-RELEASE.ARCH against NAME-VERSION or NAME-VERSION-RELEASE
+		_, v, _ := strings.Cut(p, ":")
+		rest, ok := strings.CutPrefix(x, name+"-")
+		return ok && v != "" && (rest == v || strings.HasPrefix(v, rest+"-") || strings.HasPrefix(v, rest+"."))
+	})
+}
+
 func (p *DockerPlan) packages(now, before *Docker, o DockerOptions) {
 	installed := map[string]bool{}
 	for _, x := range now.Packages {
@@ -252,13 +279,15 @@ func (p *DockerPlan) packages(now, before *Docker, o DockerOptions) {
 		p.Install = []string{"docker-ce-" + o.Version, "docker-ce-cli-" + o.Version}
 	case o.Version != "":
 		p.Install = []string{p.Package + "-" + o.Version}
-	case !installed[p.Package] || p.Manager == "apt":
+	case !installed[p.Package]:
 		p.Install = []string{p.Package}
 	}
-	if p.Exact && !slices.ContainsFunc(o.Replay, func(r string) bool {
-		return !slices.Contains(now.Packages, r) && slices.Contains(enginePackages, packageName(r))
-	}) && len(p.Remove) == 0 {
-		p.Install = nil // all of it is there
+	// What is not one of the engine's packages was recorded along with them:
+	// only the job can see whether it is there.
+	if len(p.Remove) == 0 && !slices.ContainsFunc(p.Install, func(x string) bool {
+		return slices.Contains(enginePackages, specName(x)) && !hasPackage(now, x)
+	}) {
+		p.Install, p.Exact = nil, false // all of it is there
 	}
 	if len(p.Install) == 0 {
 		return

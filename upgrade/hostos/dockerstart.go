@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/internal/shellq"
@@ -27,18 +26,18 @@ var ErrDaemon = errors.New("the Docker daemon does not start")
 // the kernel, a limit, a security module, or a runtime stands in the way of
 // all of them.
 type ContainerStartError struct {
-	Message string // the daemon's own
-	Limit   string // of default-ulimits, that is too high; "" = it is not that
-	Most    int64  // what the host allows of it, -1 = unknown
+	Message string   // the daemon's own
+	Limit   string   // of default-ulimits, that the message complains of; "" = it is not that
+	TooHigh []string // those of daemon.json above what the host allows, as "nofile 1024000 > 20000"; nil = none, or unknown
 }
 
 func (e *ContainerStartError) Error() string {
 	s := "docker runs, but no container starts"
 	if e.Limit != "" {
 		s += ": the limit " + e.Limit + " of default-ulimits in daemon.json is higher than the host allows"
-		if e.Most >= 0 {
-			s += " (" + strconv.FormatInt(e.Most, 10) + ")"
-		}
+	}
+	if len(e.TooHigh) > 0 {
+		s += " (" + strings.Join(e.TooHigh, ", ") + ")"
 	}
 	return s + ": " + e.Message
 }
@@ -108,7 +107,7 @@ func probeError(err error, stderr string) error {
 	}
 	msg := firstBytes(strings.TrimSpace(stderr), 600)
 	if status, ran := exitStatus(err); ran && status == 33 {
-		e := &ContainerStartError{Message: msg, Most: -1}
+		e := &ContainerStartError{Message: msg}
 		if m := rlimitType.FindStringSubmatch(msg); m != nil {
 			e.Limit = rlimits[m[1]]
 			if e.Limit == "" {
@@ -128,7 +127,7 @@ func probeError(err error, stderr string) error {
 // one from before is put back and the daemon started with it.
 const startDocker = probeScript + `d=@DIR@
 daemon() {
-	systemctl enable docker >/dev/null || { echo "systemctl enable docker has failed" >&2; return 31; }
+	said=$(systemctl enable docker 2>&1) || { echo "$said" >&2; return 31; }
 	[ "$(systemctl is-enabled docker)" = enabled ] || { echo "docker is not enabled" >&2; return 31; }
 	systemctl start docker && [ "$(systemctl is-active docker)" = active ] && return 0
 	if command -v journalctl >/dev/null; then
@@ -177,7 +176,7 @@ func StartDocker(ctx context.Context, h Host, key string, before *Docker, chmodS
 	cmd := strings.NewReplacer("@CHMOD@", chmod, "@DAEMON@", daemonJSON).Replace(withKey(startDocker, key))
 	var stdout, stderr capped
 	if err := h.Run(ctx, cmd, nil, &stdout, &stderr); err != nil {
-		return nil, startError(ctx, h, err, stdout.String(), stderr.String())
+		return nil, startError(ctx, h, key, err, stdout.String(), stderr.String())
 	}
 	now, err := GetDocker(ctx, h)
 	if err != nil {
@@ -186,7 +185,7 @@ func StartDocker(ctx context.Context, h Host, key string, before *Docker, chmodS
 	return now, sameStore(now, before)
 }
 
-func startError(ctx context.Context, h Host, err error, stdout, stderr string) error {
+func startError(ctx context.Context, h Host, key string, err error, stdout, stderr string) error {
 	status, _ := exitStatus(err)
 	msg := firstBytes(strings.TrimSpace(stderr), 600)
 	switch status {
@@ -197,11 +196,7 @@ func startError(ctx context.Context, h Host, err error, stdout, stderr string) e
 	case 33:
 		e := probeError(err, stderr)
 		if c, ok := errors.AsType[*ContainerStartError](e); ok && c.Limit != "" {
-			if now, gerr := GetDocker(ctx, h); gerr == nil { // without it the number is missing, no more
-				if most, ok := now.Limits[c.Limit]; ok {
-					c.Most = most
-				}
-			}
+			c.TooHigh = tooHigh(ctx, h, key)
 		}
 		err = e
 	default:
@@ -211,6 +206,20 @@ func startError(ctx context.Context, h Host, err error, stdout, stderr string) e
 		err = fmt.Errorf("%w; the daemon.json from before is back in place, docker is %s with it", err, state)
 	}
 	return err
+}
+
+// tooHigh compares the limits of the daemon.json that was tried, or else of the
+// one in place, with what the host allows; nil where that cannot be read.
+func tooHigh(ctx context.Context, h Host, key string) []string {
+	now, err := GetDocker(ctx, h)
+	if err != nil {
+		return nil
+	}
+	data, err := h.ReadFile(ctx, jobRoot+"/"+key+"/daemon.json.new")
+	if err != nil {
+		data = now.DaemonJSON
+	}
+	return limitsAbove(data, now.Limits)
 }
 
 // sameStore sees that the daemon works on the images and containers that it

@@ -23,10 +23,15 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/internal/lab"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	lab.Main()
+	// Inside the lab a goroutine watches for the end of whoever started it.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/upgradectl/upgradectl/internal/lab.enter.func1"))
+}
 
 const (
 	oldKernel = "3.10.0-862.9.1.el7.x86_64"
