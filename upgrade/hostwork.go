@@ -164,6 +164,10 @@ func (t *transition) compareInventory() engine.Step {
 			if err != nil {
 				return nil, err
 			}
+			var boot hostos.Boot
+			if _, err := a.Result("4.5-reboot", &boot); err != nil {
+				return nil, err
+			}
 			tick := time.NewTicker(t.cfg.Pace.Sample)
 			defer tick.Stop()
 			for try := 1; ; try++ {
@@ -171,21 +175,14 @@ func (t *transition) compareInventory() engine.Step {
 				if err != nil {
 					return nil, err
 				}
-				// Whether a script changes the kernel is its author's business; that it
-				// is the transition host's kernel was seen after the reboot.
-				kernel := t.cfg.OS.Strategy == StrategyYumUpdate || after.Kernel != before.Kernel
-				c := hostinv.Diff(before, after, hostinv.Expect{KernelChanged: kernel, ReleaseChanged: true, DockerChanged: t.cfg.OS.Docker == DockerUpgrade && t.p.Facts.HasDocker})
+				c := hostinv.Diff(before, after, t.meant(before, after, boot))
 				losses := c.Losses()
 				if len(losses) == 0 {
 					return compareResult{res, c.Findings}, nil
 				}
 				// Containers and listeners take a moment to settle.
 				if try == 5 {
-					var msg []string
-					for _, f := range losses {
-						msg = append(msg, strings.TrimSpace(fmt.Sprintf("%s %s %s %s: %s → %s", f.Area, f.Key, f.Kind, f.Field, orNone(f.Before), orNone(f.After))))
-					}
-					return nil, fmt.Errorf("%s is not as before: %s", t.p.Host, strings.Join(msg, "; "))
+					return nil, fmt.Errorf("%s is not as before: %s", t.p.Host, strings.Join(lossTexts(losses), "; "))
 				}
 				select {
 				case <-ctx.Done():
@@ -195,6 +192,29 @@ func (t *transition) compareInventory() engine.Step {
 			}
 		},
 	}
+}
+
+// meant says which differences of production were meant: another kernel, which
+// then is the one that was seen after the reboot, the packages of another
+// release, and a new Docker. All else has to be as it was. That the packages are
+// the transition host's is proved where the transaction ends.
+func (t *transition) meant(before, after *hostinv.Inventory, boot hostos.Boot) hostinv.Expect {
+	e := hostinv.Expect{
+		KernelChanged: after.Kernel != before.Kernel, ReleaseChanged: true, Rebooted: t.cfg.OS.Reboot,
+		DockerChanged: t.cfg.OS.Docker == DockerUpgrade && t.p.Facts.HasDocker,
+	}
+	if e.KernelChanged {
+		e.Kernel = boot.Kernel
+	}
+	return e
+}
+
+func lossTexts(losses []hostinv.Finding) []string {
+	var out []string
+	for _, f := range losses {
+		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s %s: %s → %s", f.Area, f.Key, f.Kind, f.Field, orNone(f.Before), orNone(f.After))))
+	}
+	return out
 }
 
 func putJSON(a *engine.Act, v any) (string, error) {
