@@ -18,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 // The values of the enumerated settings of a Config.
@@ -48,10 +50,13 @@ const (
 	KindUnit       = "unit"
 	KindSupervisor = "supervisor"
 
-	// StrategyYumUpdate upgrades with the distribution's own package
-	// transaction; StrategyScript runs a file of the operator's.
-	StrategyYumUpdate = "yum-update"
-	StrategyScript    = "script"
+	// The strategies of an OSConfig; docs/os.md describes them.
+	StrategyYumUpdate = string(hostos.YumUpdate)
+	StrategySecurity  = string(hostos.Security)
+	StrategyKernel    = string(hostos.KernelOnly)
+	StrategyApt       = string(hostos.Apt)
+	StrategyScript    = string(hostos.Script)
+	StrategyExternal  = string(hostos.External)
 
 	// DockerUpgrade replaces the distribution's Docker by docker-ce as
 	// section 3.5 of the runbook does; DockerKeep leaves it alone.
@@ -153,10 +158,19 @@ type TransitionConfig struct {
 
 // OSConfig says how the operating system is upgraded.
 type OSConfig struct {
-	Strategy string `json:"strategy"`         // StrategyYumUpdate or StrategyScript
+	Strategy string `json:"strategy"`         // StrategyYumUpdate, …Security, …Kernel, …Apt, …Script or …External
 	Script   string `json:"script,omitempty"` // of StrategyScript: a file on this machine, run as root on the host
-	Docker   string `json:"docker"`           // DockerUpgrade or DockerKeep
-	Reboot   bool   `json:"reboot"`           // whether the host is rebooted afterwards
+	// Instructions tell a person what to do, of StrategyExternal: the gate before
+	// the step shows them.
+	Instructions string   `json:"instructions,omitempty"`
+	Vault        string   `json:"vault,omitempty"`       // URL of a tree of CentOS 7 that still exists, down to the release; empty: repositories stay as they are
+	ExcludeOK    []string `json:"exclude_ok,omitempty"`  // excludes, locks and holds that are meant, as they are written on the host
+	UnitsOK      []string `json:"units_ok,omitempty"`    // units that may have failed after the upgrade
+	AllowDrift   bool     `json:"allow_drift,omitempty"` // production resolves its own transaction, and may end with other packages than the transition host
+	Kernel       string   `json:"kernel,omitempty"`      // that must run afterwards; empty: the transaction's
+	Release      string   `json:"release,omitempty"`     // text that the release must contain afterwards
+	Docker       string   `json:"docker"`                // DockerUpgrade or DockerKeep
+	Reboot       bool     `json:"reboot"`                // whether the host is rebooted afterwards
 }
 
 // DockerConfig says how Docker is replaced when OSConfig.Docker is
@@ -692,20 +706,7 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	d.services(m, c)
 	d.transition(m, c, hostName)
 
-	s = d.mapping(m.values["os"], "os", "strategy", "script", "docker", "reboot")
-	c.OS.Strategy = s.enum("strategy", StrategyYumUpdate, StrategyYumUpdate, StrategyScript)
-	c.OS.Script = s.text("script", "")
-	switch {
-	case c.OS.Strategy == StrategyScript && c.OS.Script == "":
-		s.need(": strategy script needs the file to run", "script")
-		if s.has("script") && !s.failed("script") {
-			s.problem("script", "is empty: strategy script needs the file to run")
-		}
-	case c.OS.Strategy != StrategyScript && c.OS.Script != "" && !s.failed("strategy"):
-		s.problem("script", "is used by strategy script only, not by %s", c.OS.Strategy)
-	}
-	c.OS.Docker = s.enum("docker", DockerUpgrade, DockerUpgrade, DockerKeep)
-	c.OS.Reboot = s.boolean("reboot", true)
+	d.os(m, c)
 
 	d.docker(m, c)
 
@@ -748,6 +749,41 @@ func (d *configDecoder) docker(m mapping, c *Config) {
 	if c.Docker.Profile == "" {
 		c.Docker.Profile = ProfileRunbook
 	}
+}
+
+// os reads how the operating system is upgraded.
+func (d *configDecoder) os(m mapping, c *Config) {
+	s := d.mapping(m.values["os"], "os", "strategy", "script", "instructions", "vault", "exclude_ok", "units_ok", "allow_drift", "kernel", "release", "docker", "reboot")
+	c.OS.Strategy = s.enum("strategy", StrategyYumUpdate, StrategyYumUpdate, StrategySecurity, StrategyKernel, StrategyApt, StrategyScript, StrategyExternal)
+	c.OS.Script = s.text("script", "")
+	switch {
+	case c.OS.Strategy == StrategyScript && c.OS.Script == "":
+		s.need(": strategy script needs the file to run", "script")
+		if s.has("script") && !s.failed("script") {
+			s.problem("script", "is empty: strategy script needs the file to run")
+		}
+	case c.OS.Strategy != StrategyScript && c.OS.Script != "" && !s.failed("strategy"):
+		s.problem("script", "is used by strategy script only, not by %s", c.OS.Strategy)
+	}
+	c.OS.Instructions = s.text("instructions", "")
+	c.OS.Kernel = s.text("kernel", "", matches(`^[0-9][A-Za-z0-9._+~-]*$`, "is not a kernel's release as uname -r prints it"))
+	c.OS.Release = s.text("release", "")
+	switch {
+	case c.OS.Strategy == StrategyExternal:
+		s.need(": strategy external needs to tell a person what to do", "instructions")
+		if c.OS.Kernel == "" && c.OS.Release == "" && !s.failed("kernel") && !s.failed("release") {
+			s.problem("strategy", "external is proved by what is there afterwards: give release, kernel, or both")
+		}
+	case c.OS.Instructions != "" && !s.failed("strategy"):
+		s.problem("instructions", "is used by strategy external only, not by %s", c.OS.Strategy)
+	}
+	c.OS.Vault = s.text("vault", "", matches(`^https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~-]+)+$`, "is not the URL of a tree such as https://mirrors.aliyun.com/centos-vault/7.9.2009, without a slash at its end"))
+	word := func(w string) string { return pick(w == "" || strings.ContainsAny(w, " \t\n"), "is no single word") }
+	d.words(s, "exclude_ok", word, &c.OS.ExcludeOK)
+	d.words(s, "units_ok", word, &c.OS.UnitsOK)
+	c.OS.AllowDrift = s.boolean("allow_drift", false)
+	c.OS.Docker = s.enum("docker", DockerUpgrade, DockerUpgrade, DockerKeep)
+	c.OS.Reboot = s.boolean("reboot", true)
 }
 
 // head reads what the files of all procedures begin with.

@@ -79,6 +79,7 @@ func detectors() []detector {
 		detectDisks, detectMounts, detectState, // disks
 		detectTwice, detectNetwork, detectCertificates, detectTime, // the first boot of the copy
 		detectListeners,
+		detectOS, // the operating system
 	}
 }
 
@@ -160,6 +161,10 @@ var findingKinds = []findingKind{
 	{"net-listen", false}, {"net-argument", false}, {"net-firewall", false}, {"net-hosts", false}, {"net-hwaddr", false}, {"net-static", false},
 	{"certificate-address", false}, {"certificate-expiry", false}, {"time-sync", false}, {"time-skew", false},
 	{"listener-unlisted", false},
+	// The operating system: what hostos.Assess finds.
+	{"os-strategy", true}, {"os-unfinished-transaction", true}, {"os-broken-dependency", true}, {"os-unavailable", true}, {"os-skipped-kernel", true},
+	{"os-dead-mirror", true}, {"os-ignored-repository", false}, {"os-skipped-packages", false}, {"os-no-security-updates", false}, {"os-nothing-to-do", false}, {"os-no-kernel", false},
+	{"os-exclude", false}, {"os-space", false}, {"os-grub-default", false}, {"os-module", false}, {"os-fstab", false},
 }
 
 // FindingIDs lists the IDs that findings can have.

@@ -26,6 +26,7 @@ import (
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/nginx"
 	"github.com/upgradectl/upgradectl/slb"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 // planted is one thing planted into facts that nothing speaks against, and the
@@ -66,6 +67,13 @@ func pathPlant(kind, severity string) func(*Config, *Facts) {
 
 func inst(change func(in *ecs.Instance)) func(*Config, *Facts) {
 	return clonePlant(func(in *ecs.Instance, d []ecs.Disk) []ecs.Disk { change(in); return d })
+}
+
+// osPlant is a finding of hostos.Assess.
+func osPlant(id, object string, severity hostos.Severity) func(*Config, *Facts) {
+	return func(_ *Config, f *Facts) {
+		f.OS = &hostos.Assessment{OS: &hostos.OS{}, Findings: []hostos.Finding{{ID: id, Object: object, Severity: severity, Evidence: "seen on the host", Remedy: "do something"}}}
+	}
 }
 
 func line(to *[]hostinv.Line, source, text string) {
@@ -267,6 +275,25 @@ func plantedFindings() []planted {
 		{func(_ *Config, f *Facts) {
 			f.Inventory.Listeners = append(f.Inventory.Listeners, hostinv.Listener{Proto: "tcp", Addr: "0.0.0.0", Port: 9100, Process: "node_exporter"}, hostinv.Listener{Proto: "tcp", Addr: "127.0.0.1", Port: 9101}, hostinv.Listener{Proto: "tcp", Addr: "::", Port: 22, Process: "sshd"})
 		}, i, "listener-unlisted", "tcp/9100 (node_exporter)", "tcp/9100"},
+
+		{func(_ *Config, f *Facts) {
+			f.OS = &hostos.Assessment{OS: &hostos.OS{}, Refused: []string{"strategy apt needs apt-get"}}
+		}, b, "os-strategy", "", "needs apt-get"},
+		{osPlant("unfinished-transaction", "", hostos.Block), b, "os-unfinished-transaction", "", "seen on the host"},
+		{osPlant("broken-dependency", "", hostos.Block), b, "os-broken-dependency", "", "seen on the host"},
+		{osPlant("unavailable", "", hostos.Block), b, "os-unavailable", "", "seen on the host"},
+		{osPlant("skipped-kernel", "", hostos.Block), b, "os-skipped-kernel", "", "seen on the host"},
+		{osPlant("dead-mirror", "", hostos.Block), b, "os-dead-mirror", "", "seen on the host"},
+		{osPlant("ignored-repository", "epel", hostos.Block), b, "os-ignored-repository", "epel", "seen on the host"},
+		{osPlant("skipped-packages", "", hostos.Warn), w, "os-skipped-packages", "", "seen on the host"},
+		{osPlant("no-security-updates", "", hostos.Block), b, "os-no-security-updates", "", "seen on the host"},
+		{osPlant("nothing-to-do", "", hostos.Warn), w, "os-nothing-to-do", "", "seen on the host"},
+		{osPlant("no-kernel", "", hostos.Warn), w, "os-no-kernel", "", "seen on the host"},
+		{osPlant("exclude", "kernel*", hostos.Block), b, "os-exclude", "kernel*", "seen on the host"},
+		{osPlant("space", "/boot", hostos.Block), b, "os-space", "/boot", "seen on the host"},
+		{osPlant("grub-default", "", hostos.Block), b, "os-grub-default", "", "seen on the host"},
+		{osPlant("module", "nvidia", hostos.Warn), w, "os-module", "nvidia", "seen on the host"},
+		{osPlant("fstab", "/dev/sdb1", hostos.Block), b, "os-fstab", "/dev/sdb1", "seen on the host"},
 	}
 }
 

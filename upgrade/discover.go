@@ -64,6 +64,9 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Boot, err = hostos.GetBoot(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}
+	if f.OS, err = hostos.Assess(ctx, prod, cfg.osStrategy(f.Script)); err != nil {
+		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
 	if f.Docker, err = hostos.GetDocker(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}

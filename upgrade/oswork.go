@@ -3,6 +3,7 @@ package upgrade
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -111,34 +112,403 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 	}
 }
 
+// upgradeOS is the package transaction: the strategy's own on the transition
+// host, and on production exactly what came of it there.
 func (t *transition) upgradeOS(r role) engine.Step {
-	script := "yum -y update\n"
-	if t.cfg.OS.Strategy == StrategyScript {
-		script = t.p.Facts.Script
+	if t.cfg.OS.Strategy == StrategyExternal {
+		return t.externalOS(r)
 	}
-	return t.jobStep(r, "3.6", "os", "upgrade the operating system of "+t.name(r), script, nil)
+	s := t.jobStep(r, "3.6", "os", "upgrade the operating system of "+t.name(r), "", nil)
+	s.Version, s.Lines = 2, t.osLines(r)
+	inner, run := s.Plan, s.Do
+	s.Plan = func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+		if p, err := inner(ctx, a); err != nil {
+			return p, err
+		}
+		l, _, err := t.on(a, r)
+		if err != nil {
+			return engine.Proposal{}, err
+		}
+		var replay []hostos.Package
+		if r == prod && t.cfg.OS.Strategy != StrategyScript && !t.cfg.OS.AllowDrift {
+			if replay, err = t.replay(ctx, a, l); err != nil {
+				return engine.Proposal{}, err
+			}
+		}
+		as, err := assess(ctx, l, t.strategy(), replay)
+		if err != nil {
+			return engine.Proposal{}, fmt.Errorf("host %s: %w", l.target, err)
+		}
+		if bad := as.Blocking(); len(bad) > 0 {
+			return engine.Proposal{}, fmt.Errorf("%s is not upgraded: %s", t.name(r), strings.Join(bad, "; "))
+		}
+		script, err := hostos.UpgradeScript(t.strategy(), as.OS, replay)
+		if err != nil {
+			return engine.Proposal{}, err
+		}
+		set, err := putPackages(a, as.OS.Packages)
+		return engine.Proposal{Params: jobParams{script}, Before: osBefore{set, *as}, Lines: []string{as.Transaction.String()}}, err
+	}
+	s.Do = func(ctx context.Context, a *engine.Act) (any, error) {
+		st, err := run(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		res := osResult{}
+		if job, ok := st.(hostos.JobState); ok {
+			res.JobState = job
+		}
+		return t.upgraded(ctx, a, r, res)
+	}
+	return s
+}
+
+// assess resolves a transaction of a host's own, or with replay the given one.
+func assess(ctx context.Context, l *link, c hostos.StrategyConfig, replay []hostos.Package) (*hostos.Assessment, error) {
+	if replay != nil {
+		return hostos.AssessReplay(ctx, l, c, replay)
+	}
+	return hostos.Assess(ctx, l, c)
+}
+
+// replay gives what production lacks of the transition host's packages; never
+// nil.
+func (t *transition) replay(ctx context.Context, a *engine.Act, l *link) ([]hostos.Package, error) {
+	_, after, err := t.rehearsed(a)
+	if err != nil {
+		return nil, err
+	}
+	now, err := hostos.GetPackages(ctx, l)
+	if err != nil {
+		return nil, fmt.Errorf("host %s: %w", l.target, err)
+	}
+	missing := after.Minus(now)
+	if t.cfg.OS.Docker != DockerUpgrade || t.adopted() {
+		missing = withoutDocker(missing)
+	}
+	return append([]hostos.Package{}, missing...), nil
+}
+
+// upgraded sees what a transaction has really done, and on production that it
+// is what it did on the transition host.
+func (t *transition) upgraded(ctx context.Context, a *engine.Act, r role, res osResult) (any, error) {
+	l, _, err := t.on(a, r)
+	if err != nil {
+		return nil, err
+	}
+	var b osBefore
+	if err := a.Before(&b); err != nil {
+		return nil, err
+	}
+	before, err := getPackages(a, b.Packages)
+	if err != nil {
+		return nil, err
+	}
+	c := t.strategy()
+	if r == prod && c.Kernel == "" && !t.cfg.OS.AllowDrift {
+		var there osResult
+		if _, err := a.Result("3.6-os", &there); err != nil {
+			return nil, err
+		}
+		c.Kernel = there.Kernel
+	}
+	u, err := hostos.CheckUpgraded(ctx, l, c, &b.Assessment, before)
+	if err != nil {
+		err = fmt.Errorf("host %s: %w", l.target, err)
+		if u != nil {
+			// The job is over; a person may have it tried again, as a new attempt.
+			err = engine.Definitive(err)
+		}
+		return nil, err
+	}
+	res.Upgraded = *u
+	if r == old && c.Kernel == "" && b.Assessment.Kernel == "" && !t.adopted() {
+		// An earlier attempt may have brought the kernel.
+		came, _, err := t.since(a, u.Packages)
+		if err != nil {
+			return nil, err
+		}
+		res.Kernel = cmp.Or(came.NewestKernel(), res.Kernel)
+	}
+	if res.Set, err = putPackages(a, u.Packages); err != nil {
+		return nil, err
+	}
+	a.Progress("%s: %d packages came, %d went; kernel %s is to run", t.name(r), len(u.Installed), len(u.Removed), u.Kernel)
+	if r == prod {
+		diff, err := t.packageDiff(a, u.Packages)
+		if err != nil {
+			return nil, err
+		}
+		if len(diff) > 0 {
+			if !t.cfg.OS.AllowDrift {
+				return nil, engine.Definitive(fmt.Errorf("%s has other packages than the transition host: %s; make them the same and resume", t.p.Host, strings.Join(firstOf(diff, 20), "; ")))
+			}
+			a.Progress("%s differs from the transition host (os.allow_drift): %s", t.p.Host, strings.Join(firstOf(diff, 20), "; "))
+		}
+	}
+	return res, nil
+}
+
+// packageDiff says how the packages of production differ from those that the
+// transition host has had since its upgrade.
+func (t *transition) packageDiff(a *engine.Act, got hostos.PackageSet) ([]string, error) {
+	_, want, err := t.rehearsed(a)
+	if err != nil {
+		return nil, err
+	}
+	if t.adopted() {
+		want, got = withoutDocker(want), withoutDocker(got)
+	}
+	return hostos.DiffPackages("the transition host", want, t.p.Host, got), nil
+}
+
+// osLines say what a plan knows of a transaction.
+func (t *transition) osLines(r role) []string {
+	if r == prod && !t.cfg.OS.AllowDrift && t.cfg.OS.Strategy != StrategyScript {
+		return []string{"exactly the packages that came to the transition host in 3.6; afterwards both have the same, to the version"}
+	}
+	lines := []string{"strategy " + t.cfg.OS.Strategy}
+	if f := t.p.Facts.OS; f != nil {
+		if script, err := hostos.UpgradeScript(t.strategy(), f.OS, nil); err == nil {
+			lines = strings.Split(strings.TrimSpace(script), "\n")
+		}
+		if !f.Transaction.Empty() {
+			lines = append(lines, "as of now: "+f.Transaction.String())
+			for _, p := range firstPackages(f.Transaction.Incoming(), 200) {
+				lines = append(lines, "  "+p)
+			}
+		}
+		for _, p := range f.Transaction.Remove {
+			lines = append(lines, "  goes: "+p.String())
+		}
+	}
+	return lines
+}
+
+func firstPackages(s hostos.PackageSet, n int) []string {
+	out := make([]string, len(s))
+	for i, p := range s {
+		out[i] = p.String()
+	}
+	return firstOf(out, n)
+}
+
+// externalOS is an upgrade that somebody else makes: the gate tells a person
+// what to do, and only what is there afterwards counts.
+func (t *transition) externalOS(r role) engine.Step {
+	id, sec := r.id("3.6", "os")
+	gate := fmt.Sprintf("%s is upgraded by hand now: %s. Approve when it is done; what is there is looked at then", t.name(r), strings.TrimSpace(t.cfg.OS.Instructions))
+	if r == prod {
+		gate += ". Once it has begun, do not roll back: the transition host serves as long as it takes"
+	}
+	return engine.Step{
+		ID: id, Section: sec, Title: "the operating system of " + t.name(r) + " has been upgraded by hand", Effect: engine.OneShot, Pivot: r == prod, NoUndo: r.noUndo(),
+		Gate: gate, Version: 2,
+		Lines:   append(strings.Split(strings.TrimSpace(t.cfg.OS.Instructions), "\n"), when(t.cfg.OS.Release != "", "afterwards: release "+t.cfg.OS.Release)...),
+		Observe: observeByDoing,
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			l, _, err := t.on(a, r)
+			if err != nil {
+				return nil, err
+			}
+			want := hostos.Expected{Kernel: t.cfg.OS.Kernel, Release: t.cfg.OS.Release, UnitsOK: t.cfg.OS.UnitsOK}
+			if f := t.p.Facts.OS; f != nil {
+				want.FailedUnits = f.OS.FailedUnits
+			}
+			o, err := hostos.VerifyUpgrade(ctx, l, want)
+			if err != nil {
+				return nil, fmt.Errorf("%s is not upgraded yet: %w; finish what the gate says and resume", t.name(r), err)
+			}
+			res := osResult{Upgraded: hostos.Upgraded{Packages: o.Packages, Kernel: o.Boot.Kernel}}
+			if res.Set, err = putPackages(a, o.Packages); err != nil {
+				return nil, err
+			}
+			if r == prod {
+				diff, err := t.packageDiff(a, o.Packages)
+				if err != nil {
+					return nil, err
+				}
+				if len(diff) > 0 && !t.cfg.OS.AllowDrift {
+					return nil, fmt.Errorf("%s has other packages than the transition host: %s; make them the same and resume", t.p.Host, strings.Join(firstOf(diff, 20), "; "))
+				}
+			}
+			return res, nil
+		},
+	}
+}
+
+type reposParams struct {
+	Vault string `json:"vault"`
+}
+
+// reposBefore names the blob with the files: they can hold passwords.
+type reposBefore struct {
+	Files string `json:"files"`
+}
+
+// setVault points the repositories of CentOS 7 to a vault, before anything is
+// installed from them.
+func (t *transition) setVault(r role) engine.Step {
+	id, sec := r.id("3.5", "repos")
+	// both gives the files as they were and as they are to be.
+	both := func(a *engine.Act) (from, to hostos.Repos, err error) {
+		var p reposParams
+		var b reposBefore
+		if err := errors.Join(a.Params(&p), a.Before(&b)); err != nil {
+			return nil, nil, err
+		}
+		text, err := a.Blob(b.Files)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := json.Unmarshal(text, &from); err != nil {
+			return nil, nil, fmt.Errorf("cannot read the recorded repositories: %w", err)
+		}
+		to, err = from.Vault(p.Vault)
+		return from, to, err
+	}
+	s := engine.Step{
+		ID: id, Section: sec, Title: "point the package repositories of " + t.name(r) + " to a vault", Effect: engine.SetState,
+		Lines: when(t.cfg.OS.Vault != "", "/etc/yum.repos.d: base, updates, extras at "+t.cfg.OS.Vault),
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			if t.cfg.OS.Vault == "" {
+				return engine.Proposal{NotApplicable: "os.vault names none"}, nil
+			}
+			l, _, err := t.on(a, r)
+			if err != nil {
+				return engine.Proposal{}, err
+			}
+			from, err := hostos.GetRepos(ctx, l)
+			if err == nil {
+				_, err = from.Vault(t.cfg.OS.Vault)
+			}
+			if err != nil {
+				return engine.Proposal{}, fmt.Errorf("host %s: %w", l.target, err)
+			}
+			ref, err := putJSON(a, from)
+			return engine.Proposal{Params: reposParams{t.cfg.OS.Vault}, Before: reposBefore{ref}}, err
+		},
+		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
+			from, to, err := both(a)
+			if err != nil {
+				return engine.Sight{}, err
+			}
+			l, _, err := t.on(a, r)
+			if err != nil {
+				return engine.Sight{}, err
+			}
+			now, err := hostos.GetRepos(ctx, l)
+			if err != nil {
+				return engine.Sight{}, fmt.Errorf("host %s: %w", l.target, err)
+			}
+			absent, ours := true, true
+			for name := range from {
+				absent = absent && now[name] == from[name]
+				ours = ours && now[name] == to[name]
+				if now[name] != from[name] && now[name] != to[name] {
+					return engine.Sight{State: engine.Foreign, Detail: name + " has another content"}, nil
+				}
+			}
+			switch {
+			case ours:
+				return engine.Sight{State: engine.Ours}, nil
+			case absent:
+				return engine.Sight{State: engine.Absent}, nil
+			}
+			return engine.Sight{State: engine.InProgress, Detail: "some files are written"}, nil
+		},
+		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			from, to, err := both(a)
+			if err != nil {
+				return nil, err
+			}
+			l, _, err := t.on(a, r)
+			if err != nil {
+				return nil, err
+			}
+			if err := hostos.SetRepos(ctx, l.held(), from, to); err != nil {
+				return nil, fmt.Errorf("host %s: %w", l.target, err)
+			}
+			return nil, nil
+		},
+	}
+	if r == old {
+		s.NoUndo = r.noUndo()
+		return s
+	}
+	s.Undo = func(ctx context.Context, a *engine.Act) error {
+		from, to, err := both(a)
+		if err != nil {
+			return err
+		}
+		l, _, err := t.on(a, r)
+		if err != nil {
+			return err
+		}
+		if err := hostos.SetRepos(ctx, l.held(), to, from); err != nil {
+			return fmt.Errorf("host %s: %w", l.target, err)
+		}
+		return nil
+	}
+	return s
 }
 
 type rebootBefore struct {
-	Boot hostos.Boot `json:"boot"`
+	Boot   hostos.Boot    `json:"boot"`
+	Kernel string         `json:"kernel"` // that must run afterwards
+	Failed []string       `json:"failed"` // units, before the upgrade
+	Checks []hostos.Check `json:"checks"` // of the gate before the reboot
+}
+
+// beforeReboot looks whether a host would come back with the kernel of its
+// transaction. Otherwise it is not rebooted.
+func (t *transition) beforeReboot(ctx context.Context, a *engine.Act, l *link, r role) (rebootBefore, error) {
+	var b rebootBefore
+	var res osResult
+	var was osBefore
+	step, _ := r.id("3.6", "os")
+	if ok, err := a.Result(step, &res); err != nil || !ok || res.Kernel == "" {
+		return b, errors.Join(errors.New("internal error: no transaction recorded"), err)
+	}
+	if _, err := a.BeforeOf(step, &was); err != nil {
+		return b, err
+	}
+	b.Kernel = res.Kernel
+	if was.Assessment.OS != nil {
+		b.Failed = was.Assessment.OS.FailedUnits
+	}
+	var err error
+	if b.Boot, err = t.waitBoot(ctx, a, l, ""); err != nil {
+		return b, err
+	}
+	if b.Checks, err = hostos.CheckPreReboot(ctx, l, t.strategy(), b.Kernel); err != nil {
+		return b, fmt.Errorf("host %s: %w", l.target, err)
+	}
+	if bad := hostos.Failed(b.Checks); len(bad) > 0 {
+		return b, fmt.Errorf("%s is not rebooted, it might not come back: %s", t.name(r), strings.Join(bad, "; "))
+	}
+	return b, nil
 }
 
 func (t *transition) reboot(r role) engine.Step {
 	id, sec := r.id("3.6", "reboot")
 	return engine.Step{
 		ID: id, Section: sec, Title: "reboot " + t.name(r) + " and prove it by its boot ID", Effect: engine.OneShot, NoUndo: r.noUndo(),
-		Pivot: r == prod,
-		Lines: []string{"shutdown -r now"},
+		Pivot: r == prod, Version: 2,
+		Lines: []string{"before: the kernel of the transaction is installed, whole, started by default, its initramfs has the drivers of the disks, no transaction is open", "shutdown -r now", "after: another boot ID, that kernel, no unit failed that had not before"},
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
 			if !t.cfg.OS.Reboot {
 				return engine.Proposal{NotApplicable: "os.reboot is false"}, nil
+			}
+			if t.cfg.OS.Strategy == StrategyExternal {
+				return engine.Proposal{NotApplicable: "strategy external: whoever upgrades it reboots it"}, nil
 			}
 			l, _, err := t.on(a, r)
 			if err != nil {
 				return engine.Proposal{}, err
 			}
-			b, err := t.waitBoot(ctx, a, l, "")
-			return engine.Proposal{Before: rebootBefore{b}}, err
+			b, err := t.beforeReboot(ctx, a, l, r)
+			return engine.Proposal{Before: b}, err
 		},
 		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
 			var b rebootBefore
@@ -212,14 +582,18 @@ func (t *transition) reboot(r role) engine.Step {
 			if ok, err := a.Own(&now); err != nil || !ok {
 				return nil, errors.Join(errors.New("internal error: no boot recorded"), err)
 			}
-			if t.cfg.OS.Strategy == StrategyYumUpdate && now.Kernel == t.p.Facts.Boot.Kernel {
-				return nil, fmt.Errorf("%s was rebooted but still runs kernel %s; look for an exclude in yum.conf and at the boot loader's default", t.name(r), now.Kernel)
+			l, _, err := t.on(a, r)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := hostos.VerifyUpgrade(ctx, l, hostos.Expected{Boot: was.Boot, Kernel: was.Kernel, Release: t.cfg.OS.Release, FailedUnits: was.Failed, UnitsOK: t.cfg.OS.UnitsOK}); err != nil {
+				return nil, fmt.Errorf("%s was rebooted, and is not as it should be: %w", t.name(r), err)
 			}
 			if r == prod {
 				var c hostos.Boot
 				if ok, err := a.Result("3.6-reboot", &c); err != nil {
 					return nil, err
-				} else if ok && c.Kernel != now.Kernel {
+				} else if ok && c.Kernel != now.Kernel && !t.cfg.OS.AllowDrift {
 					return nil, fmt.Errorf("%s runs kernel %s after its upgrade, the transition host runs %s", t.p.Host, now.Kernel, c.Kernel)
 				}
 			}

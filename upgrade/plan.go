@@ -31,6 +31,7 @@ type Facts struct {
 	Memberships []slb.Membership   `json:"memberships"`
 	Direct      []string           `json:"direct"`           // peers that reach the host past nginx and the balancers
 	Script      string             `json:"script,omitempty"` // content of os.script
+	OS          *hostos.Assessment `json:"os,omitempty"`     // of production, by the strategy; nil in a plan of an older version
 
 	Docker        *hostos.Docker `json:"docker,omitempty"`         // what production has of it, and runs in it
 	DockerProfile string         `json:"docker_profile,omitempty"` // content of docker.profile, when that is a file

@@ -337,7 +337,7 @@ func (r *rebuild) powerOff(i int) engine.Step {
 			if err != nil {
 				return engine.Proposal{}, fmt.Errorf("old %s: %w", n.Name, err)
 			}
-			return engine.Proposal{Before: rebootBefore{b}}, nil
+			return engine.Proposal{Before: rebootBefore{Boot: b}}, nil
 		},
 		Observe: func(ctx context.Context, _ *engine.Act) (engine.Sight, error) {
 			d, err := r.oldDomain(ctx, n)

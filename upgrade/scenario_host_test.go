@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -101,12 +102,13 @@ func (l *line) cut(d time.Duration) {
 	})
 }
 
-// updates counts how often yum update begins on production.
+// updates counts how often production's transaction begins: the packages that
+// the transition host got.
 func (s *stage) updates(n *int, by func(ctx context.Context, p *host.Proc, yum host.Command) int) {
 	s.t.Helper()
 	var mu sync.Mutex
 	require.NoError(s.t, s.world.Host(production).Intercept("yum", func(ctx context.Context, p *host.Proc, yum host.Command) int {
-		if strings.Join(p.Args, " ") != "yum -y update" {
+		if a := strings.Join(p.Args, " "); !strings.HasPrefix(a, "yum -y install ") || strings.Contains(a, "docker") {
 			return yum(ctx, p)
 		}
 		mu.Lock()
@@ -139,7 +141,7 @@ func TestScenario45TransactionKilled(t *testing.T) {
 	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
 		n := 0
 		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
-			ctx, kill := context.WithTimeout(ctx, 600*time.Millisecond) // of the second that it takes here
+			ctx, kill := context.WithTimeout(ctx, 500*time.Millisecond) // of the second that it takes here
 			defer kill()
 			yum(ctx, p)
 			return 137
@@ -149,7 +151,7 @@ func TestScenario45TransactionKilled(t *testing.T) {
 		assert.Contains(t, r.Reason, simulatedYum)
 		assert.Contains(t, r.Reason, "yum-complete-transaction")
 		r = s.resume(quiet)
-		s.failed(r, "4.5-os", "an earlier package transaction is unfinished")
+		s.failed(r, "4.5-os", "unfinished-transaction")
 		assert.Equal(t, 1, n, "no second update by itself")
 		s.carried()
 
@@ -157,6 +159,36 @@ func TestScenario45TransactionKilled(t *testing.T) {
 		s.say(production, "rm "+simulatedYum) // as yum-complete-transaction does at its end
 		s.succeeded(s.resume(quiet), 6)
 		assert.Equal(t, 2, n)
+	})
+}
+
+// Yum is killed when the kernel's package is in and its files are not made yet,
+// and somebody clears the transaction away without finishing it: the packages
+// are all there, and the host would not boot.
+func TestScenario51KernelWithoutFiles(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		n := 0
+		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
+			if n > 1 {
+				return yum(ctx, p)
+			}
+			ctx, kill := context.WithTimeout(ctx, 950*time.Millisecond) // of the second that it takes here
+			defer kill()
+			yum(ctx, p)
+			return 137
+		})
+		s.failed(s.apply(quiet), "4.5-os", "ended with status 137")
+		s.say(production, "rm "+simulatedYum)
+		r := s.resume(quiet)
+		s.failed(r, "4.5-reboot", "is not rebooted, it might not come back: kernel-files: /boot has no vmlinuz-")
+		assert.Contains(t, r.Reason, "boot-default")
+		assert.Equal(t, 1, n, "nothing was left to install")
+		s.carried()
+
+		meant := s.world.Figures().KernelMeant
+		s.say(production, "cd /boot; cp vmlinuz-"+kernelOfSpec+" vmlinuz-"+meant+"; cp initramfs-"+kernelOfSpec+".img initramfs-"+meant+".img")
+		s.world.Host(production).BootNext(meant)
+		s.succeeded(s.resume(quiet), 6)
 	})
 }
 
@@ -197,16 +229,28 @@ func TestScenario47HostDoesNotComeBack(t *testing.T) {
 	})
 }
 
+// The boot loader's default is moved back before the reboot: there is none. It
+// is moved back in the moment of the reboot: traffic stays away.
 func TestScenario48OldKernelAfterReboot(t *testing.T) {
 	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
 		h := s.world.Host(production)
+		meant := s.world.Figures().KernelMeant
 		r := s.apply(when("done", "4.5-os", func() { h.BootNext(kernelOfSpec) }))
-		s.failed(r, "4.5-reboot", "was rebooted but still runs kernel "+kernelOfSpec)
+		s.failed(r, "4.5-reboot", "is not rebooted, it might not come back: boot-default: the boot loader starts "+kernelOfSpec)
 		s.carried()
-		r = s.resume(quiet)
-		s.failed(r, "4.5-reboot", "still runs kernel")
 
-		h.BootNext(s.world.Figures().KernelMeant)
+		h.BootNext(meant)
+		require.NoError(t, h.Intercept("shutdown", func(ctx context.Context, p *host.Proc, shutdown host.Command) int {
+			h.BootNext(kernelOfSpec)
+			return shutdown(ctx, p)
+		}))
+		r = s.resume(quiet)
+		s.failed(r, "4.5-reboot", "the host runs kernel "+kernelOfSpec+", not "+meant)
+		s.carried()
+		s.failed(s.resume(quiet), "4.5-reboot", "the host runs kernel "+kernelOfSpec)
+
+		require.NoError(t, h.Intercept("shutdown", nil))
+		h.BootNext(meant)
 		require.NoError(t, h.Reboot())
 		s.succeeded(s.resume(quiet), 6)
 	})
@@ -283,16 +327,83 @@ func TestScenario53ServiceAnswersErrors(t *testing.T) {
 	})
 }
 
-// The mirror has moved on since the transition host was upgraded: production
-// would run what nobody has tried.
-func TestScenario55OtherTransactionThanRehearsed(t *testing.T) {
+// What keeps the kernel back, and a strategy that is for other hosts: there is
+// no plan, it is said why, and nothing was touched.
+func TestScenario54ExcludedKernel(t *testing.T) {
 	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
-		h := s.world.Host(production)
-		meant := s.world.Figures().KernelMeant
-		r := s.apply(when("done", "4.4-stop", func() { h.SetUpdate("", otherKernel) }))
-		s.failed(r, "4.5-reboot", "runs kernel "+otherKernel+" after its upgrade, the transition host runs "+meant)
-		s.carried()
-		require.Equal(t, "parked", s.rollback().State)
+		refused := func() *upgrade.RefusedError {
+			cfg, err := upgrade.LoadConfig(s.op.Config)
+			require.NoError(t, err)
+			e, err := upgrade.NewEnv(cfg, s.access)
+			require.NoError(t, err)
+			defer e.Close()
+			facts, err := upgrade.Discover(t.Context(), cfg, e)
+			require.NoError(t, err)
+			_, err = upgrade.BuildPlan(cfg, facts, time.Now(), "test")
+			var r *upgrade.RefusedError
+			require.ErrorAs(t, err, &r)
+			return r
+		}
+		packages := s.say(production, "rpm -qa; ls -l /etc /var/lib")
+		s.say(production, "printf '[main]\\nexclude=kernel*\\n' >/etc/yum.conf")
+		assert.Contains(t, strings.Join(refused().Reasons, "\n"), "/etc/yum.conf keeps the kernel back: kernel*")
+		s.say(production, "rm /etc/yum.conf")
+
+		b, err := os.ReadFile(s.op.Config)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(s.op.Config, []byte(strings.Replace(string(b), "strategy: yum-update", "strategy: apt", 1)), 0o600))
+		assert.Contains(t, strings.Join(refused().Reasons, "\n"), "strategy apt needs apt-get and packages of dpkg")
+		assert.Equal(t, packages, s.say(production, "rpm -qa; ls -l /etc /var/lib"), "nothing was touched")
+	})
+}
+
+// The mirror has moved on since the transition host was upgraded: production
+// would run what nobody has tried. That is seen while all can be undone.
+func TestScenario55OtherTransactionThanRehearsed(t *testing.T) {
+	t.Run("before the pivot", func(t *testing.T) {
+		scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+			h := s.world.Host(production)
+			meant := s.world.Figures().KernelMeant
+			r := s.apply(when("done", "4.2-nginx", func() { h.SetUpdate("", otherKernel) }))
+			s.failed(r, "4.3-replay", "kernel-"+strings.TrimSuffix(meant, ".x86_64"))
+			s.carried()
+			require.Equal(t, "rolled-back", s.rollback().State)
+		})
+	})
+	// Past the pivot, which Docker is, there is no transaction either.
+	t.Run("after it", func(t *testing.T) {
+		scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+			h := s.world.Host(production)
+			n := 0
+			s.updates(&n, nil)
+			r := s.apply(when("done", "4.4-stop", func() { h.SetUpdate("", otherKernel) }))
+			s.failed(r, "4.5-os", "the repositories of this host do not have")
+			assert.Zero(t, n)
+			s.carried()
+			require.Equal(t, "parked", s.rollback().State)
+		})
+	})
+}
+
+// Somebody has installed a package on production since the transition host was
+// made of it.
+func TestScenario55PlantedPackage(t *testing.T) {
+	t.Run("refused", func(t *testing.T) {
+		scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+			h := s.world.Host(production)
+			r := s.apply(when("done", "4.2-nginx", func() { require.NoError(t, h.AddPackages("telnet-0.17-66.el7.x86_64")) }))
+			s.failed(r, "4.3-replay", "telnet.x86_64: nothing on the transition host, 0.17-66.el7 on "+production)
+			s.carried()
+			require.Equal(t, "rolled-back", s.rollback().State)
+		})
+	})
+	// When it is a person's choice, it goes on, and says so.
+	drift := func(yaml string) string { return strings.Replace(yaml, "\nos:\n", "\nos:\n  allow_drift: true\n", 1) }
+	t.Run("taken on", func(t *testing.T) {
+		scenario(t, sim.Config{}, drift, func(t *testing.T, s *stage) {
+			h := s.world.Host(production)
+			s.succeeded(s.apply(when("done", "4.2-nginx", func() { require.NoError(t, h.AddPackages("telnet-0.17-66.el7.x86_64")) })), 6)
+		})
 	})
 }
 

@@ -40,6 +40,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.checkQuarantine(),    // 3.4
 		t.checkTrust(),         // 3.4
 		t.releaseUnits(),       // 3.4
+		t.setVault(old),        // 3.5
 		t.upgradeDocker(old),   // 3.5
 		t.upgradeOS(old),       // 3.6
 		t.reboot(old),          // 3.6
@@ -54,7 +55,9 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.drainBalancers(),      // 4.1
 		t.drainNginx(),          // 4.2
 		t.proveSilence(),        // 4.3
+		t.checkReplay(),         // 4.3
 		t.stopProduction(),      // 4.4
+		t.setVault(prod),        // 4.5
 		t.snapshotBeforeOS(),    // 4.5
 		t.upgradeDocker(prod),   // 4.5
 		t.upgradeOS(prod),       // 4.5

@@ -87,11 +87,11 @@ func sign(n int) int {
 	return 0
 }
 
-// newestKernel gives the release of the newest kernel among packages; "" when
-// there is none.
-func newestKernel(set PackageSet) string {
+// NewestKernel gives the release of the newest kernel in the set; "" when there
+// is none.
+func (s PackageSet) NewestKernel() string {
 	best := ""
-	for _, p := range set {
+	for _, p := range s {
 		if r := p.KernelRelease(); r != "" && (best == "" || compareVersions(r, best) > 0) {
 			best = r
 		}

@@ -22,7 +22,8 @@ const (
 
 // A Finding is something about a host that an upgrade should know.
 type Finding struct {
-	ID       string   `json:"id"` // stable, as "exclude:kernel*": for StrategyConfig.Accept
+	ID       string   `json:"id"`               // stable word, as "exclude"
+	Object   string   `json:"object,omitempty"` // what it was found on, as "kernel*"
 	Severity Severity `json:"severity"`
 	Evidence string   `json:"evidence"` // what was seen, where
 	Remedy   string   `json:"remedy"`   // what to do
@@ -30,7 +31,21 @@ type Finding struct {
 
 // String gives the finding on one line.
 func (f Finding) String() string {
-	return fmt.Sprintf("%s (%s): %s; %s", f.ID, f.Severity, f.Evidence, f.Remedy)
+	return fmt.Sprintf("%s (%s): %s; %s", entry(f.ID, f.Object), f.Severity, f.Evidence, f.Remedy)
+}
+
+// entry names one finding or check: ID, or ID:OBJECT.
+func entry(id, object string) string {
+	if object == "" {
+		return id
+	}
+	return id + ":" + object
+}
+
+// accepts tells whether a person has judged a finding or check harmless: all of
+// its ID, or this one.
+func (c StrategyConfig) accepts(id, object string) bool {
+	return slices.Contains(c.Accept, id) || slices.Contains(c.Accept, entry(id, object))
 }
 
 // An Assessment is what is known of an upgrade before it begins.
@@ -99,7 +114,7 @@ func assess(ctx context.Context, h Host, c StrategyConfig, replay []Package) (*A
 	}
 	a.Findings = append(a.Findings, c.judgeOS(o, &a.Transaction)...)
 	for i, f := range a.Findings {
-		if f.Severity == Block && slices.Contains(c.Accept, f.ID) {
+		if f.Severity == Block && c.accepts(f.ID, f.Object) {
 			a.Findings[i].Severity = Accepted
 		}
 	}
@@ -165,20 +180,20 @@ fi
 
 func (c StrategyConfig) resolveFinding(e *ResolveError) Finding {
 	if !e.Dead {
-		return Finding{"broken-dependency", Block, e.Error(), "put the package or the repository right, or exclude the package and say so in os.exclude_ok"}
+		return Finding{"broken-dependency", "", Block, e.Error(), "put the package or the repository right, or exclude the package and say so in os.exclude_ok"}
 	}
 	remedy := "put the repository right or switch it off"
 	if c.Vault == "" {
 		remedy += "; of CentOS 7, whose mirrors are gone, os.vault names one that is left"
 	}
-	return Finding{"dead-mirror", Block, e.Error(), remedy}
+	return Finding{"dead-mirror", "", Block, e.Error(), remedy}
 }
 
 // judgeTransaction says what speaks against a transaction that was resolved.
 func (c StrategyConfig) judgeTransaction(o *OS, t *Transaction, out string, replay []Package) []Finding {
 	var fs []Finding
 	for _, m := range ignoredRepo.FindAllStringSubmatch(out, -1) {
-		fs = append(fs, Finding{"ignored-repository:" + strings.TrimSpace(m[1]), Block, "the package manager leaves out a repository that does not answer: " + m[1], "put the repository right or switch it off: what it offers would be missed silently"})
+		fs = append(fs, Finding{"ignored-repository", strings.TrimSpace(m[1]), Block, "the package manager leaves out a repository that does not answer: " + m[1], "put the repository right or switch it off: what it offers would be missed silently"})
 	}
 	var kernels, others []string
 	for _, p := range t.Skipped {
@@ -189,10 +204,10 @@ func (c StrategyConfig) judgeTransaction(o *OS, t *Transaction, out string, repl
 		}
 	}
 	if len(kernels) > 0 {
-		fs = append(fs, Finding{"skipped-kernel", Block, "the new kernel cannot be installed and would be left out: " + strings.Join(kernels, ", "), "see why with " + o.Manager + " update --best, and put that right"})
+		fs = append(fs, Finding{"skipped-kernel", "", Block, "the new kernel cannot be installed and would be left out: " + strings.Join(kernels, ", "), "see why with " + o.Manager + " update --best, and put that right"})
 	}
 	if len(others) > 0 {
-		fs = append(fs, Finding{"skipped-packages", Warn, "cannot be upgraded and would be left out: " + strings.Join(others, ", "), "see why with " + o.Manager + " update --best"})
+		fs = append(fs, Finding{"skipped-packages", "", Warn, "cannot be upgraded and would be left out: " + strings.Join(others, ", "), "see why with " + o.Manager + " update --best"})
 	}
 	if replay != nil {
 		if m := unavailable.FindAllStringSubmatch(out, -1); len(m) > 0 {
@@ -200,19 +215,19 @@ func (c StrategyConfig) judgeTransaction(o *OS, t *Transaction, out string, repl
 			for _, n := range m {
 				names = append(names, n[1]+n[2])
 			}
-			fs = append(fs, Finding{"unavailable", Block, "the repositories of this host do not have " + strings.Join(names, ", "), "give this host the repositories of the other one"})
+			fs = append(fs, Finding{"unavailable", "", Block, "the repositories of this host do not have " + strings.Join(names, ", "), "give this host the repositories of the other one"})
 		}
 		return fs
 	}
 	switch {
 	case c.Strategy == Security && t.Empty():
-		fs = append(fs, Finding{"no-security-updates", c.emptySecurity(o), "no update is called a security update; repositories of CentOS never call one so", "use strategy yum-update where the repositories carry no updateinfo"})
+		fs = append(fs, Finding{"no-security-updates", "", c.emptySecurity(o), "no update is called a security update; repositories of CentOS never call one so", "use strategy yum-update where the repositories carry no updateinfo"})
 	case t.Empty():
-		fs = append(fs, Finding{"nothing-to-do", Warn, "everything is up to date already, as far as the repositories know", "look whether they are the ones that are maintained"})
+		fs = append(fs, Finding{"nothing-to-do", "", Warn, "everything is up to date already, as far as the repositories know", "look whether they are the ones that are maintained"})
 	case t.Kernel() == "" && c.Strategy == KernelOnly:
-		fs = append(fs, Finding{"no-kernel", Block, "the transaction brings no kernel", "look for an exclude or a lock, and whether a newer one is offered at all"})
+		fs = append(fs, Finding{"no-kernel", "", Block, "the transaction brings no kernel", "look for an exclude or a lock, and whether a newer one is offered at all"})
 	case t.Kernel() == "":
-		fs = append(fs, Finding{"no-kernel", Warn, "the transaction brings no kernel: " + o.Boot.Kernel + " stays", "look for an exclude or a lock if a newer one is expected"})
+		fs = append(fs, Finding{"no-kernel", "", Warn, "the transaction brings no kernel: " + o.Boot.Kernel + " stays", "look for an exclude or a lock if a newer one is expected"})
 	}
 	return fs
 }
@@ -239,19 +254,19 @@ const (
 // judgeOS says what speaks against an upgrade in the state of the host.
 func (c StrategyConfig) judgeOS(o *OS, t *Transaction) []Finding {
 	var fs []Finding
-	say := func(id string, s Severity, evidence, remedy string) {
-		fs = append(fs, Finding{id, s, evidence, remedy})
+	say := func(id, object string, s Severity, evidence, remedy string) {
+		fs = append(fs, Finding{id, object, s, evidence, remedy})
 	}
 	if len(o.Unfinished) > 0 {
-		say("unfinished-transaction", Block, "an earlier transaction is unfinished or under way: "+strings.Join(o.Unfinished, ", "), (&TransactionError{o.Unfinished}).how())
+		say("unfinished-transaction", "", Block, "an earlier transaction is unfinished or under way: "+strings.Join(o.Unfinished, ", "), (&TransactionError{o.Unfinished}).how())
 	}
 	for _, e := range o.Excludes {
 		switch {
 		case slices.Contains(c.ExcludeOK, e.Pattern):
 		case affectsKernel(e.Pattern) && c.Strategy.resolves():
-			say("exclude:"+e.Pattern, Block, e.Where+" keeps the kernel back: "+e.Pattern, "take it out, or list it in os.exclude_ok if the kernel is to stay")
+			say("exclude", e.Pattern, Block, e.Where+" keeps the kernel back: "+e.Pattern, "take it out, or list it in os.exclude_ok if the kernel is to stay")
 		default:
-			say("exclude:"+e.Pattern, Warn, e.Where+" keeps packages back: "+e.Pattern, "list it in os.exclude_ok if that is meant")
+			say("exclude", e.Pattern, Warn, e.Where+" keeps packages back: "+e.Pattern, "list it in os.exclude_ok if that is meant")
 		}
 	}
 	if c.Strategy == External {
@@ -260,7 +275,7 @@ func (c StrategyConfig) judgeOS(o *OS, t *Transaction) []Finding {
 	kernelComes := t.Kernel() != ""
 	need := func(dir string, bytes int64, what string) {
 		if free, known := o.Free[dir]; known && free < bytes {
-			say("space:"+dir, Block, fmt.Sprintf("%s has %d MB free; %s needs about %d MB", dir, free>>20, what, bytes>>20), "make room")
+			say("space", dir, Block, fmt.Sprintf("%s has %d MB free; %s needs about %d MB", dir, free>>20, what, bytes>>20), "make room")
 		}
 	}
 	if !t.Empty() {
@@ -270,10 +285,10 @@ func (c StrategyConfig) judgeOS(o *OS, t *Transaction) []Finding {
 	if kernelComes {
 		need("/boot", o.kernelRoom(), "another kernel")
 		if o.noDefault {
-			say("grub-default", Block, "/etc/sysconfig/kernel says UPDATEDEFAULT=no: the new kernel would not be booted", "set it to yes")
+			say("grub-default", "", Block, "/etc/sysconfig/kernel says UPDATEDEFAULT=no: the new kernel would not be booted", "set it to yes")
 		}
 		for _, m := range o.Modules {
-			say("module:"+m, Warn, "kernel module "+m+" did not come with the kernel (DKMS or a vendor's)", "see that its vendor supports kernel "+t.Kernel()+"; the upgrade does not build it")
+			say("module", m, Warn, "kernel module "+m+" did not come with the kernel (DKMS or a vendor's)", "see that its vendor supports kernel "+t.Kernel()+"; the upgrade does not build it")
 		}
 	}
 	for _, e := range o.ByName {
@@ -285,7 +300,7 @@ func (c StrategyConfig) judgeOS(o *OS, t *Transaction) []Finding {
 // finding judges an entry of fstab. The order of virtio disks is that of their
 // slots and stays; that of the others is up to the kernel's probing.
 func (e FstabEntry) finding() Finding {
-	f := Finding{"fstab:" + e.Device, Block, fmt.Sprintf("/etc/fstab mounts %s on %s by its name, which another kernel may give to another disk", e.Device, e.Mount), "name it by UUID= (blkid " + e.Device + ")"}
+	f := Finding{"fstab", e.Device, Block, fmt.Sprintf("/etc/fstab mounts %s on %s by its name, which another kernel may give to another disk", e.Device, e.Mount), "name it by UUID= (blkid " + e.Device + ")"}
 	if e.NoFail || strings.HasPrefix(e.Device, "/dev/vd") {
 		f.Severity = Warn
 	}

@@ -36,8 +36,9 @@ type StrategyConfig struct {
 	// stay as they are.
 	Vault     string   `json:"vault,omitempty"`
 	ExcludeOK []string `json:"exclude_ok,omitempty"` // excludes, locks and holds that are meant, as they are written on the host
-	Accept    []string `json:"accept,omitempty"`     // IDs of findings that a person has judged harmless
+	Accept    []string `json:"accept,omitempty"`     // findings that a person has judged harmless: ID, or ID:OBJECT for one alone
 	Kernel    string   `json:"kernel,omitempty"`     // that must run afterwards; "": the transaction's
+	UnitsOK   []string `json:"units_ok,omitempty"`   // units that may have failed afterwards
 	Release   string   `json:"release,omitempty"`    // text that the release must contain afterwards
 }
 

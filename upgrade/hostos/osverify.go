@@ -26,7 +26,7 @@ func CheckUpgraded(ctx context.Context, h Host, c StrategyConfig, a *Assessment,
 		return nil, err
 	}
 	u := &Upgraded{Packages: o.Packages, Installed: o.Packages.Minus(before), Removed: before.Minus(o.Packages)}
-	u.Kernel = cmp.Or(c.Kernel, a.Kernel, newestKernel(u.Installed), o.DefaultKernel, o.Boot.Kernel)
+	u.Kernel = cmp.Or(c.Kernel, a.Kernel, u.Installed.NewestKernel(), o.DefaultKernel, o.Boot.Kernel)
 	if len(o.Unfinished) > 0 {
 		return u, &TransactionError{o.Unfinished}
 	}
@@ -48,7 +48,7 @@ type Expected struct {
 	Kernel      string   // that must run; "": any
 	Release     string   // text that the release must contain; "": any
 	FailedUnits []string // that had failed before already
-	Accept      []string // IDs, as unit:NAME, that a person has judged harmless
+	UnitsOK     []string // that may fail: a person has judged it harmless
 }
 
 // VerifyUpgrade proves a host after its upgrade: another boot, the kernel and
@@ -75,8 +75,8 @@ func (o *OS) verify(want Expected) error {
 		say("the host's release is %q, not one of %q", o.Boot.Release, want.Release)
 	}
 	for _, u := range o.FailedUnits {
-		if !slices.Contains(want.FailedUnits, u) && !slices.Contains(want.Accept, "unit:"+u) {
-			say("unit %s has failed, and had not before the upgrade; see systemctl status %s, or list unit:%s in os.accept", u, u, u)
+		if !slices.Contains(want.FailedUnits, u) && !slices.Contains(want.UnitsOK, u) {
+			say("unit %s has failed, and had not before the upgrade; see systemctl status %s, or list it in os.units_ok", u, u)
 		}
 	}
 	return errors.Join(errs...)

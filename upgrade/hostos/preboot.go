@@ -12,7 +12,8 @@ import (
 
 // A Check is one thing that a gate has looked at.
 type Check struct {
-	ID       string `json:"id"` // kernel-package, kernel-files, initramfs, boot-default, transaction, fstab:DEVICE
+	ID       string `json:"id"`               // kernel-package, kernel-files, initramfs, boot-default, transaction, fstab
+	Object   string `json:"object,omitempty"` // of fstab: the device
 	OK       bool   `json:"ok"`
 	Evidence string `json:"evidence"`         // what was seen
 	Remedy   string `json:"remedy,omitempty"` // what to do; empty when OK
@@ -23,7 +24,7 @@ func Failed(checks []Check) []string {
 	var out []string
 	for _, c := range checks {
 		if !c.OK {
-			out = append(out, c.ID+": "+c.Evidence+"; "+c.Remedy)
+			out = append(out, entry(c.ID, c.Object)+": "+c.Evidence+"; "+c.Remedy)
 		}
 	}
 	return out
@@ -49,8 +50,8 @@ func CheckPreReboot(ctx context.Context, h Host, c StrategyConfig, kernel string
 	}
 	checks := o.preReboot(kernel, ramfs)
 	for i, k := range checks {
-		if !k.OK && slices.Contains(c.Accept, k.ID) {
-			checks[i] = Check{ID: k.ID, OK: true, Evidence: k.Evidence + " (accepted)"}
+		if !k.OK && c.accepts(k.ID, k.Object) {
+			checks[i] = Check{ID: k.ID, Object: k.Object, OK: true, Evidence: k.Evidence + " (accepted)"}
 		}
 	}
 	return checks, nil
@@ -130,7 +131,7 @@ func (o *OS) preReboot(kernel string, r initramfs) []Check {
 		if ok {
 			remedy = ""
 		}
-		out = append(out, Check{id, ok, evidence, remedy})
+		out = append(out, Check{id, "", ok, evidence, remedy})
 	}
 	packaged := ""
 	for _, p := range o.Packages {
@@ -205,6 +206,7 @@ func (o *OS) preReboot(kernel string, r initramfs) []Check {
 	for _, e := range o.ByName {
 		f := e.finding()
 		say(f.ID, f.Severity != Block, f.Evidence, f.Remedy)
+		out[len(out)-1].Object = f.Object
 	}
 	return out
 }

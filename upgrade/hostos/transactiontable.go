@@ -42,7 +42,7 @@ func (t *Transaction) Apply(s PackageSet) PackageSet {
 
 // Kernel gives the release of the newest kernel that the transaction brings;
 // "" when it brings none.
-func (t *Transaction) Kernel() string { return newestKernel(t.Incoming()) }
+func (t *Transaction) Kernel() string { return t.Incoming().NewestKernel() }
 
 // String counts the packages, as in "2 installed, 31 upgraded, 1 removed, 41 MB".
 func (t *Transaction) String() string {

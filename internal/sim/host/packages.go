@@ -114,6 +114,10 @@ func (k *packages) add(names []string) error {
 	return nil
 }
 
+// AddPackages installs packages, "name-version-release.arch", as somebody else
+// would.
+func (h *Host) AddPackages(names ...string) error { return h.pk.add(names) }
+
 func (k *packages) addOldDocker() { k.put(oldDocker...) }
 
 func (k *packages) drop(name string) {
