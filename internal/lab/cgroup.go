@@ -123,9 +123,9 @@ func (g *cgroups) freeze() (thaw func() error, err error) {
 // remove removes the group and those below. Its processes must have ended.
 func (g *cgroups) remove() error { return removeCgroups(g.dirs, cgroupPatience) }
 
-// cgroupPatience is how long the kernel may take to agree that the processes
-// of a group have ended.
-const cgroupPatience = 5 * time.Second
+// cgroupPatience is how long the kernel may take to halt the processes of a
+// group, or to agree that they have ended, on a machine with much else to do.
+const cgroupPatience = 20 * time.Second
 
 // removeCgroups removes control groups and those below. Some need not be
 // there.

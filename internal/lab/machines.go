@@ -15,7 +15,7 @@ func (l *Lab) Machines() cloud.Machines { return machines{l} }
 type machines struct{ lab *Lab }
 
 // patience bounds what the cloud asks of a host.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func (m machines) host(id string) (*Host, error) {
 	if h := m.lab.Host(id); h != nil {
