@@ -12,6 +12,7 @@ import (
 func commands() []func(*app) *cobra.Command {
 	return []func(*app) *cobra.Command{
 		newSimulate,
+		newInit,
 		newValidate,
 		newPlan,
 		newApply,

@@ -51,10 +51,11 @@ type kept map[string]*sim.Remote
 //	atwork DIR                  wait until a process works on the run in DIR
 //	interrupt                   send Ctrl-C to the command in the background
 //	ended STATUS                after wait: how the interrupted command ended
-//	operator DIR                take the credentials of the world kept in DIR
+//	operator DIR                take the credentials of the world kept in DIR, and $ENDPOINT
 //	fields CHECK…               standard output is one JSON object that has
 //	                            KEY, KEY=VALUE, KEY!=VALUE, KEY>NUMBER
 //	lines N FILE                the file has N lines
+//	append FILE WHAT            add the content of the file WHAT
 //	edit FILE REGEXP TEXT       replace every match, at least one
 //	gone DIR                    the process of the world kept in DIR ends
 //
@@ -109,6 +110,7 @@ func simulateParams(files []string) testscript.Params {
 			"fields":    cmdFields,
 			"lines":     cmdLines,
 			"edit":      cmdEdit,
+			"append":    cmdAppend,
 			"gone":      cmdGone,
 			"runid":     cmdRunID,
 		},
@@ -288,7 +290,13 @@ func cmdOperator(ts *testscript.TestScript, neg bool, args []string) {
 	for _, v := range vars {
 		ts.Setenv(v[1], v[2])
 	}
+	if m := endpointLine.FindStringSubmatch(ts.ReadFile(filepath.Join(args[0], "upgrade.yaml"))); m != nil {
+		ts.Setenv("ENDPOINT", m[1])
+	}
 }
+
+// endpointLine is where a world's upgrade.yaml says where its cloud is.
+var endpointLine = regexp.MustCompile(`(?m)^  endpoint: (\S+)$`)
 
 var fieldCheck = regexp.MustCompile(`^([a-z0-9_]+)(?:(!=|=|>)(.*))?$`)
 
@@ -384,3 +392,11 @@ func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 var worldProcess = regexp.MustCompile(`the world runs in process ([0-9]+) for `)
+
+// cmdAppend adds the content of a file to another.
+func cmdAppend(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: append FILE WHAT")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(ts.ReadFile(args[0])+ts.ReadFile(args[1])), 0o600))
+}
