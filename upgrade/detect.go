@@ -74,7 +74,7 @@ type detector func(cfg *Config, f *Facts, now time.Time) []Finding
 // detectors are all of them, in the order of the procedure.
 func detectors() []detector {
 	return []detector{
-		detectInstance, detectClone, detectAdopted, detectHost, detectServices, detectInventory, // what BuildPlan cannot do without
+		detectInstance, detectClone, detectAdopted, detectHost, detectServices, detectDocker, detectInventory, // what BuildPlan cannot do without
 		detectNginx, detectBalancers, detectPaths, detectInbound, detectFloating, detectOutbound, // traffic
 		detectDisks, detectMounts, detectState, // disks
 		detectTwice, detectNetwork, detectCertificates, detectTime, // the first boot of the copy
@@ -143,7 +143,7 @@ var findingKinds = []findingKind{
 	{"clone-encrypted-disk", false}, {"clone-prepaid", false}, {"clone-spot", false}, {"clone-eip", false}, {"clone-public-ip", false},
 	{"clone-user-data", false}, {"clone-dedicated-host", false}, {"clone-deployment-set", false}, {"clone-key-pair", false},
 	{"adopted-unfit", true},
-	{"service-down", true}, {"service-missing", true}, {"service-twice", true}, {"service-unlisted", true}, {"inventory-gap", true},
+	{"service-down", true}, {"service-missing", true}, {"service-twice", true}, {"service-unlisted", true}, {"docker-refused", true}, {"docker-warning", false}, {"inventory-gap", true},
 	// Traffic.
 	{"nginx-edit", true}, {"nginx-mark", true}, {"nginx-port", true}, {"nginx-uncertain", true},
 	{"balancer-managed", true}, {"balancer-protected", true}, {"balancer-locked", true}, {"balancer-primary-secondary", true}, {"balancer-scheduler", true},

@@ -133,6 +133,12 @@ func plantedFindings() []planted {
 			f.Inventory.Containers = append(f.Inventory.Containers, hostinv.Container{Name: "extra", State: "running"})
 		}, b, "service-unlisted", "extra", "container extra runs"},
 		{func(_ *Config, f *Facts) {
+			f.Docker = &hostos.Docker{Command: "/usr/bin/docker", Trouble: "no daemon"}
+		}, b, "docker-refused", "dockerd", "no daemon"},
+		{func(_ *Config, f *Facts) {
+			f.Docker = &hostos.Docker{Command: "/usr/bin/docker", Manager: "rpm", Owner: "docker", ServerVersion: "1.13.1", StorageDriver: "overlay2", LiveRestore: true, Kernel: "3.10.0"}
+		}, w, "docker-warning", "live-restore", "outlive the daemon"},
+		{func(_ *Config, f *Facts) {
 			f.Inventory.Sections[hostinv.SectionDocker] = hostinv.Section{Status: hostinv.StatusError, Message: "no daemon"}
 		}, b, "inventory-gap", "docker", "no daemon"},
 
@@ -218,7 +224,9 @@ func plantedFindings() []planted {
 			f.Inventory.Containers[1].Volumes = []hostinv.Volume{{Type: "volume", Source: "uploads", Target: "/data"}, {Type: "volume", Source: strings.Repeat("a1", 32), Target: "/tmp"}, {Type: "bind", Source: "/srv/x", Target: "/x"}}
 		}, b, "state-volume", "uploads", "container cache keeps data in the volume uploads"},
 		{func(_ *Config, f *Facts) {
-			f.Extra = &HostExtra{Databases: []OpenFile{{Path: "/srv/order/app.sqlite", By: "process 71"}}}
+			f.Inventory.Docker.RootDir = "/data/docker"
+			f.Inventory.Processes = []hostinv.Process{{PID: 38, Name: "dockerd-current"}, {PID: 39, Name: "containerd"}}
+			f.Extra = &HostExtra{Databases: []OpenFile{{Path: "/srv/order/app.sqlite", By: "process 71"}, {Path: "/data/docker/volumes/metadata.db", By: "process 38"}, {Path: "/var/lib/containerd/x/meta.db", By: "process 39"}}}
 		}, b, "state-file", "/srv/order/app.sqlite", "process 71 has the database file"},
 
 		{func(cfg *Config, f *Facts) {
@@ -336,12 +344,12 @@ func TestDetectPlanted(t *testing.T) {
 			}
 			require.Len(t, mine, 1, "others: %+v", others)
 			assert.Contains(t, mine[0].Evidence, p.says)
-			if p.severity != FindingInfo && !slices.Contains([]string{"instance-status", "wrong-host", "clone-refused", "clone-unasked", "adopted-unfit", "service-down", "service-missing", "service-twice", "service-unlisted", "inventory-gap", "nginx-edit", "nginx-port", "balancer-port"}, p.id) {
+			if p.severity != FindingInfo && !slices.Contains([]string{"instance-status", "wrong-host", "clone-refused", "clone-unasked", "adopted-unfit", "service-down", "service-missing", "service-twice", "service-unlisted", "docker-warning", "inventory-gap", "nginx-edit", "nginx-port", "balancer-port"}, p.id) {
 				assert.NotEmpty(t, mine[0].Remedy)
 			}
 			// A message queue is a trusting peer as well; nothing else may echo.
 			for _, x := range others {
-				assert.True(t, x.ID == "outbound-trust" && strings.HasPrefix(p.id, "twice-") || strings.HasPrefix(p.id, "clone-") && strings.HasPrefix(x.ID, "clone-"), "%+v", x)
+				assert.True(t, x.ID == "outbound-trust" && strings.HasPrefix(p.id, "twice-") || strings.HasPrefix(p.id, "clone-") && strings.HasPrefix(x.ID, "clone-") || strings.HasPrefix(p.id, "docker-") && strings.HasPrefix(x.ID, "docker-"), "%+v", x)
 			}
 			seen[p.id] = true
 		})

@@ -123,10 +123,11 @@ func detectServices(cfg *Config, f *Facts, _ time.Time) []Finding {
 		if s.Kind != KindJava {
 			continue
 		}
-		if other := dirs[s.Dir]; other != "" {
+		key := s.Dir + "\x00" + s.Match
+		if other := dirs[key]; other != "" {
 			l.add(FindingBlocking, "service-twice", s.Name, "", "services %s and %s have the same directory %s; they could not be told apart", other, s.Name, s.Dir)
 		}
-		dirs[s.Dir] = s.Name
+		dirs[key] = s.Name
 	}
 	return slices.Concat(l, checkContainers(f.Inventory, cfg.Services), checkJava(f.Inventory, cfg.Services), checkPorts(f.Inventory, cfg.Services))
 }
@@ -290,6 +291,27 @@ func detectPaths(_ *Config, f *Facts, _ time.Time) []Finding {
 			severity, remedy = FindingWarning, "move it: 2.7-domains waits for that"
 		}
 		l.add(severity, "path-"+p.Kind, p.ID, remedy, "%s %s: %s", p.Kind, p.ID, p.Evidence)
+	}
+	return l
+}
+
+// detectDocker looks whether Docker can be upgraded as the configuration says.
+func detectDocker(cfg *Config, f *Facts, _ time.Time) []Finding {
+	if cfg.OS.Docker != DockerUpgrade || !f.HasDocker || f.Docker == nil {
+		return nil
+	}
+	var l found
+	p, err := hostos.PlanDocker(f.Docker, nil, cfg.DockerOptions(f.DockerProfile))
+	if err != nil {
+		l.add(FindingBlocking, "docker-refused", "", "", "Docker cannot be upgraded: %v", err)
+		return l
+	}
+	for _, x := range p.Findings {
+		if x.Severity == hostos.DockerRefuse {
+			l.add(FindingBlocking, "docker-refused", x.Object, x.Remedy, "Docker cannot be upgraded: %s: %s", x.Object, x.Text)
+		} else {
+			l.add(FindingWarning, "docker-warning", x.Object, x.Remedy, "%s: %s", x.Object, x.Text)
+		}
 	}
 	return l
 }

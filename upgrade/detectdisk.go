@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -167,10 +168,26 @@ func detectState(_ *Config, f *Facts, _ time.Time) []Finding {
 	}
 	if f.Extra != nil {
 		for _, d := range f.Extra.Databases {
+			if ofEngine(inv, d) {
+				continue
+			}
 			l.add(FindingBlocking, "state-file", d.Path, remedy, "%s has the database file %s open", d.By, d.Path)
 		}
 	}
 	return l
+}
+
+// ofEngine tells whether a file is the container engine's own record of what it
+// runs: it is copied with the disk and says nothing of the services.
+func ofEngine(inv *hostinv.Inventory, d OpenFile) bool {
+	pid, err := strconv.Atoi(strings.TrimPrefix(d.By, "process "))
+	i := slices.IndexFunc(inv.Processes, func(p hostinv.Process) bool { return p.PID == pid })
+	if err != nil || i < 0 || !strings.HasPrefix(inv.Processes[i].Name, "dockerd") && !strings.HasPrefix(inv.Processes[i].Name, "containerd") {
+		return false
+	}
+	return slices.ContainsFunc([]string{inv.Docker.RootDir, "/var/lib/docker", "/var/lib/containerd", "/run"}, func(dir string) bool {
+		return dir != "" && strings.HasPrefix(d.Path, strings.TrimSuffix(dir, "/")+"/")
+	})
 }
 
 func inContainer(inv *hostinv.Inventory, id string) string {

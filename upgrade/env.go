@@ -129,6 +129,20 @@ func (e *Env) Close() error {
 	return e.Dialer.Close()
 }
 
+// CheckLogin connects to an SSH target as cfg says, and asks it for the emptiest
+// of commands, in limit at most. It changes nothing.
+func CheckLogin(ctx context.Context, cfg *Config, target string, limit time.Duration) error {
+	d, err := hostinv.NewDialer(cfg.SSH.dialer(&Access{}))
+	if err != nil {
+		return &AccessError{err}
+	}
+	e := &Env{Dialer: d, links: map[string]*link{}}
+	defer func() { _ = e.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return e.host(target).Run(ctx, ":", nil, io.Discard, io.Discard)
+}
+
 // host gives the link to an SSH target. It does not dial yet.
 func (e *Env) host(target string) *link {
 	e.mu.Lock()

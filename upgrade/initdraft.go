@@ -9,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/upgradectl/upgradectl/hostinv"
-	"github.com/upgradectl/upgradectl/internal/shellq"
 )
 
 // What a configuration is drafted from the facts alone. All of it is pure.
@@ -76,14 +75,19 @@ func (d *drafter) add(s Service) bool {
 	} {
 		if !x.good {
 			d.todo("%s %q has a name that this file cannot hold: it is left out", "%s %q 的名称无法写入本文件，已略去", s.Kind, x.value)
-			for _, p := range s.Ports {
-				delete(d.ports, p)
-			}
+			d.release(s.Ports)
 			return false
 		}
 	}
 	d.s.Config.Services = append(d.s.Config.Services, s)
 	return true
+}
+
+// release gives ports back that a service took and then was not written.
+func (d *drafter) release(ports []int) {
+	for _, p := range ports {
+		delete(d.ports, p)
+	}
 }
 
 // What upgrade.yaml takes; see the services of configDecoder.
@@ -186,20 +190,26 @@ func (d *drafter) java() {
 				"进程 %d 是 Java，工作目录为 %q，无法在原处再次启动：请先从存在的目录重新启动它", j.PID, j.Cwd)
 			continue
 		}
-		if i := slices.IndexFunc(d.s.Config.Services, func(s Service) bool { return s.Kind == KindJava && s.Dir == j.Cwd }); i >= 0 {
-			o := &d.s.Config.Services[i]
-			o.Ports = append(o.Ports, d.take(ports)...)
-			d.todo("service %s: two java processes run in %s; they can be told apart only when each has a directory of its own",
-				"服务 %s：目录 %s 中运行着两个 Java 进程；各自使用独立目录才能区分", o.Name, j.Cwd)
-			continue
-		}
 		sv := Service{Name: d.name(projectName(j)), Kind: KindJava, Dir: j.Cwd, Ports: d.take(ports)}
 		if j.User != "root" {
 			sv.User = j.User
 		}
-		var why *Note
-		if sv.Start, why = startCommand(j, d.s.Scripts); why != nil {
-			d.s.Todo = append(d.s.Todo, Note{"service " + sv.Name + ": " + why.EN, "服务 " + sv.Name + "：" + why.ZH})
+		if slices.ContainsFunc(d.inv.Java, func(o hostinv.Java) bool { return o.PID != j.PID && o.Container == "" && o.Cwd == j.Cwd }) {
+			if sv.Match = j.Jar; sv.Match == "" {
+				sv.Match = j.MainClass
+			}
+			if !plainText(sv.Match) || slices.ContainsFunc(d.s.Config.Services, func(o Service) bool { return o.Kind == KindJava && o.Dir == sv.Dir && o.Match == sv.Match }) {
+				d.todo("process %d is java in %s, and so are others: nothing in its arguments tells them apart; write one service for each, with match",
+					"进程 %d 是目录 %s 中的 Java，该目录还有其他 Java 进程，无法用参数区分；请为每个进程各写一个服务，并用 match 区分", j.PID, j.Cwd)
+				d.release(sv.Ports)
+				continue
+			}
+		} else {
+			var others []string
+			if sv.Start, others = startCommand(j, d.s.Scripts); len(others) > 0 {
+				d.todo("service %s: is it started by one of %s? Write it into start; without start it is started from values kept on the host (arguments, environment)",
+					"服务 %s：是否由 %s 之一启动？请写入 start；不写则用保存在主机上的参数与环境变量启动", sv.Name, list(others))
+			}
 		}
 		d.add(sv)
 	}
@@ -225,53 +235,22 @@ func projectName(j hostinv.Java) string {
 // startNames are names of start scripts, the likeliest first. Never written to.
 var startNames = []string{"start.sh", "bin/start.sh", "startup.sh", "bin/startup.sh", "run.sh", "bin/run.sh", "service.sh", "boot.sh"}
 
-// unknownStart is what a draft says where no start command is known: it fails on
-// the transition host, long before anything depends on it.
-const unknownStart = "echo 'upgrade.yaml has no start command yet' >&2; exit 1"
-
-// startCommand says how a Java process is started: by the script beside it, else
-// by the command line that it has now. Why says what a person must look at; nil
-// is nothing.
-func startCommand(j hostinv.Java, scripts []Script) (cmd string, why *Note) {
-	var mine []string
+// startCommand is the script beside a Java project that starts it. "" is none:
+// then it is started from the values kept on the host, or by what a person
+// writes; others are scripts that may be it.
+func startCommand(j hostinv.Java, scripts []Script) (cmd string, others []string) {
 	for _, s := range scripts {
 		if s.Dir == j.Cwd {
-			mine = append(mine, s.Name)
+			others = append(others, s.Name)
 		}
 	}
 	for _, n := range startNames {
-		if slices.Contains(mine, n) {
+		if slices.Contains(others, n) {
 			return "./" + n, nil
 		}
 	}
-	en, zh := "", ""
-	if len(mine) > 0 {
-		en, zh = " (there are "+list(mine)+")", "（目录中有 "+list(mine)+"）"
-	}
-	if len(j.Args) == 0 {
-		return unknownStart, &Note{"how it is started is not known" + en + ": write the command into start", "启动方式未知" + zh + "：请把启动命令写入 start"}
-	}
-	words := slices.Clone(j.Args)
-	if j.Exe != "" && !strings.Contains(words[0], "/") {
-		words[0] = j.Exe
-	}
-	for i, w := range words {
-		if strings.Contains(w, hiddenValue) {
-			return unknownStart, &Note{"its command line holds a secret, which is not written down" + en + ": write a command into start that reads it from a file",
-				"其命令行含有机密，未写入本文件" + zh + "：请把从文件读取机密的启动命令写入 start"}
-		}
-		words[i] = shellq.Quote(w)
-	}
-	cmd = strings.Join(words, " ")
-	if !plainText(cmd) {
-		return unknownStart, &Note{"its command line has characters that this file cannot hold" + en + ": write the command into start", "其命令行含有本文件无法保存的字符" + zh + "：请把启动命令写入 start"}
-	}
-	return cmd, &Note{"start is the command line it has now" + en + ": see whether it needs variables of the environment or a log file",
-		"start 取自当前命令行" + zh + "：请确认是否还需要环境变量或日志文件"}
+	return "", others
 }
-
-// hiddenValue is what hostinv puts in the place of a secret.
-const hiddenValue = "[hidden]"
 
 // unit adds a unit as a service, once, with all ports of its processes.
 func (d *drafter) unit(name string, ports []int) {
@@ -316,21 +295,35 @@ func systemUnit(name string) bool {
 	return false
 }
 
-// byHand notes processes that listen for others and that nothing of the draft
-// starts again.
+// byHand adds processes that listen for others and that nothing else of the
+// draft starts again.
 func (d *drafter) byHand() {
-	seen := map[string]bool{}
+	var pids []int
+	ports := map[int][]int{}
 	for _, l := range d.inv.Listeners {
 		p := d.process(l.PID)
-		if p == nil || p.Container != "" || l.Proto != "tcp" || l.Ephemeral || loopback(l.Addr) || d.ports[l.Port] || slices.Contains(systemListeners, l.Process) || l.Port == 22 || p.Unit != "" && !sessions.MatchString(p.Unit) || p.Program == "docker-proxy" {
+		if p == nil || p.Container != "" || l.Proto != "tcp" || l.Ephemeral || loopback(l.Addr) || d.ports[l.Port] || slices.Contains(systemListeners, l.Process) || l.Port == 22 || p.Unit != "" && !sessions.MatchString(p.Unit) || p.Program == "docker-proxy" || p.Name == "java" {
 			continue
 		}
-		key := fmt.Sprintf("%s listens on port %d", orWord(p.Program, p.Name), l.Port)
-		if !seen[key] {
-			seen[key] = true
-			d.todo("process %d, %s (in %s, as %s) was started by hand: nothing here starts it again; make it a unit, or a container",
-				"进程 %d，%s（目录 %s，用户 %s）由人工启动：升级后不会自动恢复；请改为 systemd 单元或容器", p.PID, key, orWord(p.Cwd, "?"), p.User)
+		if ports[l.PID] == nil {
+			pids = append(pids, l.PID)
 		}
+		ports[l.PID] = append(ports[l.PID], l.Port)
+	}
+	for _, pid := range pids {
+		p := d.process(pid)
+		program := path.Base(p.Exe)
+		alone := !slices.ContainsFunc(d.s.Config.Services, func(o Service) bool { return o.Kind == KindProcess && o.Dir == p.Cwd && o.Program == program })
+		if p.Exe == "" || !path.IsAbs(p.Cwd) || strings.HasSuffix(p.Cwd, " (deleted)") || strings.HasSuffix(p.Exe, " (deleted)") || !plainText(program) || !alone {
+			d.todo("process %d, %s (in %s, as %s, port %d) was started by hand: nothing here starts it again; make it a unit, or write a service of kind process",
+				"进程 %d，%s（目录 %s，用户 %s，端口 %d）由人工启动：升级后不会自动恢复；请改为 systemd 单元，或写成 kind: process 的服务", pid, orWord(p.Program, p.Name), orWord(p.Cwd, "?"), p.User, ports[pid][0])
+			continue
+		}
+		sv := Service{Name: d.name(program), Kind: KindProcess, Dir: p.Cwd, Program: program, Ports: d.take(ports[pid])}
+		if p.User != "root" {
+			sv.User = p.User
+		}
+		d.add(sv)
 	}
 }
 
@@ -345,26 +338,7 @@ func draftRest(s *Surroundings) {
 	if len(cfg.Nginx) == 0 {
 		s.Todo = append(s.Todo, Note{"no nginx that leads to the host was found; name those that do: --nginx HOST, or the list nginx", "没有找到指向该主机的 nginx；如有，请用 --nginx 主机 或 nginx 列表写明"})
 	}
-	cron, timers := ListJobs(f.Inventory)
-	hold := func(unit string) {
-		if !slices.Contains(cfg.Transition.Quarantine, unit) && !slices.ContainsFunc(cfg.Services, func(sv Service) bool { return sv.Kind == KindUnit && sv.Unit == unit }) && goodUnit.MatchString(unit) {
-			cfg.Transition.Quarantine = append(cfg.Transition.Quarantine, unit)
-		}
-	}
-	for _, u := range f.Inventory.Units {
-		switch name := strings.TrimSuffix(u.Name, ".service"); {
-		case u.Enabled != "enabled" && u.Active != "active":
-		case (name == "crond" || name == "cron") && len(cron) > 0, slices.Contains(timers, u.Name):
-			hold(name)
-		case slices.ContainsFunc(f.Inventory.Agents, func(a hostinv.Agent) bool {
-			return a.Name != "cron" && (a.Evidence == "unit "+u.Name || a.Evidence == "process "+name)
-		}):
-			hold(name)
-		}
-	}
 	if !f.HasDocker {
 		cfg.OS.Docker = DockerKeep
 	}
 }
-
-var goodUnit = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:_.@-]*$`)

@@ -161,24 +161,7 @@ func (w *draftWriter) document(findings []Finding, now time.Time) *yaml.Node {
 	name := transitionName(f.Instance.Name, c.Host)
 	b.text("name", name)
 	b.add("auto_release", str("24h"), w.t("the cloud deletes the transition host after so long while no traffic may reach it", "没有流量可能到达时，过渡机到期由云端自动释放"))
-	q := []string{w.t("units that never run on the copy, which boots with everything enabled that production has", "绝不能在过渡机上运行的单元：过渡机启动时带着生产机启用的一切")}
-	cron, timers := ListJobs(f.Inventory)
-	for _, l := range cron {
-		q = append(q, w.t("  job: ", "  定时任务：")+l.Source+": "+l.Text)
-	}
-	for _, t := range timers {
-		q = append(q, w.t("  timer: ", "  定时器：")+t)
-	}
-	for _, a := range f.Inventory.Agents {
-		if a.Name == "cron" && len(cron) == 0 {
-			continue
-		}
-		q = append(q, fmt.Sprintf("  %s (%s): %s", a.Name, a.Evidence, a.Why))
-	}
-	if len(q) > 1 {
-		q[0] = "TODO: " + q[0]
-	}
-	b.add("quarantine", strs(c.Transition.Quarantine), q...)
+	b.add("quarantine", w.quarantine().n, w.heldComments()...)
 	root.add("transition", b.n)
 
 	b = newBlock()
@@ -198,6 +181,35 @@ func (w *draftWriter) document(findings []Finding, now time.Time) *yaml.Node {
 	root.add("accept", oneRow(), w.acceptComments(findings)...)
 	root.add("gates", oneRow(section1("4.1"), section1("4.4"), section1("5.3")), w.t("before these sections a person is asked", "执行到这些章节前须人工确认"))
 	return root.n
+}
+
+// quarantine is the block of what a person may change of what is held back.
+func (w *draftWriter) quarantine() block {
+	b := newBlock()
+	b.add("hold", strs(nil), w.t("further units that must not run on the copy", "过渡机上另外不得运行的单元"))
+	b.add("allow", strs(nil), w.t("units that may run on both", "允许在两台主机上同时运行的单元"))
+	return b
+}
+
+// heldComments say what the first boot of the copy holds back by itself, and
+// what it cannot.
+func (w *draftWriter) heldComments() []string {
+	q := PlanQuarantine(w.s.Facts.Inventory, w.s.Config)
+	out := []string{w.t("The copy boots with everything enabled that production has. Held back by itself:", "过渡机启动时带着生产机启用的一切。以下单元将自动扣留：")}
+	for _, u := range q.Units {
+		out = append(out, "  "+u.Unit+": "+u.Reason)
+	}
+	if len(q.Units) == 0 {
+		out = []string{w.t("The copy boots with everything enabled that production has; nothing was found to hold back.", "过渡机启动时带着生产机启用的一切；没有发现需要扣留的单元。")}
+	}
+	for _, k := range q.Known {
+		out = append(out, "TODO: "+k)
+	}
+	cron, _ := ListJobs(w.s.Facts.Inventory)
+	for _, l := range cron {
+		out = append(out, "  "+l.Source+": "+l.Text)
+	}
+	return out
 }
 
 // section1 is a section as people write it; to YAML it is a float.
@@ -275,12 +287,10 @@ func (w *draftWriter) services() *yaml.Node {
 		b.text("kind", sv.Kind)
 		b.text("dir", sv.Dir, jar(p)...)
 		b.text("user", sv.User)
-		if sv.Kind == KindJava {
-			var c []string
-			if sv.Start == unknownStart {
-				c = []string{w.t("TODO: the command that starts it", "TODO：启动它的命令")}
-			}
-			b.text("start", sv.Start, c...)
+		b.text("program", sv.Program)
+		b.text("match", sv.Match)
+		if sv.Kind == KindJava || sv.Kind == KindProcess {
+			b.text("start", sv.Start)
 		}
 		b.text("container", sv.Container)
 		b.text("unit", sv.Unit)

@@ -33,6 +33,7 @@ func commands() []func(*app) *cobra.Command {
 		newInventory,
 		newPitrix,
 		newPolicy,
+		newDoctor,
 		newVersion,
 	}
 }
