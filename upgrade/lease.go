@@ -65,7 +65,11 @@ func (p *Plan) leaseTargets() []string {
 //
 // The context it returns ends when a lease is found to be lost.
 func (e *Env) hold(ctx context.Context, p *Plan, run *engine.Run, actor string) (context.Context, error) {
-	h := &leaseholder{run: run.Header().Run, holder: holderName(actor), targets: p.leaseTargets(), note: run.Note, leases: map[string]*hostos.Lease{}}
+	return e.holdHosts(ctx, &leaseholder{run: run.Header().Run, holder: holderName(actor), targets: p.leaseTargets(), note: run.Note, leases: map[string]*hostos.Lease{}})
+}
+
+// holdHosts is hold for whoever changes hosts: h says who and which.
+func (e *Env) holdHosts(ctx context.Context, h *leaseholder) (context.Context, error) {
 	e.holder = h
 	for _, target := range h.targets {
 		if err := e.tryLease(ctx, target); err != nil {
