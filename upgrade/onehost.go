@@ -26,6 +26,18 @@ import (
 // a cloud: the same functions of hostos, under the same lease, each job
 // detached on the host under a key.
 
+// StrategyConfig says how one host is upgraded; see hostos.StrategyConfig.
+type StrategyConfig = hostos.StrategyConfig
+
+// HostStrategies lists the names that StrategyConfig.Strategy may have.
+func HostStrategies() []string {
+	var out []string
+	for _, s := range hostos.Strategies() {
+		out = append(out, string(s))
+	}
+	return out
+}
+
 // NewHostEnv is an Env for work on hosts alone: it knows no cloud.
 func NewHostEnv(ssh hostinv.SSHConfig) (*Env, error) {
 	d, err := hostinv.NewDialer(ssh)
@@ -192,7 +204,7 @@ type HostCheck struct {
 	PreReboot  []hostos.Check        `json:"pre_reboot"` // whether it would come back from a reboot as it is
 	Docker     *hostos.Docker        `json:"docker,omitempty"`
 	DockerPlan *hostos.DockerPlan    `json:"docker_plan,omitempty"`
-	Unowned    []string              `json:"unowned"`    // what runs and no service names, and the other way round
+	Unowned    []Finding             `json:"unowned"`    // what runs and no service names, and the other way round
 	Quarantine QuarantinePlan        `json:"quarantine"` // what a copy of it would have to be kept from doing
 	Incomplete []string              `json:"incomplete,omitempty"`
 	Blocking   []string              `json:"blocking"` // why it would be refused; empty: it would not
@@ -219,7 +231,7 @@ func (l *link) strategy(ctx context.Context, c hostos.StrategyConfig) (hostos.St
 // means that the host could not be asked.
 func CheckHost(ctx context.Context, e *Env, target string, cfg *Config, c hostos.StrategyConfig) (*HostCheck, error) {
 	l := e.host(target)
-	out := &HostCheck{Host: target, Unowned: []string{}, Blocking: []string{}, PreReboot: []hostos.Check{}}
+	out := &HostCheck{Host: target, Unowned: []Finding{}, Blocking: []string{}, PreReboot: []hostos.Check{}}
 	fail := func(err error) (*HostCheck, error) { return nil, fmt.Errorf("host %s: %w", target, err) }
 	var err error
 	if out.Strategy, err = l.strategy(ctx, c); err != nil {

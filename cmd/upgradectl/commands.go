@@ -32,6 +32,7 @@ func commands() []func(*app) *cobra.Command {
 		newNginx,
 		newInventory,
 		newPitrix,
+		newHost,
 		newPolicy,
 		newDoctor,
 		newVersion,

@@ -25,6 +25,7 @@ type hostsKey struct{}
 // at a port of its own.
 type simHosts struct {
 	hosts     map[string]*host.Host
+	speed     float64
 	listeners []net.Listener
 	wg        sync.WaitGroup
 }
@@ -53,7 +54,7 @@ func TestInventoryScript(t *testing.T) {
 		Dir:                 "testdata/script/inventory",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			s := &simHosts{hosts: map[string]*host.Host{}}
+			s := &simHosts{hosts: map[string]*host.Host{}, speed: 2}
 			env.Defer(s.close)
 			env.Values[hostsKey{}] = s
 			env.Setenv("HOME", env.WorkDir)
@@ -95,7 +96,7 @@ func cmdSimHosts(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	var config, known, ports strings.Builder
 	for i, name := range args {
-		h, err := host.New(simHostSpec(name, i, string(ssh.MarshalAuthorizedKey(public))), host.Options{Speed: 2})
+		h, err := host.New(simHostSpec(name, i, string(ssh.MarshalAuthorizedKey(public))), host.Options{Speed: s.speed})
 		ts.Check(err)
 		ts.Check(h.Start())
 		s.hosts[name] = h
@@ -127,6 +128,7 @@ func simHostSpec(name string, i int, authorized string) host.Spec {
 	return host.Spec{
 		Name: name, Addr: fmt.Sprintf("172.31.0.%d", 90+i), Hostname: name,
 		Release: "CentOS Linux release 7.5.1804 (Core)", Kernel: "3.10.0-862.9.1.el7.x86_64",
+		UpdateRelease: "CentOS Linux release 7.9.2009 (Core)", UpdateKernel: "3.10.0-1160.6.1.el7.x86_64",
 		Users:      []host.User{{Name: "root", AuthorizedKeys: []string{strings.TrimSpace(authorized)}}, {Name: "app", UID: 1000}},
 		Units:      []host.Unit{{Name: "docker", Enabled: true, Active: true}, {Name: "idle"}},
 		Containers: []host.Container{{Name: "cache", Image: "redis:6", Restart: "always", Ports: []host.Port{{Host: 8082, Container: 6379}}}},
