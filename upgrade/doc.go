@@ -51,6 +51,11 @@
 //  14. A script of the installer is not started while a name leads to a machine
 //     that is not the new one (TestTrapPingOneLoginOther); a new machine that
 //     lacks anything of the old one is not switched (TestTrapLostHandMade).
+//  15. What starts by itself on production and acts on others does not run on the
+//     transition host: it is found in the inventory, held back at every boot, and
+//     proved before anything else happens there; only what the services need is
+//     let go (TestPlanQuarantine, TestQuarantine, TestQuarantineNotHeld,
+//     TestQuarantineDanger).
 //
 // # Limits
 //

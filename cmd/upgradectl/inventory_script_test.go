@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -98,6 +99,7 @@ func cmdSimHosts(ts *testscript.TestScript, neg bool, args []string) {
 	for i, name := range args {
 		h, err := host.New(simHostSpec(name, i, string(ssh.MarshalAuthorizedKey(public))), host.Options{Speed: s.speed})
 		ts.Check(err)
+		h.Forward = func(ctx context.Context, addr string) (net.Conn, error) { return dialSelf(ctx, h, addr) }
 		ts.Check(h.Start())
 		s.hosts[name] = h
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -122,6 +124,24 @@ func cmdSimHosts(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("ssh_config"), []byte(config.String()), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs("known_hosts"), []byte(known.String()), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs("ports"), []byte(ports.String()), 0o600))
+}
+
+// dialSelf connects a simulated host with a port of its own.
+func dialSelf(ctx context.Context, h *host.Host, addr string) (net.Conn, error) {
+	_, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.Atoi(p)
+	if err != nil {
+		return nil, err
+	}
+	real, ok := h.Endpoint(port)
+	if !ok {
+		return nil, fmt.Errorf("dial %s: connection refused", addr)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", real)
 }
 
 func simHostSpec(name string, i int, authorized string) host.Spec {
