@@ -428,7 +428,7 @@ func (u *HostUpgrade) run(ctx context.Context, l *link, reboot bool, o HostJobOp
 		return false, err
 	}
 	u.Rebooted = true
-	u.After, err = hostos.VerifyUpgrade(ctx, l, hostos.Expected{Boot: from, Kernel: u.Upgraded.Kernel, Release: u.Strategy.Release, FailedUnits: u.Assessment.OS.FailedUnits, Accept: u.Strategy.Accept})
+	u.After, err = hostos.VerifyUpgrade(ctx, l, hostos.Expected{Boot: from, Kernel: u.Upgraded.Kernel, Release: u.Strategy.Release, FailedUnits: u.Assessment.OS.FailedUnits, UnitsOK: u.Strategy.UnitsOK})
 	if err != nil {
 		return fail(true, err)
 	}

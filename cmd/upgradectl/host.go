@@ -123,6 +123,7 @@ func (s *strategyFlags) flags(a *app, cmd *cobra.Command) {
 	f.StringVar(&s.c.Vault, "vault", "", a.t("URL of a CentOS 7 tree that still exists", "仍存在的 CentOS 7 软件树 URL"))
 	f.StringSliceVar(&s.c.Accept, "accept", nil, a.t("IDs of findings that you have judged harmless", "已判断为无害的检查项 ID"))
 	f.StringSliceVar(&s.c.ExcludeOK, "exclude-ok", nil, a.t("excludes, locks and holds that are meant", "有意设置的 exclude、锁定与保留"))
+	f.StringSliceVar(&s.c.UnitsOK, "unit-ok", nil, a.t("units that may have failed afterwards", "升级后允许失败的单元"))
 	f.StringVar(&s.c.Kernel, "kernel", "", a.t("kernel that must run afterwards", "升级后必须运行的内核"))
 	f.StringVar(&s.c.Release, "release", "", a.t("text that the release must contain afterwards", "升级后发行版名称必须包含的文字"))
 }
