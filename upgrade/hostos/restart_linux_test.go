@@ -170,15 +170,22 @@ func TestRestartExactly(t *testing.T) {
 		require.Len(t, kept, 1)
 		assert.Equal(t, Kept{Service: "odd.one", PID: p.Pid, UID: 12345, Args: len(b.argv()), Env: len(env), Output: strings.ReplaceAll(log.Name(), " ", "?")}, kept[0])
 
-		require.ErrorContains(t, r.start(soon(t), h, s, []string{"other"}), "no restart values are kept")
-		require.NoError(t, r.start(soon(t), h, s, []string{"k0", "k1"}), "it runs: nothing happens")
+		start := func(keys ...string) error {
+			n, err := r.start(soon(t), h, s, keys)
+			if err == nil {
+				assert.Equal(t, 1, n)
+			}
+			return err
+		}
+		require.ErrorContains(t, start("other"), "no restart values are kept")
+		require.NoError(t, start("k0", "k1"), "it runs: nothing happens")
 		ids, err := servicePIDs(soon(t), h, s, false)
 		require.NoError(t, err)
 		require.Equal(t, []string{pid}, ids)
 
 		require.NoError(t, StopService(soon(t), h, s, ServiceOptions{Poll: poll}))
 		t.Cleanup(func() { killAll(t, s) })
-		require.NoError(t, r.start(soon(t), h, s, []string{"k0", "k1"}))
+		require.NoError(t, start("k0", "k1"))
 		var now string
 		require.Eventually(t, func() bool {
 			ids, err := servicePIDs(t.Context(), h, s, false)
@@ -203,7 +210,7 @@ func TestRestartExactly(t *testing.T) {
 			_, err := os.Readlink("/proc/" + now + "/fd/" + f)
 			assert.ErrorIs(t, err, fs.ErrNotExist, "no handle of ours")
 		}
-		require.NoError(t, r.start(soon(t), h, s, []string{"k1"}))
+		require.NoError(t, start("k1"))
 		ids, err = servicePIDs(soon(t), h, s, false)
 		require.NoError(t, err)
 		assert.Len(t, ids, 1, "started once")

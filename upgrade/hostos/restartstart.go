@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/internal/shellq"
@@ -100,33 +101,34 @@ for k in "$s"/@NAME@:*; do
 	done
 	have=$rest
 	[ -z "$hit" ] || continue
-	(start "$k") || exit 1
+	(start "$k") >&2 || exit 1
 	missing=$((missing-1))
 done
+echo $want
 `
 
-// startKept starts a service from what one of keys has kept.
-func startKept(ctx context.Context, h Host, s Service, keys []string) error {
-	return restarts{RestartDir}.start(ctx, h, s, keys)
-}
-
-func (r restarts) start(ctx context.Context, h Host, s Service, keys []string) error {
+// start starts a service from what the first of keys has kept about it, and
+// gives how many processes it has to have.
+func (r restarts) start(ctx context.Context, h Host, s Service, keys []string) (want int, err error) {
 	if len(keys) == 0 {
-		return fmt.Errorf("cannot start service %s: it has no start command, and %w", s.Name, ErrNoRestart)
+		return 0, fmt.Errorf("cannot start service %s: it has no start command, and %w", s.Name, ErrNoRestart)
 	}
 	for _, k := range keys {
 		if !validKey.MatchString(k) {
-			return fmt.Errorf("cannot start service %s from the values of %q: bad key", s.Name, k)
+			return 0, fmt.Errorf("cannot start service %s from the values of %q: bad key", s.Name, k)
 		}
 	}
 	script := restartFuncs + limitsFunc() + strings.NewReplacer("@KEYS@", strings.Join(keys, " "), "@ROOT@", shellq.Quote(r.root), "@NAME@", s.Name,
 		"@SCAN@", scanScript([]Service{s}, "found")).Replace(startScript)
-	_, err := output(ctx, h, script, nil)
+	out, err := output(ctx, h, script, nil)
 	if st, ran := exitStatus(err); ran && st == 66 {
-		return fmt.Errorf("cannot start service %s: it has no start command, and %w", s.Name, ErrNoRestart)
+		return 0, fmt.Errorf("cannot start service %s: it has no start command, and %w", s.Name, ErrNoRestart)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot start service %s: %w", s.Name, err)
+		return 0, fmt.Errorf("cannot start service %s: %w", s.Name, err)
 	}
-	return nil
+	if want, err = strconv.Atoi(strings.TrimSpace(out)); err != nil {
+		return 0, fmt.Errorf("cannot start service %s: unexpected answer %q", s.Name, firstBytes(out, 80))
+	}
+	return want, nil
 }

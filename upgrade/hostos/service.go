@@ -225,6 +225,11 @@ func StartServices(ctx context.Context, h Host, dial Dial, ip string, all []Serv
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(all, Service.ByHand) {
+		if err := waitBooted(ctx, h, o); err != nil {
+			return err
+		}
+	}
 	for _, wave := range waves {
 		for _, s := range wave {
 			o.say("starting %s", s.Name)
@@ -235,6 +240,11 @@ func StartServices(ctx context.Context, h Host, dial Dial, ip string, all []Serv
 		for _, s := range wave {
 			if err := WaitWarm(ctx, h, dial, ip, s, o); err != nil {
 				return err
+			}
+			if s.kept() {
+				if err := checkTwice(ctx, h, s, o); err != nil {
+					return err
+				}
 			}
 			o.say("%s is healthy", s.Name)
 		}

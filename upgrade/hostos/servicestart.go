@@ -3,6 +3,7 @@ package hostos
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/upgradectl/upgradectl/internal/shellq"
 )
@@ -15,7 +16,8 @@ func StartService(ctx context.Context, h Host, s Service, o ServiceOptions) erro
 		if err := s.Check(); err != nil {
 			return err
 		}
-		return startKept(ctx, h, s, o.Restart)
+		_, err := restarts{RestartDir}.start(ctx, h, s, o.Restart)
+		return err
 	}
 	up, err := ServiceRunning(ctx, h, s)
 	if err != nil || up {
@@ -28,14 +30,13 @@ func StartService(ctx context.Context, h Host, s Service, o ServiceOptions) erro
 		// session, and setsid takes it out of the session's process group. The
 		// directory is entered outside the background job: that it is missing
 		// must be seen.
-		s := s
 		cmd = asUser(s, "setsid /bin/sh -c "+shellq.Quote(s.Start)+" >/dev/null 2>&1 </dev/null &")
 	case Compose:
 		cmd = "cd " + shellq.Quote(s.Dir) + " && docker-compose up -d"
 	case Container:
 		cmd = "docker start " + shellq.Quote(s.Container)
 	case Unit:
-		cmd = "systemctl start " + shellq.Quote(s.Unit)
+		cmd = "systemctl start " + shellq.Quote(s.Unit) + " || exit\n" + triggers(s.Unit) + `for x in $t; do if systemctl is-enabled "$x" >/dev/null; then systemctl start "$x" || exit; fi; done`
 	case Supervisor:
 		// It fails for a program that is starting already; what runs in the end
 		// is seen by its state.
@@ -43,6 +44,46 @@ func StartService(ctx context.Context, h Host, s Service, o ServiceOptions) erro
 	}
 	if _, err := output(ctx, h, cmd, nil); err != nil {
 		return fmt.Errorf("cannot start service %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// waitBooted blocks until the host has started everything that it starts by
+// itself: what rc.local or a slow unit is about to start must not be started a
+// second time. A host without systemd is taken as booted.
+func waitBooted(ctx context.Context, h Host, o ServiceOptions) error {
+	t := newTicker(o.Poll)
+	defer t.Stop()
+	for {
+		out, err := output(ctx, h, "[ ! -d /run/systemd/system ] || systemctl is-system-running 2>/dev/null || :", nil)
+		if err != nil {
+			return fmt.Errorf("cannot see whether the host has booted: %w", err)
+		}
+		state := strings.TrimSpace(out)
+		if state != "starting" && state != "initializing" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the host is still %q; systemctl list-jobs says what it waits for: %w", state, context.Cause(ctx))
+		case <-t.C:
+		}
+	}
+}
+
+// checkTwice refuses a service of which more processes run than were kept:
+// something else starts it too, and had not done so when it was looked at.
+func checkTwice(ctx context.Context, h Host, s Service, o ServiceOptions) error {
+	want, err := restarts{RestartDir}.start(ctx, h, s, o.Restart)
+	if err != nil {
+		return err
+	}
+	ids, err := servicePIDs(ctx, h, s, false)
+	if err != nil {
+		return err
+	}
+	if len(ids) > want {
+		return fmt.Errorf("service %s runs %d times and ran %d times before (processes %s): something else starts it too, see rc.local and cron; stop the ones too many", s.Name, len(ids), want, listed(ids, 10))
 	}
 	return nil
 }

@@ -2,8 +2,12 @@ package hostos
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
+	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/internal/shellq"
 )
 
@@ -30,7 +34,7 @@ func StopService(ctx context.Context, h Host, s Service, o ServiceOptions) error
 	case s.Kind == Container:
 		_, err = output(ctx, h, "docker stop "+shellq.Quote(s.Container), nil)
 	case s.Kind == Unit:
-		_, err = output(ctx, h, "systemctl stop "+shellq.Quote(s.Unit), nil)
+		_, err = output(ctx, h, triggers(s.Unit)+"systemctl stop $t "+shellq.Quote(s.Unit), nil)
 	case s.Kind == Supervisor:
 		_, err = output(ctx, h, "supervisorctl stop "+shellq.Quote(s.Program)+" </dev/null >&2 || [ $? -lt 64 ]", nil)
 	}
@@ -49,8 +53,42 @@ func StopService(ctx context.Context, h Host, s Service, o ServiceOptions) error
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("service %s still runs after it was asked to stop: %w", s.Name, context.Cause(ctx))
+			return fmt.Errorf("service %s still runs after it was asked to stop: %w%s", s.Name, context.Cause(ctx), connected(ctx, h, s))
 		case <-t.C:
 		}
 	}
+}
+
+// triggers sets t to the sockets, timers and paths that start a unit: it would
+// be back with the next connection while production is off.
+func triggers(unit string) string {
+	return "set -f\nt=$(systemctl show -p TriggeredBy " + shellq.Quote(unit) + ")\nt=${t#TriggeredBy=}\n"
+}
+
+// connected says who still has connections to the ports of a service that does
+// not end: as a rule it is still serving them.
+func connected(ctx context.Context, h Host, s Service) string {
+	if len(s.Ports) == 0 || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*probeTime)
+	defer cancel()
+	conns, err := hostinv.ListConnections(ctx, h)
+	if err != nil {
+		return "; who is still connected is not known: " + err.Error()
+	}
+	n := map[string]int{}
+	for _, c := range conns {
+		if c.State == "ESTABLISHED" && slices.Contains(s.Ports, c.LocalPort) {
+			n[c.RemoteIP]++
+		}
+	}
+	if len(n) == 0 {
+		return "; nobody is connected to it any more"
+	}
+	var who []string
+	for _, ip := range slices.Sorted(maps.Keys(n)) {
+		who = append(who, fmt.Sprintf("%s (%d)", ip, n[ip]))
+	}
+	return "; still connected: " + listed(who, 10)
 }

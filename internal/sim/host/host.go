@@ -55,6 +55,7 @@ type Host struct {
 	kernel    string
 	bootID    string
 	bootTime  time.Time
+	booting   bool // units are still being started
 	procs     map[int]*process
 	exits     map[int]int // status of processes that ended, in this boot
 	lastPID   int
@@ -273,6 +274,7 @@ func (h *Host) start() error {
 	h.kernel = kernel
 	h.bootID = newUUID()
 	h.bootTime = time.Now()
+	h.booting = true
 	h.lastPID = 0
 	clear(h.procs)
 	clear(h.exits)
@@ -296,6 +298,9 @@ func (h *Host) start() error {
 		h.looking = false
 		h.mu.Unlock()
 	}
+	h.mu.Lock()
+	h.booting = false
+	h.mu.Unlock()
 	h.changed()
 	return nil
 }

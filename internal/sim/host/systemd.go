@@ -302,6 +302,21 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		fmt.Fprintln(p.Stdout, "ActiveState="+h.activeState(unitName(f.rest[1])))
 		return 0
 	}
+	if verb == "show" && f.val["-p"] == "TriggeredBy" && len(f.is) == 0 && len(f.val) == 1 && len(f.rest) == 2 {
+		fmt.Fprintln(p.Stdout, "TriggeredBy=") // there are no sockets, timers or paths here
+		return 0
+	}
+	if verb == "is-system-running" && len(f.is)+len(f.val) == 0 && len(f.rest) == 1 {
+		h.mu.Lock()
+		booting := h.booting
+		h.mu.Unlock()
+		if booting {
+			fmt.Fprintln(p.Stdout, "starting")
+			return 1
+		}
+		fmt.Fprintln(p.Stdout, "running")
+		return 0
+	}
 	if verb == "stop" && f.is["--no-block"] && len(f.is)+len(f.val) == 1 && p.p.cred.uid == 0 {
 		status := 0
 		for _, name := range f.rest[1:] {
