@@ -234,6 +234,23 @@ func (e *NotServingError) Error() string {
 // has a weight above 0, and is healthy behind every running listener that
 // checks. If not, the error is a NotServingError.
 func (c *Client) CheckServing(ctx context.Context, m Membership, b Backend) error {
+	return c.CheckAllServing(ctx, []Target{{Membership: m, Backend: b}})
+}
+
+// CheckAllServing is CheckServing for several targets, up to the first that does
+// not serve. Their weights are not looked at, and what one balancer thinks of its
+// members is read once for all of them.
+func (c *Client) CheckAllServing(ctx context.Context, targets []Target) error {
+	health := map[string][]Health{}
+	for _, t := range targets {
+		if err := c.checkServing(ctx, t.Membership, t.Backend, health); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) checkServing(ctx context.Context, m Membership, b Backend, health map[string][]Health) error {
 	g := m.Group()
 	members, unsettled, err := c.members(ctx, g)
 	if err != nil {
@@ -252,7 +269,6 @@ func (c *Client) CheckServing(ctx context.Context, m Membership, b Backend) erro
 		return &NotServingError{g, *now, []string{"it is " + strings.ToLower(unsettled[*now])}}
 	}
 	var reasons []string
-	health := map[string][]Health{}
 	for _, l := range m.Listeners {
 		id := l.LoadBalancerID
 		if id == "" {

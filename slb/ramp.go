@@ -106,19 +106,17 @@ func (c *Client) waitServing(ctx context.Context, targets []Target, opt RampOpti
 	var since time.Time
 	p := poll.Poller{Interval: c.poll, Max: c.poll, Retryable: retryable}
 	return p.Until(ctx, "health on all listeners", func(ctx context.Context) (string, bool, error) {
-		for _, t := range targets {
-			err := c.CheckServing(ctx, t.Membership, t.Backend)
-			var no *NotServingError
-			if errors.As(err, &no) {
-				since = time.Time{}
-				if slices.Contains(no.Reasons, "it is no member") || slices.Contains(no.Reasons, "its weight is 0") {
-					return "", false, poll.Stop(err) // somebody else did that
-				}
-				return no.Error(), false, nil
+		err := c.CheckAllServing(ctx, targets)
+		var no *NotServingError
+		if errors.As(err, &no) {
+			since = time.Time{}
+			if slices.Contains(no.Reasons, "it is no member") || slices.Contains(no.Reasons, "its weight is 0") {
+				return "", false, poll.Stop(err) // somebody else did that
 			}
-			if err != nil {
-				return "", false, err
-			}
+			return no.Error(), false, nil
+		}
+		if err != nil {
+			return "", false, err
 		}
 		if since.IsZero() {
 			since = time.Now()

@@ -2,13 +2,19 @@ package upgrade_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -23,33 +29,54 @@ import (
 
 // A killer ends an operator's process as kill -9 does: from one moment on no
 // byte of it reaches the world, no answer reaches it, and of its run directory
-// there is what was there at that moment. It counts what the process does:
-// calls of the cloud's API and commands on hosts, once they are carried out and
-// before it learns of it, and journal records, once they are on disk.
+// there is what was there at that moment. It sees what the process does: calls
+// of the cloud's API and commands on hosts, once they are carried out and before
+// it learns of it, and journal records, once they are on disk.
 type killer struct {
-	at     int                    // which of the events kills; 0 = none
-	only   func(what string) bool // tells events that only look; nil = looks
-	dir    string
-	cancel context.CancelFunc
+	at      point                  // where it kills; the zero point: nowhere
+	changes func(what string) bool // whether an event changed anything; nil = none is noted
+	dir     string
+	cancel  context.CancelFunc
 
-	mu     sync.Mutex
-	events []string
-	dead   bool
-	saved  string // copy of dir
-	conns  map[net.Conn]struct{}
+	mu    sync.Mutex
+	seen  map[string]int // how often each event came
+	notes []point        // the events that changed something, in order
+	dead  bool
+	saved string // copy of dir
+	conns map[net.Conn]struct{}
 }
+
+// A point is a moment in the life of a process: after its nth event of a kind.
+// Events that change nothing come more or less often from run to run.
+type point struct {
+	what string // with what is random in it masked; "" = any event that changed something
+	nth  int
+}
+
+func (p point) String() string { return fmt.Sprintf("%.60q %d", p.what, p.nth) }
+
+// masked are the parts of commands that are others in every run.
+var masked = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{12,}`)
 
 func (k *killer) happened(what string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	only := looks
-	if k.only != nil {
-		only = k.only
-	}
-	if k.dir == "" || k.dead || only(what) {
+	if k.dir == "" || k.dead {
 		return
 	}
-	if k.events = append(k.events, what); len(k.events) != k.at {
+	if kind, text, _ := strings.Cut(what, " "); kind == "journal" && (strings.HasPrefix(text, "progress ") || strings.HasPrefix(text, "effect ")) {
+		return // told to the operator, not written down
+	}
+	name := masked.ReplaceAllString(what, "*")
+	k.seen[name]++
+	here := point{name, k.seen[name]}
+	if k.changes != nil && k.changes(what) {
+		k.notes = append(k.notes, here)
+		if k.at == (point{nth: len(k.notes)}) {
+			here = k.at
+		}
+	}
+	if here != k.at {
 		return
 	}
 	k.dead = true
@@ -67,31 +94,31 @@ func (k *killer) begin(dir, saved string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dir, k.saved = dir, saved
+	k.seen, k.conns = map[string]int{}, map[net.Conn]struct{}{}
 }
 
-// looks tells events that change nothing: a process killed after one leaves
-// the same world as one killed before it.
-func looks(what string) bool {
-	kind, text, _ := strings.Cut(what, " ")
-	switch kind {
-	case "api":
-		return isRead(text)
-	case "journal":
-		return strings.HasPrefix(text, "progress ")
+// changesOf tells the events that changed something in the world of s: a process
+// killed after any other leaves the same world, and the same journal, as one
+// killed before it. Commands are judged by what they did, not by their words.
+func changesOf(s *stage) func(what string) bool {
+	heartbeat := func(file string) bool { return file == "/var/lib/upgradectl/beat" }
+	last := map[string]string{}
+	for _, addr := range []string{"172.31.0.5", "172.31.0.6", "172.31.0.90"} {
+		last[addr] = s.world.Host(addr).Digest(heartbeat)
 	}
-	_, command, _ := strings.Cut(text, " ")
-	if strings.HasPrefix(command, "case \"$(cat /var/lib/upgradectl/lease") {
-		_, command, _ = strings.Cut(command, "\n") // the lease's guard
-	}
-	if command == ":" || strings.HasPrefix(command, "cd /var/lib/upgradectl\necho $(($(cat beat") {
+	return func(what string) bool {
+		kind, text, _ := strings.Cut(what, " ")
+		switch kind {
+		case "api":
+			return !isRead(text)
+		case "ssh":
+			addr, _, _ := strings.Cut(text, " ")
+			was := last[addr]
+			last[addr] = s.world.Host(addr).Digest(heartbeat)
+			return last[addr] != was
+		}
 		return true
 	}
-	for _, read := range []string{":", "cat /proc/", "s=0\nfor p in /proc/", "f=/run/nginx.pid\n", "/bin/sh -s", "docker inspect ", "nginx -t ", "command -v ", "for f in /etc/nginx/", "for f in /var/lib/yum/transaction-all.", "cd /srv/shop && ids="} {
-		if strings.HasPrefix(command, read) {
-			return true
-		}
-	}
-	return false
 }
 
 func (k *killer) dial(netDial dialFunc) dialFunc {
@@ -127,33 +154,48 @@ func stride(slow, quick int) int {
 	return quick
 }
 
+// Killed after any change, of the world or of the journal, a run is resumed to
+// its end and rolled back to its beginning. Past the point of return the rollback
+// is refused, which changes nothing, and then it is resumed: there the two are
+// one schedule.
 func TestKilledAnywhere(t *testing.T) {
 	t.Parallel()
-	var events []string
+	var points []point
 	synctest.Test(t, func(t *testing.T) {
-		events = killedRun(t, 0, nil)
+		points = killedRun(t, point{}, nil)
 	})
-	t.Logf("%d events", len(events))
-	for at := 1; at <= len(events); at++ {
-		if (at-1)%stride(8, 150) != 0 {
+	var resumes, rollbacks, both, missed atomic.Int32
+	t.Cleanup(func() {
+		t.Logf("of %d points: killed and resumed %d, killed and rolled back %d, killed, refused to roll back and resumed %d; %d not met",
+			len(points), resumes.Load(), rollbacks.Load(), both.Load(), missed.Load())
+		assert.LessOrEqual(t, missed.Load(), int32(len(points)/20), "too many points were not met again: what is random in them has to be masked")
+	})
+	for i, at := range points {
+		if i%stride(1, 150) != 0 {
 			continue
 		}
-		name := fmt.Sprintf("%d %.60q", at, events[at-1])
-		t.Run("resume "+name, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d %s", i+1, at), func(t *testing.T) {
 			t.Parallel()
+			refused := false
 			synctest.Test(t, func(t *testing.T) {
+				met := false
 				killedRun(t, at, func(s *stage) string {
-					return resumed(s)
+					met = true
+					end := ""
+					end, refused = backed(s)
+					return end
 				})
+				if !met {
+					missed.Add(1)
+				}
 			})
-		})
-		t.Run("rollback "+name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				killedRun(t, at, func(s *stage) string {
-					return backed(s)
-				})
-			})
+			if refused {
+				both.Add(1)
+				return
+			}
+			rollbacks.Add(1)
+			synctest.Test(t, func(t *testing.T) { killedRun(t, at, resumed) })
+			resumes.Add(1)
 		})
 	}
 }
@@ -177,20 +219,22 @@ func resumed(s *stage) string {
 func TestKilledTwice(t *testing.T) {
 	t.Parallel()
 	const seed = 20261122
-	n := 0
-	synctest.Test(t, func(t *testing.T) { n = len(killedRun(t, 0, nil)) })
+	var points []point
+	synctest.Test(t, func(t *testing.T) { points = killedRun(t, point{}, nil) })
+	n := len(points)
 	type pair struct {
 		first, second int
 		back          bool // the second life and what follows is a rollback
 	}
 	run := func(t *testing.T, p pair) (killed bool) {
 		synctest.Test(t, func(t *testing.T) {
-			killedRun(t, p.first, func(s *stage) string {
+			killedRun(t, points[p.first-1], func(s *stage) string {
 				killed = s.killer.life(s, p.second, p.back)
 				if !p.back {
 					return resumed(s)
 				}
-				return backed(s)
+				end, _ := backed(s)
+				return end
 			})
 		})
 		return killed
@@ -219,32 +263,49 @@ func TestKilledTwice(t *testing.T) {
 	}
 }
 
-// backed takes a killed run back, and one that is past its return to its end.
-func backed(s *stage) string {
+// backed takes a killed run back, and one that is past its return, where that is
+// refused and changes nothing, to its end.
+func backed(s *stage) (end string, refused bool) {
+	before := digestDir(s.t, s.run)
 	r, err := upgrade.Rollback(s.t.Context(), s.run, s.options(quiet))
 	if err == nil && r.State == "rolled-back" {
-		return r.State
+		return r.State, false
 	}
 	if err == nil {
 		require.Equal(s.t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
-		return r.State
+		return r.State, false
 	}
-	s.t.Log(err)
-	if errors.Is(err, engine.ErrRollbackFirst) {
-		require.NoError(s.t, err)
+	if !errors.Is(err, engine.ErrFinished) {
+		require.ErrorIs(s.t, err, engine.ErrPastReturn)
 	}
-	return resumed(s)
+	require.Equal(s.t, before, digestDir(s.t, s.run), "a rollback that was refused has changed the run's directory: %v", err)
+	return resumed(s), true
 }
 
-// life is one process that goes on with the run of s and is killed at its event
+// digestDir is a hash of all that is in a run's directory.
+func digestDir(t *testing.T, dir string) string {
+	t.Helper()
+	sum := sha256.New()
+	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || name == "lock" { // which says who holds it
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		fmt.Fprintf(sum, "%q %d\n%s", name, len(b), b)
+		return err
+	}))
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// life is one process that goes on with the run of s and is killed at its change
 // number at; it tells whether it lived so long.
 func (k *killer) life(s *stage, at int, back bool) bool {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	defer cancel()
+	k.begin(s.run, s.t.TempDir()+"/run")
 	k.mu.Lock()
-	k.at, k.events, k.dead, k.cancel, k.conns = at, nil, false, cancel, map[net.Conn]struct{}{}
-	k.saved = s.t.TempDir() + "/run"
+	k.at, k.notes, k.dead, k.cancel, k.changes = point{nth: at}, nil, false, cancel, changesOf(s)
 	k.mu.Unlock()
 	call := upgrade.Resume
 	if back {
@@ -252,7 +313,7 @@ func (k *killer) life(s *stage, at int, back bool) bool {
 	}
 	r, err := call(ctx, s.run, k.options(s))
 	k.mu.Lock()
-	k.at = 0 // who goes on after it is not killed
+	k.at, k.changes = point{}, nil // who goes on after it is not killed
 	k.mu.Unlock()
 	if k.dead {
 		require.NoError(s.t, os.RemoveAll(s.run))
@@ -270,29 +331,44 @@ func (k *killer) life(s *stage, at int, back bool) bool {
 }
 
 // options let the killer see and end what a process does.
-func (k *killer) options(s *stage) upgrade.RunOptions {
+func (k *killer) options(s *stage) upgrade.RunOptions { return k.watch(s.options(k.observed())) }
+
+func (k *killer) observed() upgrade.RunOptions {
 	o := quiet
 	o.Observer = func(e upgrade.Event) { k.happened(fmt.Sprintf("journal %s %s", e.Kind, e.Step)) }
-	o = s.options(o)
+	return o
+}
+
+func (k *killer) watch(o upgrade.RunOptions) upgrade.RunOptions {
 	a := *o.Access
 	a.NetDial = k.dial(a.NetDial)
 	o.Access = &a
 	return o
 }
 
-func killedRun(t *testing.T, at int, after func(*stage) string) []string {
+// seldom makes a procedure look less often and take fewer steps between two
+// weights: what that costs counts where hundreds of procedures run.
+func seldom(yaml string) string {
+	return pace("sample", "300ms")(pace("observe", "4")(yaml)) + "weights:\n  up: [10]\n  down: [10]\n"
+}
+
+// killedRun is a run that is killed at a point, or at none, and what comes after
+// it. It gives the points at which the process could have been killed, when it
+// was not to be.
+func killedRun(t *testing.T, at point, after func(*stage) string) []point {
 	end := "succeeded"
-	k := &killer{at: at, conns: map[net.Conn]struct{}{}}
-	s := newStageIn(t, sim.Config{Rate: 5, Happened: k.happened}, nil, nil)
+	k := &killer{at: at}
+	s := newStageIn(t, sim.Config{Rate: 5, Speed: 240, Happened: k.happened}, nil, seldom)
 	s.killer = k
+	if at == (point{}) {
+		k.changes = changesOf(s)
+	}
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(t.Context())
 	defer k.cancel()
 	k.begin(s.run, t.TempDir()+"/run")
 	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, k.options(s))
 	if !k.dead {
-		// The number of events differs by one or two from run to run: the last
-		// ones may not come.
 		require.NoError(t, err)
 		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 	} else {
@@ -305,7 +381,7 @@ func killedRun(t *testing.T, at int, after func(*stage) string) []string {
 	if end == "succeeded" {
 		assert.Equal(t, 6, f.Created)
 	}
-	return k.events
+	return k.notes
 }
 
 // isRead tells actions of the API that change nothing.

@@ -128,3 +128,28 @@ func TestFinishedRunGivesLeasesBack(t *testing.T) {
 		s.end("succeeded")
 	})
 }
+
+// looks tells commands and calls by which a process without a lease finds out
+// what is the case: they change nothing.
+func looks(what string) bool {
+	kind, text, _ := strings.Cut(what, " ")
+	switch kind {
+	case "api":
+		return isRead(text)
+	case "journal":
+		return strings.HasPrefix(text, "progress ")
+	}
+	_, command, _ := strings.Cut(text, " ")
+	if strings.HasPrefix(command, "case \"$(cat /var/lib/upgradectl/lease") {
+		_, command, _ = strings.Cut(command, "\n") // the lease's guard
+	}
+	if command == ":" || strings.HasPrefix(command, "cd /var/lib/upgradectl\necho $(($(cat beat") {
+		return true
+	}
+	for _, read := range []string{":", "cat /proc/", "s=0\nfor p in /proc/", "f=/run/nginx.pid\n", "/bin/sh -s", "docker inspect ", "nginx -t ", "command -v ", "for f in /etc/nginx/", "for f in /var/lib/yum/transaction-all.", "cd /srv/shop && ids="} {
+		if strings.HasPrefix(command, read) {
+			return true
+		}
+	}
+	return false
+}

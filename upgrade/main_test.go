@@ -2,6 +2,7 @@ package upgrade_test
 
 import (
 	"os"
+	"runtime/debug"
 	"testing"
 
 	"github.com/upgradectl/upgradectl/internal/lab"
@@ -9,5 +10,6 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Main()
+	debug.SetGCPercent(800) // a simulated world is garbage after a second, and there are a thousand
 	os.Exit(m.Run())
 }

@@ -76,10 +76,10 @@ func (t *transition) getBackend(ctx context.Context, g slb.Group, b slb.Backend)
 }
 
 // ours lists the weights that a change passes through, up or down: any of them
-// may be there after an interruption.
+// may be there after an interruption. A member is added with weight 1.
 func (t *transition) ours(c weightChange) []int {
 	top := max(c.From, c.To)
-	all := []int{c.From, c.To, 0}
+	all := []int{c.From, c.To, 0, min(1, top)}
 	for _, w := range slices.Concat(t.cfg.Weights.Up, t.cfg.Weights.Down) {
 		if w < top {
 			all = append(all, w)
@@ -240,6 +240,7 @@ func (t *transition) restored(ctx context.Context) error {
 // checks it. It is asked immediately before the other host's share is taken
 // away.
 func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
+	var targets []slb.Target
 	for _, m := range t.p.Facts.Memberships {
 		want := m.Backend // production may be a member by a network interface
 		if r == old {
@@ -257,9 +258,10 @@ func (t *transition) serving(ctx context.Context, a *engine.Act, r role) error {
 			}
 			continue
 		}
-		if err := t.e.SLB.CheckServing(ctx, m, want); err != nil {
-			return fmt.Errorf("%s: %w", t.name(r), err)
-		}
+		targets = append(targets, slb.Target{Membership: m, Backend: want})
+	}
+	if err := t.e.SLB.CheckAllServing(ctx, targets); err != nil {
+		return fmt.Errorf("%s: %w", t.name(r), err)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ type rebuildStage struct {
 	run    string
 	plan   []byte
 	access *upgrade.Access
+	killer *killer // of the crash tests
 }
 
 // newRebuildStage builds a world in a synctest bubble; prepare, when not nil,

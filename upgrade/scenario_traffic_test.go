@@ -52,14 +52,15 @@ func TestScenario32WeightBeforeTheCrash(t *testing.T) {
 		t.Skip("under the race detector the tests of the whole procedure stand for it")
 	}
 	t.Parallel()
-	for name, after := range map[string]func(*stage) string{"resume": resumed, "rollback": backed} {
+	for name, after := range map[string]func(*stage) string{"resume": resumed, "rollback": func(s *stage) string { end, _ := backed(s); return end }} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				draining := false
-				k := &killer{at: 1, conns: map[net.Conn]struct{}{}, only: func(what string) bool {
+				k := &killer{at: point{nth: 1}, changes: func(what string) bool {
 					draining = draining || what == "journal intent 4.1-slb"
-					return !draining || !strings.HasPrefix(what, "api ") || looks(what)
+					action, api := strings.CutPrefix(what, "api ")
+					return draining && api && !isRead(action)
 				}}
 				s := newStageIn(t, sim.Config{Rate: 5, Happened: k.happened}, nil, nil)
 				s.killer = k

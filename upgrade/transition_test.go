@@ -45,7 +45,7 @@ func newStage(t *testing.T, edit func(yaml string) string) *stage {
 // the plan is made.
 func newStageIn(t *testing.T, c sim.Config, prepare func(*sim.World), edit func(yaml string) string) *stage {
 	t.Helper()
-	c.Speed, c.Streams, c.Memory = 60, 1, true
+	c.Speed, c.Streams, c.Memory = cmp.Or(c.Speed, 60), 1, true
 	c.Rate = cmp.Or(c.Rate, 20)
 	w, err := sim.New(t.Context(), c)
 	require.NoError(t, err)

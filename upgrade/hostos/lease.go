@@ -43,9 +43,6 @@ func (e *LeaseHeldError) Error() string {
 // Nothing was changed by the call that returns it.
 var ErrFenced = errors.New("the lease of this host was taken over: another process goes on with the run, or somebody broke its lease")
 
-// statusFenced is the exit status of a command whose lease is gone.
-const statusFenced = 77
-
 // leaseField keeps the file's line splittable by a shell.
 var leaseField = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$`)
 
@@ -176,14 +173,15 @@ func (s leases) guard(l *Lease) string {
 func (l *Lease) Fence(cmd string) string { return leases{jobRoot}.fence(l, cmd) }
 
 func (s leases) fence(l *Lease, cmd string) string {
-	return fmt.Sprintf("%s || exit %d\n%s", s.guard(l), statusFenced, cmd)
+	return fmt.Sprintf("%s || exit %d\n%s", s.guard(l), shellq.StatusFenced, cmd)
 }
 
 // IsFenced tells whether err is the end of a command that Fence kept from
-// running. A command of the caller's must not use exit status 77 itself.
+// running. A command of the caller's must not end with that status
+// itself, [shellq.StatusFenced], which internal/archtest sees to.
 func IsFenced(err error) bool {
 	status, ran := exitStatus(err)
-	return ran && status == statusFenced
+	return ran && status == shellq.StatusFenced
 }
 
 // CheckLease sees that the host's lease still is l: ErrFenced when it is not.
@@ -211,11 +209,11 @@ func ReleaseLease(ctx context.Context, h Host, l *Lease) error {
 // Renamed first and looked at then: between a look and a removal somebody else
 // could have taken it.
 func (s leases) release(ctx context.Context, h Host, l *Lease) error {
-	return s.run(ctx, h, l, "release", strings.NewReplacer("@ROOT@", shellq.Quote(s.root), "@TOKEN@", l.Token).Replace(`cd @ROOT@
+	return s.run(ctx, h, l, "release", strings.NewReplacer("@ROOT@", shellq.Quote(s.root), "@TOKEN@", l.Token, "@FENCED@", strconv.Itoa(shellq.StatusFenced)).Replace(`cd @ROOT@
 mv lease gone.@TOKEN@
 case "$(cat gone.@TOKEN@)" in
 *" @TOKEN@ "*) rm -f gone.@TOKEN@ beat;;
-*) ln gone.@TOKEN@ lease; rm -f gone.@TOKEN@; exit 77;;
+*) ln gone.@TOKEN@ lease; rm -f gone.@TOKEN@; exit @FENCED@;;
 esac`))
 }
 

@@ -82,6 +82,23 @@ func TestFenceLeavesInput(t *testing.T) {
 	})
 }
 
+// What a fenced command ends with by itself is never taken for a lost lease: the
+// statuses of our own scripts and of the programs in them are others.
+func TestFencedStatus(t *testing.T) {
+	eachShell(t, func(t *testing.T, s leases, h Host) {
+		a, err := s.take(t.Context(), h, "run-a", "root@ops1", leaseDay, "")
+		require.NoError(t, err)
+		for _, status := range []int{1, 64, 74, 75, 76, 77, 78, 79, 97, 100, 124, 126, 127} {
+			_, err := output(t.Context(), h, s.fence(a, fmt.Sprintf("exit %d", status)), nil)
+			require.Error(t, err)
+			assert.False(t, IsFenced(err), "status %d of the command", status)
+		}
+		require.NoError(t, s.release(t.Context(), h, a))
+		_, err = output(t.Context(), h, s.fence(a, "exit 0"), nil)
+		assert.True(t, IsFenced(err), "%v", err)
+	})
+}
+
 func TestBreakLease(t *testing.T) {
 	eachShell(t, func(t *testing.T, s leases, h Host) {
 		ctx := t.Context()

@@ -95,8 +95,10 @@ func (s *session) leash(l leashed) {
 		return
 	}
 	pr, pw := io.Pipe()
+	var stdin io.Reader = pr
 	if !l.input {
 		pw.Close()
+		stdin = noInput{} // which costs no pipe of this machine
 	}
 	fed := make(chan struct{})
 	go func() {
@@ -118,7 +120,7 @@ func (s *session) leash(l leashed) {
 			}
 		}
 	}()
-	s.exec(p, args, pr)
+	s.exec(p, args, stdin)
 	pr.Close()
 	s.ch.Close()
 	<-fed

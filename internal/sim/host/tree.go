@@ -142,8 +142,29 @@ func newTree() *tree { return &tree{root: newDir(0o755)} }
 // clean makes an absolute slash path; on Windows the shell interpreter hands
 // us backslashes.
 func clean(name string) string {
+	if isClean(name) {
+		return name
+	}
 	name = strings.TrimPrefix(filepath.ToSlash(name), filepath.VolumeName(name))
 	return path.Clean("/" + name)
+}
+
+// isClean tells the absolute paths that clean leaves as they are, most of them.
+func isClean(name string) bool {
+	if len(name) < 2 || name[0] != '/' || name[len(name)-1] == '/' {
+		return false
+	}
+	for i := 0; i < len(name); i++ {
+		switch name[i] {
+		case '\\':
+			return false
+		case '/':
+			if next := name[i+1]; next == '/' || next == '.' {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // place is where a path leads.
@@ -160,7 +181,7 @@ func (t *tree) walk(c cred, name string, follow bool) (place, error) {
 		n    *node
 		name string
 	}
-	stack := []level{{t.root, ""}}
+	stack := append(make([]level, 0, 8), level{t.root, ""})
 	todo := strings.Split(strings.TrimPrefix(clean(name), "/"), "/")
 	links := 0
 	for len(todo) > 0 {
@@ -202,8 +223,10 @@ func (t *tree) walk(c cred, name string, follow bool) (place, error) {
 		stack = append(stack, level{next, part})
 	}
 	var b strings.Builder
+	b.Grow(len(name))
 	for _, l := range stack[1:] {
-		b.WriteString("/" + l.name)
+		b.WriteByte('/')
+		b.WriteString(l.name)
 	}
 	last := stack[len(stack)-1]
 	p := place{base: last.name, n: last.n, real: b.String()}
