@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -25,7 +26,7 @@ const quitLimit = 3 * time.Second
 // the lost terminal, lets a run go on to its next safe point; every other
 // command ends as with SIGINT.
 func (a *app) signals(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	a.interruption = &interruption{pause: make(chan string, 1), quit: make(chan struct{})}
 	got := make(chan os.Signal, 4)
 	signal.Notify(got, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -47,7 +48,7 @@ func (a *app) signals(ctx context.Context) (context.Context, func()) {
 				}
 			case first:
 				first = false
-				cancel()
+				cancel(fmt.Errorf("a signal (%s)", s)) // in the journal: why the run was interrupted
 			case s == syscall.SIGHUP:
 			default:
 				close(a.interruption.quit)
@@ -66,7 +67,7 @@ func (a *app) signals(ctx context.Context) (context.Context, func()) {
 		signal.Stop(got)
 		close(stop)
 		<-ended
-		cancel()
+		cancel(nil)
 	}
 }
 
