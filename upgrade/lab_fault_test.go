@@ -57,6 +57,16 @@ func (s *labSession) dial(t *testing.T) *hostinv.Conn {
 	return c
 }
 
+// collect takes an inventory of production.
+func (s *labSession) collect(t *testing.T) *hostinv.Inventory {
+	t.Helper()
+	c := s.dial(t)
+	defer c.Close()
+	inv, err := hostinv.Collect(t.Context(), c, hostinv.Options{})
+	require.NoError(t, err)
+	return inv
+}
+
 // cut resets every connection.
 func (s *labSession) cut() {
 	s.mu.Lock()
@@ -83,6 +93,8 @@ func TestLabFaults(t *testing.T) {
 
 	t.Run("session killed at random moments of an update", func(t *testing.T) { s.killedSessions(t, h) })
 	t.Run("before the update", func(t *testing.T) { s.assessments(t, h) })
+	t.Run("the engine runs and starts no container", func(t *testing.T) { s.engineAlone(t, h) })
+	t.Run("a host that does not come back", func(t *testing.T) { s.dark(t, h) })
 }
 
 // killedSessions: the transaction finishes once, and who comes back finds its
@@ -228,4 +240,51 @@ func (s *labSession) assessments(t *testing.T, h *lab.Host) {
 		assert.Contains(t, je.Log, "order-agent")
 		assert.Equal(t, before, s.w.must(h, "rpm -qa | sort"))
 	})
+}
+
+// engineAlone: what the runbook writes into daemon.json asks for more open
+// files than this host allows. The daemon takes it, says that it is active,
+// and starts no container.
+func (s *labSession) engineAlone(t *testing.T, h *lab.Host) {
+	ctx := t.Context()
+	c := s.dial(t)
+	defer c.Close()
+	require.NoError(t, hostos.ProbeContainers(ctx, c, "probe-good"))
+	s.w.must(h, `mkdir -p /etc/docker
+echo '{"default-ulimits": {"nofile": {"Name": "nofile", "Hard": 1024000, "Soft": 1024000}}}' >/etc/docker/daemon.json
+systemctl reset-failed docker; systemctl restart docker`)
+	assert.Equal(t, "active\n", s.w.must(h, "systemctl is-active docker"))
+	err := hostos.ProbeContainers(ctx, c, "probe-bad")
+	ce := new(hostos.ContainerStartError)
+	require.True(t, errors.As(err, &ce), "%v", err)
+	assert.Equal(t, "nofile", ce.Limit)
+	assert.Equal(t, strings.TrimSpace(s.w.must(h, "awk '/open files/ {print $5}' /proc/$(pgrep -x dockerd-current || pgrep -x dockerd)/limits")), fmt.Sprint(ce.Most))
+	s.w.must(h, "rm /etc/docker/daemon.json; systemctl restart docker")
+	require.NoError(t, hostos.ProbeContainers(ctx, c, "probe-mended"))
+	assert.NotContains(t, s.w.must(h, "docker ps -a --format '{{.Names}}'"), "probe")
+}
+
+// dark: a reboot that nobody comes back from is no success, whatever the
+// connection did.
+func (s *labSession) dark(t *testing.T, h *lab.Host) {
+	c := s.dial(t)
+	before, err := hostos.GetBoot(t.Context(), c)
+	require.NoError(t, err)
+	h.Darken(true)
+	require.NoError(t, hostos.StartReboot(t.Context(), c, before.ID))
+	_ = c.Close()
+	s.w.until("the host boots and stays dark", h.Dark)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	_, err = s.dialer.WaitBoot(ctx, labProd, hostinv.BootWait{From: before.ID, Stable: time.Second, Poll: 200 * time.Millisecond})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	// Somebody at the console mends it; then the same wait ends well.
+	h.Darken(false)
+	require.NoError(t, h.Cut())
+	require.NoError(t, h.Start())
+	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	rep, err := s.dialer.WaitBoot(ctx, labProd, hostinv.BootWait{From: before.ID, Stable: time.Second, Poll: 200 * time.Millisecond})
+	require.NoError(t, err)
+	assert.NotEqual(t, before.ID, rep.ID)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/internal/lab"
 	"github.com/upgradectl/upgradectl/internal/sim/traffic"
 	"github.com/upgradectl/upgradectl/upgrade"
@@ -35,6 +36,9 @@ func TestLabTransition(t *testing.T) {
 	w.write("upgrade.yaml", w.config())
 	w.logf("the hosts serve")
 
+	session := newLabSession(w)
+	before := session.collect(t)
+
 	run := filepath.Join(w.dir, "run")
 	plan := filepath.Join(w.dir, "plan.json")
 	w.tool("plan", "-c", filepath.Join(w.dir, "upgrade.yaml"), "-o", plan).mustEnd()
@@ -57,6 +61,26 @@ func TestLabTransition(t *testing.T) {
 	third.waitSaid(labProd + " still gets traffic: " + labProxyB)
 	caller()
 	third.killWhen("production boots again", func() bool { return prod.Boots() == 2 })
+
+	// To the NEVRA.
+	installed := func(addr string) string { return w.must(w.lab.At(addr), "rpm -qa | sort") }
+	assert.Equal(t, installed(labClone), installed(labProd))
+	assert.Contains(t, installed(labProd), "docker-ce-19.03.14-3.el7.x86_64\n")
+
+	// What is lost on production keeps traffic away from it, and is named.
+	for _, loss := range []struct{ what, plant, mend, named string }{
+		{"a cron line", "mv /etc/cron.d/report /root/", "mv /root/report /etc/cron.d/", "hostname >>/var/log/report"},
+		{"a container", "docker rename cache away; docker stop away", "docker rename away cache; docker start cache", "cache"},
+		{"a port", "mkdir -p /run/systemd/system/agent.service.d; printf '[Service]\nExecStart=\nExecStart=" + lab.AppBinary + " agent 8087\n' >/run/systemd/system/agent.service.d/port.conf; systemctl daemon-reload; systemctl restart agent",
+			"rm -r /run/systemd/system/agent.service.d; systemctl daemon-reload; systemctl restart agent", "8086"},
+		{"a Java process", "kill $(pgrep -x java)", "su -s /bin/sh app -c 'cd /srv/order && setsid ./start.sh >/dev/null 2>&1 </dev/null &'", "order.jar"},
+	} {
+		w.must(prod, loss.plant)
+		said := w.tool("resume", "--yes", "--run", run).mustStop(11, labProd+" is not as before: ")
+		assert.Contains(t, said, loss.named)
+		assert.Equal(t, 0, w.weightsNow()["i-web90"], "no traffic comes back: %s", loss.what)
+		w.must(prod, loss.mend)
+	}
 	w.tool("resume", "--yes", "--run", run).mustEnd()
 
 	var rep upgrade.Report
@@ -65,6 +89,11 @@ func TestLabTransition(t *testing.T) {
 	assert.Equal(t, lab.KernelBefore, rep.KernelBefore)
 	assert.Equal(t, lab.KernelAfter, rep.KernelAfter)
 
+	diff := hostinv.Diff(before, session.collect(t), hostinv.Expect{KernelChanged: true, ReleaseChanged: true, DockerChanged: true})
+	assert.Empty(t, diff.Losses())
+	for _, f := range diff.Findings {
+		t.Logf("after the upgrade: %s %s %s %s: %s → %s", f.Area, f.Key, f.Kind, f.Field, f.Before, f.After)
+	}
 	w.judge()
 }
 

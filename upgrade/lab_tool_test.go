@@ -75,6 +75,20 @@ func (w *labWorld) callFrom(addr, url string) (stop func()) {
 	}
 }
 
+// mustStop waits for an end with that exit status and gives the message's
+// lines from the one on that has a text.
+func (r *toolRun) mustStop(status int, text string) string {
+	r.w.t.Helper()
+	<-r.done
+	require.Error(r.w.t, r.err)
+	assert.Equal(r.w.t, status, r.cmd.ProcessState.ExitCode(), "%v: %s", r.args, r.out.String())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, message, found := strings.Cut(r.said.String(), text)
+	require.True(r.w.t, found, "upgradectl %s never said %q", strings.Join(r.args, " "), text)
+	return message
+}
+
 // waitSaid blocks until the program's progress has a line with text.
 func (r *toolRun) waitSaid(text string) {
 	r.w.t.Helper()
