@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ func TestLabTransition(t *testing.T) {
 		{"a Java process", "kill $(pgrep -x java)", "su -s /bin/sh app -c 'cd /srv/order && setsid ./start.sh >/dev/null 2>&1 </dev/null &'", "order.jar"},
 	} {
 		w.must(prod, loss.plant)
-		said := w.tool("resume", "--yes", "--run", run).mustStop(11, labProd+" is not as before: ")
+		said := w.tool("resume", "--yes", "--run", run).mustStop(6, labProd+" is not as before: ")
 		assert.Contains(t, said, loss.named)
 		assert.Equal(t, 0, w.weightsNow()["i-web90"], "no traffic comes back: %s", loss.what)
 		w.must(prod, loss.mend)
@@ -91,8 +92,13 @@ func TestLabTransition(t *testing.T) {
 
 	diff := hostinv.Diff(before, session.collect(t), hostinv.Expect{KernelChanged: true, ReleaseChanged: true, DockerChanged: true})
 	assert.Empty(t, diff.Losses())
+	// Nothing else has changed: a reboot, a kernel, a release, packages, and what
+	// of the engine and of the lab is another with every boot.
+	meant := []string{"boot", "docker", "kernel", "kernels", "os", "packages"}
 	for _, f := range diff.Findings {
-		t.Logf("after the upgrade: %s %s %s %s: %s → %s", f.Area, f.Key, f.Kind, f.Field, f.Before, f.After)
+		if !slices.Contains(meant, f.Area) && f.Key != "docker0" && !strings.HasPrefix(f.Key, "/run/host/") {
+			t.Errorf("changed, and was not to: %s %s %s %s: %s → %s", f.Area, f.Key, f.Kind, f.Field, f.Before, f.After)
+		}
 	}
 	w.judge()
 }
