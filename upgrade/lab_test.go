@@ -61,7 +61,14 @@ func TestLabTransition(t *testing.T) {
 	third := w.tool("resume", "--yes", "--run", run)
 	third.waitSaid(labProd + " still gets traffic: " + labProxyB)
 	caller()
-	third.killWhen("production boots again", func() bool { return prod.Boots() == 2 })
+	// Somebody has given production a package that the transition host does not
+	// have. That ends the run before the pivot.
+	w.must(prod, "yum -y install nmap-ncat")
+	said := third.mustStop(6, labProd+" would not become what was tried on the transition host: ")
+	assert.Contains(t, said, "nmap-ncat")
+	assert.Equal(t, "862.9.1.el7\n", w.must(prod, "rpm -q --qf '%{RELEASE}\\n' kernel"), "nothing was upgraded")
+	w.must(prod, "yum -y remove nmap-ncat")
+	w.tool("resume", "--yes", "--run", run).killWhen("production boots again", func() bool { return prod.Boots() == 2 })
 
 	// To the NEVRA.
 	installed := func(addr string) string { return w.must(w.lab.At(addr), "rpm -qa | sort") }
@@ -77,7 +84,7 @@ func TestLabTransition(t *testing.T) {
 		{"a Java process", "kill $(pgrep -x java)", "su -s /bin/sh app -c 'cd /srv/order && setsid ./start.sh >/dev/null 2>&1 </dev/null &'", "order.jar"},
 	} {
 		w.must(prod, loss.plant)
-		said := w.tool("resume", "--yes", "--run", run).mustStop(6, labProd+" is not as before: ")
+		said = w.tool("resume", "--yes", "--run", run).mustStop(6, labProd+" is not as before: ")
 		assert.Contains(t, said, loss.named)
 		assert.Equal(t, 0, w.weightsNow()["i-web90"], "no traffic comes back: %s", loss.what)
 		w.must(prod, loss.mend)

@@ -149,6 +149,7 @@ func packages() map[string][]pkg {
 			{name: "glibc", version: "2.17", release: "222.el7", files: map[string]string{"/usr/share/lab/glibc": "222\n"}},
 			{name: "openssl-libs", epoch: "1", version: "1.0.2k", release: "12.el7", files: map[string]string{"/usr/share/lab/openssl": "12\n"}},
 			{name: "systemd", version: "219", release: "57.el7"},
+			{name: "nmap-ncat", epoch: "2", version: "6.40", release: "13.el7"},
 			{name: "yum-utils", version: "1.1.31", release: "46.el7_5"},
 			release("7", "5.1804.el7.centos.2", ReleaseBefore, "7.5.1804"),
 			kernel(strings.TrimSuffix(KernelBefore, ".x86_64")),
@@ -176,7 +177,7 @@ func packages() map[string][]pkg {
 				files: map[string]string{"/usr/bin/docker": "-> " + client}},
 			{name: "containerd.io", version: "1.3.9", release: "3.1.el7", files: map[string]string{"/etc/containerd/config.toml": "disabled_plugins = [\"cri\"]\n"}},
 		},
-		RepoKernel:  {with(kernel("3.10.0-1160.99.1.el7"), func(p *pkg) { p.requires = append(p.requires, "linux-firmware >= 20991231") })},
+		RepoKernel:  append(withoutKernel(updates), with(kernel("3.10.0-1160.99.1.el7"), func(p *pkg) { p.requires = append(p.requires, "linux-firmware >= 20991231") })),
 		RepoBroken:  {with(agent("1.2"), func(p *pkg) { p.requires = append(p.requires, "libagent.so.7()(64bit)") })},
 		RepoFailing: {with(agent("1.3"), func(p *pkg) { p.pre = "echo 'order-agent: no licence on this host' >&2\nexit 1" })},
 		RepoLarge: {with(agent("1.4"), func(p *pkg) {
