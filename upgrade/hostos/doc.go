@@ -31,10 +31,23 @@
 //     is a command line, and run as one.
 //  8. An ended wait says what was seen last (TestJobStatus, TestStopJava,
 //     TestWaitHealthy).
+//  9. What an upgrade would do is resolved to exact packages beforehand, and it
+//     does that; another host gets the same, to the NEVRA, although its
+//     repository has moved on (TestDNF, TestYum3Table, TestAptTable, FuzzTable).
+//  10. The exit status of a package manager is not believed: CheckUpgraded and
+//     CheckPreReboot see a kernel that was left out, is cut off, is not the
+//     default, or lacks a driver (TestDNF, TestPreReboot, TestDefaultKernel).
+//  11. Assess, CheckPreReboot and VerifyUpgrade change nothing (TestUpgradeHost).
+//  12. BootPreviousKernel has done it only when the boot loader says so
+//     (TestBootPreviousKernel).
+//  13. Pointing repositories to a vault changes nothing but where they are, and
+//     can be taken back byte for byte (TestVault, FuzzVault).
 //
 // # Limits
 //
-// Package transactions are yum's, or a script of the caller's. Services are
+// Package transactions are those of yum 3, dnf 4 and apt-get, or a script of the
+// caller's. An initramfs is looked into where lsinitrd or lsinitramfs is there.
+// Services are
 // Java processes started by hand, Compose projects (docker-compose v1),
 // single containers, and systemd units. docker stop and systemctl stop have
 // time-outs of their own (10 s; TimeoutStopSec), after which they kill. When

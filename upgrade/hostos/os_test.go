@@ -1,7 +1,11 @@
 package hostos
 
 import (
+	"context"
+	"math/rand/v2"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -46,4 +50,26 @@ func TestUpgradeHost(t *testing.T) {
 	back, err := o.PreviousKernel(newKernel)
 	require.NoError(t, err)
 	assert.Equal(t, oldKernel, back)
+}
+
+// The connection is cut at 20 moments of a running update: it goes on, ends
+// once, and its result is found again.
+func TestConnectionCutInUpdate(t *testing.T) {
+	for range 20 {
+		s := simulate(t, nil)
+		c := s.dial()
+		require.NoError(t, StartJob(soon(t), c, "k", "yum -y update\n"))
+		time.AfterFunc(time.Duration(rand.IntN(250))*time.Millisecond, func() { c.Close() }) // the update takes 200 ms here
+		redial := func(context.Context) (Host, error) { return s.tryDial() }
+		st, err := WaitJob(soon(t), c, "k", poll, redial)
+		require.NoError(t, err)
+		assert.Equal(t, JobState{Phase: JobExited}, st)
+		now := s.dial()
+		require.NoError(t, StartJob(soon(t), now, "k", "yum -y update\n"), "as resume does")
+		log, err := JobLog(soon(t), now, "k")
+		require.NoError(t, err)
+		assert.Equal(t, 1, strings.Count(log, "Running transaction"))
+		assert.Equal(t, 1, strings.Count(log, "Complete!"))
+		require.NoError(t, CheckTransactions(soon(t), now))
+	}
 }
