@@ -54,8 +54,8 @@
 //  15. What starts by itself on production and acts on others does not run on the
 //     transition host: it is found in the inventory, held back at every boot, and
 //     proved before anything else happens there; only what the services need is
-//     let go (TestPlanQuarantine, TestQuarantine, TestQuarantineNotHeld,
-//     TestQuarantineDanger).
+//     let go (TestPlanQuarantine, TestQuarantine, TestQuarantineRuns,
+//     TestQuarantineNotHeld, TestQuarantineDanger).
 //
 // # Limits
 //

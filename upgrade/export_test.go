@@ -2,3 +2,6 @@ package upgrade
 
 // ListByJournal is what a collection finds without the tags.
 var ListByJournal = listByJournal
+
+// QuarantineRuns is what 3.4-quarantine judges an inventory by.
+var QuarantineRuns = quarantineRuns

@@ -159,9 +159,6 @@ func TestQuarantineNotHeld(t *testing.T) {
 		"one unit started": {func(h *host.Host) {
 			_, _, _ = h.Run(context.Background(), "mkdir -p /etc/upgradectl; echo > /etc/upgradectl/quarantine-lifted; systemctl start orders-consumer")
 		}, "orders-consumer.service active held"},
-		"host name": {func(h *host.Host) {
-			_ = h.WriteFile("/etc/hostname", []byte("web-90\n"), 0o644)
-		}, "its host name is production's, web-90"},
 		"machine ID": {func(h *host.Host) {}, "its machine ID is production's"},
 		"java by hand": {func(h *host.Host) {
 			_, _ = h.Spawn(host.Process{Args: []string{"java", "-jar", "xxl-executor.jar"}, Cwd: "/opt/xxl"})
@@ -198,7 +195,46 @@ func TestQuarantineNotHeld(t *testing.T) {
 	}
 }
 
-// unitOf makes an inventory of systemd units, "NAME" or "NAME disabled".
+// What an inventory shows of production on the transition host is named.
+func TestQuarantineRuns(t *testing.T) {
+	before := unitsOf("sshd.service", "crond.service")
+	before.Hostname, before.MachineID = "web-90", strings.Repeat("a", 32)
+	before.Interfaces = []hostinv.Interface{{Name: "eth0", Addresses: []string{"172.31.0.90/24"}}}
+	cfg := &upgrade.Config{}
+	p := upgrade.PlanQuarantine(before, cfg)
+	clean := unitsOf("sshd.service", "crond.service disabled")
+	clean.Hostname, clean.MachineID = "web-90-transition", strings.Repeat("b", 32)
+	clean.Interfaces = []hostinv.Interface{{Name: "eth0", Addresses: []string{"172.31.0.101/24"}}, {Name: "docker0", Addresses: []string{"172.17.0.1/16"}}}
+	assert.Empty(t, upgrade.QuarantineRuns(clean, before, p, cfg))
+	for want, spoil := range map[string]func(i *hostinv.Inventory){
+		"its host name is production's, web-90": func(i *hostinv.Inventory) { i.Hostname = "web-90" },
+		"its machine ID is production's":        func(i *hostinv.Inventory) { i.MachineID = before.MachineID },
+		"eth1 has the address 172.31.0.90, which is production's": func(i *hostinv.Inventory) {
+			i.Interfaces = append(slices.Clone(i.Interfaces), hostinv.Interface{Name: "eth1", Addresses: []string{"172.31.0.90/24"}})
+		},
+		"unit backup.timer is active: a timer": func(i *hostinv.Inventory) {
+			i.Units = append(slices.Clone(i.Units), hostinv.Unit{Name: "backup.timer", Active: "active", Enabled: "enabled"})
+		},
+		"process 7 (crond) of unit crond.service runs": func(i *hostinv.Inventory) {
+			i.Processes = []hostinv.Process{{PID: 7, Program: "crond", Unit: "crond.service"}}
+		},
+		"process 9 (java, job.jar) runs in /opt/job": func(i *hostinv.Inventory) {
+			i.Java = []hostinv.Java{{PID: 9, Jar: "job.jar", Cwd: "/opt/job"}}
+		},
+	} {
+		now := *clean
+		spoil(&now)
+		bad := upgrade.QuarantineRuns(&now, before, p, cfg)
+		require.Len(t, bad, 1, want)
+		assert.Contains(t, bad[0], want)
+	}
+	cfg.Transition.Quarantine.Allow = []string{"hostname", "machine-id"}
+	same := *clean
+	same.Hostname, same.MachineID = before.Hostname, before.MachineID
+	assert.Empty(t, upgrade.QuarantineRuns(&same, before, p, cfg))
+}
+
+// unitsOf makes an inventory of systemd units, "NAME" or "NAME disabled".
 func unitsOf(names ...string) *hostinv.Inventory {
 	inv := &hostinv.Inventory{Sections: map[string]hostinv.Section{hostinv.SectionUnits: {Status: hostinv.StatusOK}}}
 	for _, n := range names {
