@@ -29,7 +29,8 @@
 //     (TestScenario33StalePlan).
 //  6. What a host does not have gives steps that do not apply, not errors
 //     (TestWithoutNginxAndBalancers).
-//  7. The same procedure holds on real OpenSSH and nginx (TestRealTransition).
+//  7. The same procedure holds on real hosts: systemd, OpenSSH, nginx, Docker,
+//     rpm and yum (TestLabTransition, TestLabFaults).
 //  8. Killed at any point, or with any single call of the cloud's API failing
 //     once, a run reaches its end or its beginning all the same
 //     (TestKilledAnywhere, TestEveryAPICallFailsOnce).
