@@ -25,7 +25,10 @@
 //  5. A service is stopped with SIGTERM and waited for; this package never
 //     sends SIGKILL (TestStopJava).
 //  6. What daemon.json says stays as it is; what comes out is JSON that dockerd
-//     reads (FuzzMergeDaemonJSON, TestWriteDaemonJSON).
+//     reads, with limits the host allows (FuzzMergeDaemonJSON, TestMergeLimits,
+//     TestLabDockerComponent); a file that somebody has changed meanwhile is not
+//     overwritten, and one with which the daemon or no container starts is put
+//     back (TestDockerConfig, TestLabDockerComponent).
 //  7. Names and directories reach the host's shell as one word each
 //     (TestOddDirectories, TestInjection). Service.Start is the exception: it
 //     is a command line, and run as one.
@@ -42,6 +45,13 @@
 //     (TestBootPreviousKernel).
 //  13. Pointing repositories to a vault changes nothing but where they are, and
 //     can be taken back byte for byte (TestVault, FuzzVault).
+//  14. No package of Docker is removed before its successor is offered and
+//     nothing else would go along (TestDockerStages); a replacement that was cut
+//     off goes on from where it was (TestDockerCutOff), and another host gets
+//     exactly the recorded packages (TestDockerReplay).
+//  15. Every container that ran runs again, none made anew that is there, and
+//     none that a person had stopped; data root and storage driver stay
+//     (TestLabDockerComponent, TestMergeRefusals).
 //
 // # Limits
 //

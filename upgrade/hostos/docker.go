@@ -388,7 +388,7 @@ func (d *Docker) readInfo(lines []string) {
 // readContainer reads a line of dockerInspectFormat.
 func (d *Docker) readContainer(line string, owner map[string]string) error {
 	var c DockerContainer
-	var ports map[string][]struct{ HostIp, HostPort string } //nolint:revive // docker's names
+	var ports map[string][]struct{ HostIp, HostPort string }
 	var mounts [][]any
 	var labels []*string
 	fields := []any{&c.Name, &c.ID, &c.Image, &c.ImageID, &c.State, &c.ExitCode, &c.Restart, &c.Remove, &ports, &mounts, &labels, &c.LogDriver}

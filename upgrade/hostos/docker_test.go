@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/sim/host"
 )
 
 func object(t *testing.T, b []byte) map[string]any {
@@ -199,4 +201,152 @@ func TestDocker(t *testing.T) {
 
 	f := &fake{run: func(string, io.Writer) error { return failed(3) }}
 	assert.ErrorContains(t, EnableDocker(t.Context(), f), "cannot enable and start docker")
+}
+
+// upgradeOnce plans and runs one replacement on a simulated host.
+func upgradeOnce(t *testing.T, c Host, key string, o DockerOptions, after func(script string) string) (*DockerResult, *DockerPlan, error) {
+	t.Helper()
+	now, err := GetDocker(soon(t), c)
+	require.NoError(t, err)
+	p, err := PlanDocker(now, nil, o)
+	require.NoError(t, err)
+	script, err := p.Script(key)
+	require.NoError(t, err)
+	if after != nil {
+		script = after(script)
+	}
+	res, err := UpgradeDocker(soon(t), c, key, script, poll)
+	return res, p, err
+}
+
+// Nothing is removed while anything that can be known before speaks against it.
+func TestDockerStages(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spec  func(*host.Spec)
+		o     DockerOptions
+		stage string
+		say   string
+	}{
+		"another repository file": {nil, DockerOptions{RepoSHA256: strings.Repeat("0", 64)}, "get the repository's file", "another SHA-256"},
+		"another section":         {nil, DockerOptions{Section: "docker-ce-test"}, "get the repository's file", "[docker-ce-test]"},
+		"a version nobody has":    {nil, DockerOptions{Version: "99.0"}, "find the new packages", "docker-ce-99.0 is not offered"},
+		"something goes along": {func(s *host.Spec) {
+			s.Packages = []string{"cockpit-docker-195-1.el7.x86_64"}
+			s.Needs = map[string]string{"cockpit-docker": "docker"}
+		}, DockerOptions{}, "resolve the removal of the old packages", "cockpit-docker"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := simulate(t, func(sp *host.Spec) {
+				withServices(sp)
+				if tt.spec != nil {
+					tt.spec(sp)
+				}
+			})
+			c := s.dial()
+			_, _, err := upgradeOnce(t, c, "k", tt.o, nil)
+			var de *DockerError
+			require.ErrorAs(t, err, &de)
+			assert.Equal(t, tt.stage, de.Stage)
+			assert.ErrorContains(t, err, tt.say)
+			out, err := output(soon(t), c, "rpm -q docker docker-common && systemctl is-active docker && docker ps -q --no-trunc | wc -l; ls /etc/yum.repos.d", nil)
+			require.NoError(t, err)
+			assert.Contains(t, out, "active\n3\n", "all of it runs on")
+			assert.NotContains(t, out, ".k\n", "no temporary file is left")
+		})
+	}
+}
+
+// A job that was cut off is begun again under a key of its own and goes on from
+// where it was; one whose package transaction is unfinished is not.
+func TestDockerCutOff(t *testing.T) {
+	s := simulate(t, withServices)
+	c := s.dial()
+	before, err := GetDocker(soon(t), c)
+	require.NoError(t, err)
+	p, err := PlanDocker(before, nil, DockerOptions{})
+	require.NoError(t, err)
+	script, err := p.Script("k")
+	require.NoError(t, err)
+	// The first job ends without a status after it has removed the old packages.
+	cut := strings.Replace(script, "if [ -n \"$new\" ]; then\n\tinstall", "[ -e /srv/again ] || { : >/srv/again; kill -9 $PPID $$; }\nif [ -n \"$new\" ]; then\n\tinstall", 1)
+	require.NotEqual(t, script, cut)
+	res, err := UpgradeDocker(soon(t), c, "k", cut, poll)
+	require.NoError(t, err)
+	assert.Equal(t, 2, res.Attempts)
+	assert.Len(t, res.Installed, 3)
+	assert.Len(t, res.Removed, 3, "against what there was before the first attempt")
+	require.NoError(t, res.Check(p))
+	again, err := UpgradeDocker(soon(t), c, "k", cut, poll)
+	require.NoError(t, err)
+	assert.Equal(t, res, again)
+	now, err := StartDocker(soon(t), c, "k", before, true)
+	require.NoError(t, err)
+	now, err = StartContainers(soon(t), c, before, now, DockerOptions{}, poll)
+	require.NoError(t, err)
+	assert.Empty(t, CompareContainers(before, now))
+	out, err := output(soon(t), c, "stat -c %a /run/docker.sock", nil)
+	require.NoError(t, err)
+	assert.Equal(t, "666\n", out)
+}
+
+// What one host has installed another one gets exactly; something else is named.
+func TestDockerReplay(t *testing.T) {
+	s := simulate(t, withServices)
+	rehearsed, _, err := upgradeOnce(t, s.dial(), "k", DockerOptions{}, nil)
+	require.NoError(t, err)
+	s2 := simulate(t, withServices)
+	res, p, err := upgradeOnce(t, s2.dial(), "k", DockerOptions{Replay: rehearsed.Installed}, nil)
+	require.NoError(t, err)
+	assert.True(t, p.Exact)
+	require.NoError(t, res.Check(p))
+	assert.Equal(t, rehearsed.Installed, res.Installed)
+	assert.ErrorContains(t, (&DockerResult{Installed: []string{"docker-ce-3:26.1.4-1.el7.x86_64"}}).Check(p), "the recorded transaction does not have it")
+	assert.ErrorContains(t, (&DockerResult{Removed: []string{"cockpit-0:1-1.x86_64"}}).Check(p), "cockpit-0:1-1.x86_64 was removed along")
+	now, err := GetDocker(soon(t), s2.dial())
+	require.NoError(t, err)
+	p, err = PlanDocker(now, nil, DockerOptions{Replay: rehearsed.Installed})
+	require.NoError(t, err)
+	assert.Empty(t, p.Install, "all of it is there")
+	// On a third one the repository has moved on.
+	s3 := simulate(t, withServices)
+	_, _, err = upgradeOnce(t, s3.dial(), "k", DockerOptions{Replay: []string{"docker-ce-3:19.03.1-3.el7.x86_64"}}, nil)
+	assert.ErrorContains(t, err, "cannot find the new packages")
+}
+
+// daemon.json of somebody else is not overwritten, and what the limits forbid
+// is named, with the file of before in place again.
+func TestDockerConfig(t *testing.T) {
+	const old = `{"data-root":"/var/lib/docker"}`
+	s := simulate(t, func(sp *host.Spec) {
+		withServices(sp)
+		sp.Files[daemonJSON] = host.File{Data: []byte(old)}
+	})
+	c := s.dial()
+	_, _, err := upgradeOnce(t, c, "other", DockerOptions{}, func(script string) string {
+		return strings.Replace(script, "# daemon.json.", "echo '{\"debug\":true}' >/etc/docker/daemon.json\n# daemon.json.", 1)
+	})
+	var de *DockerError
+	require.ErrorAs(t, err, &de)
+	assert.Equal(t, "put daemon.json in place", de.Stage)
+	assert.ErrorContains(t, err, "changed by somebody else")
+	b, err := s.ReadFile(daemonJSON)
+	require.NoError(t, err)
+	assert.Equal(t, "{\"debug\":true}\n", string(b))
+
+	s = simulate(t, func(sp *host.Spec) {
+		withServices(sp)
+		sp.Files[daemonJSON] = host.File{Data: []byte(old)}
+	})
+	c = s.dial()
+	_, _, err = upgradeOnce(t, c, "high", DockerOptions{Uncapped: true, Profile: []byte(`{"default-ulimits":{"nofile":{"Hard":2000000,"Soft":2000000}}}`)}, nil)
+	require.NoError(t, err)
+	_, err = StartDocker(soon(t), c, "high", nil, false)
+	var none *ContainerStartError
+	require.ErrorAs(t, err, &none)
+	assert.Equal(t, "nofile", none.Limit)
+	assert.Equal(t, []string{"nofile 2000000 > 1048576"}, none.TooHigh)
+	assert.ErrorContains(t, err, "the daemon.json from before is back in place, docker is active with it")
+	b, err = s.ReadFile(daemonJSON)
+	require.NoError(t, err)
+	assert.Equal(t, old, string(b))
 }

@@ -176,7 +176,6 @@ func (d *docker) run(c *container, warm time.Duration) error {
 	h := d.h
 	if n, bad := h.runLimits(); bad {
 		c.exit = 126
-		//lint:ignore ST1005 docker's own words
 		return fmt.Errorf("OCI runtime create failed: error setting rlimit type %d: operation not permitted", n)
 	}
 	b := d.daemon.boot

@@ -372,7 +372,7 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		}
 		fmt.Fprintln(p.Stdout, "enabled")
 		return 0
-	case "start", "stop", "enable", "disable", "restart", "daemon-reload", "mask", "unmask":
+	case "start", "stop", "enable", "disable", "restart", "daemon-reload", "reset-failed", "mask", "unmask":
 		if p.p.cred.uid != 0 {
 			fmt.Fprintf(p.Stderr, "Failed to %s: Interactive authentication required.\n", verb)
 			return 1
@@ -380,7 +380,7 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 	default:
 		return p.refusef("verb %s", verb)
 	}
-	if verb == "daemon-reload" {
+	if verb == "daemon-reload" || verb == "reset-failed" { // starts are not counted here
 		return 0
 	}
 	name := unitName(f.rest[1])
