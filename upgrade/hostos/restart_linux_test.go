@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
 // needRoot: only root reads the environment of other users' processes and
@@ -240,4 +243,165 @@ func TestRestartExactly(t *testing.T) {
 		require.NoError(t, err)
 		assert.Empty(t, keys)
 	})
+}
+
+// TestRestartProblems: what could not be started again as it was says why, and
+// nothing of it is kept.
+func TestRestartProblems(t *testing.T) {
+	needRoot(t)
+	h := local{[]string{"/bin/sh"}}
+	path := "PATH=" + os.Getenv("PATH")
+	pr, pw, err := os.Pipe()
+	require.NoError(t, err)
+	defer pr.Close()
+	defer pw.Close()
+	for name, c := range map[string]struct {
+		b    byhand
+		want string
+	}{
+		"pipe":  {byhand{env: []string{path}, stdout: pw}, "its descriptor 1 is a pipe to another program"},
+		"path":  {byhand{env: []string{"PATH=/nowhere"}}, "its program is not found where its PATH leads"},
+		"twice": {byhand{env: []string{path, "A=1", "A=2"}}, "its environment has the variable A twice"},
+		"odd":   {byhand{env: []string{path, "without"}}, "its environment was overwritten"},
+	} {
+		base := t.TempDir()
+		c.b.dir = filepath.Join(base, "srv")
+		require.NoError(t, os.Mkdir(c.b.dir, 0o755))
+		p := c.b.start(t)
+		s := Service{Name: name, Kind: Process, Dir: c.b.dir, Program: "perl"}
+		r := restarts{filepath.Join(base, "restart")}
+		for _, key := range []string{"", "k1"} {
+			kept, err := r.capture(soon(t), h, key, []Service{s})
+			want := new(RestartError)
+			require.ErrorAs(t, err, &want, name)
+			assert.Equal(t, fmt.Sprintf("cannot keep what a restart needs: service %s, process %d: %s; give the service a start command", name, p.Pid, c.want), err.Error())
+			assert.Len(t, kept, 1)
+		}
+		left, err := filepath.Glob(filepath.Join(r.root, "*"))
+		require.NoError(t, err)
+		hidden, err := filepath.Glob(filepath.Join(r.root, ".*"))
+		require.NoError(t, err)
+		assert.Empty(t, append(left, hidden...), name)
+	}
+}
+
+// FuzzRestart: whatever an argument and a variable hold, what is started again
+// has them to the byte.
+func FuzzRestart(f *testing.F) {
+	needRoot(f)
+	for _, v := range odd {
+		f.Add(v, v+"=")
+	}
+	h := local{[]string{"/bin/sh"}}
+	f.Fuzz(func(t *testing.T, arg, value string) {
+		if strings.ContainsRune(arg+value, 0) || len(arg)+len(value) > 4096 {
+			t.Skip("no argument can hold a NUL")
+		}
+		base := t.TempDir()
+		b := byhand{args: []string{arg, value}, env: []string{"PATH=" + os.Getenv("PATH"), "V=" + value, "a.b=" + arg}, dir: base}
+		p := b.start(t)
+		s := Service{Name: "x", Kind: Process, Dir: base, Program: "perl"}
+		r := restarts{filepath.Join(base, "restart")}
+		_, err := r.capture(soon(t), h, "k", []Service{s})
+		require.NoError(t, err)
+		old := strconv.Itoa(p.Pid)
+		args, env := readProc(t, old, "cmdline"), readProc(t, old, "environ")
+		require.NoError(t, p.Signal(syscall.SIGTERM))
+		require.NoError(t, StopService(soon(t), h, s, ServiceOptions{Poll: time.Millisecond}))
+		defer killAll(t, s)
+		_, err = r.start(soon(t), h, s, []string{"k"})
+		require.NoError(t, err)
+		var now string
+		require.Eventually(t, func() bool {
+			ids, err := servicePIDs(t.Context(), h, s, false)
+			if err != nil || len(ids) != 1 {
+				return false
+			}
+			now = ids[0]
+			return true
+		}, 20*time.Second, time.Millisecond)
+		if readProc(t, now, "cmdline") != args || readProc(t, now, "environ") != env {
+			t.Fatalf("started with %q %q, was %q %q", readProc(t, now, "cmdline"), readProc(t, now, "environ"), args, env)
+		}
+	})
+}
+
+// TestRestartRealJava: two JVMs of one directory, with secrets, an output file
+// and another user; one is lost, and only that one is started.
+func TestRestartRealJava(t *testing.T) {
+	needRoot(t)
+	java := testenv.Need(t, "java")
+	testenv.Slow(t) // JVMs start for a second each
+	h := local{[]string{"/bin/sh"}}
+	base := t.TempDir()
+	dir := filepath.Join(base, "srv order")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	r := restarts{filepath.Join(base, "restart")}
+	s := Service{Name: "order", Kind: Java, Dir: dir}
+	t.Cleanup(func() { killAll(t, s) })
+	out := filepath.Join(dir, "nohup.out")
+	const secret = "hunter2 secret"
+	var ports []string
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		ports = append(ports, port)
+		require.NoError(t, l.Close())
+	}
+	for _, port := range ports {
+		cmd := exec.Command("/bin/sh", "-c", `exec setsid setsid java -Xmx24m -XX:+UseSerialGC "-Dorder.password=`+secret+`" sun.rmi.registry.RegistryImpl `+port+` >>nohup.out 2>&1 </dev/null`)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=" + filepath.Dir(java) + ":" + os.Getenv("PATH"), "DB_PASSWORD=" + secret}
+		require.NoError(t, cmd.Run())
+	}
+	ids := func() []string {
+		t.Helper()
+		l, err := servicePIDs(soon(t), h, s, false)
+		require.NoError(t, err)
+		return l
+	}
+	listens := func() bool {
+		for _, port := range ports {
+			c, err := net.Dial("tcp", "127.0.0.1:"+port)
+			if err != nil {
+				return false
+			}
+			c.Close()
+		}
+		return true
+	}
+	log := func() string {
+		b, _ := os.ReadFile(out)
+		return string(b)
+	}
+	if !assert.Eventually(t, listens, time.Minute, 50*time.Millisecond) {
+		t.Fatal(log())
+	}
+	was := ids()
+	require.Len(t, was, 2)
+	kept, err := r.capture(soon(t), h, "k", []Service{s})
+	require.NoError(t, err)
+	require.Len(t, kept, 2)
+	assert.Equal(t, out, strings.ReplaceAll(kept[0].Output, "?", " "))
+	assert.NotContains(t, fmt.Sprint(kept), secret)
+	lost := was[1]
+	args, env := readProc(t, lost, "cmdline"), readProc(t, lost, "environ")
+	n, err := strconv.Atoi(lost)
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(n, syscall.SIGTERM))
+	require.Eventually(t, func() bool { return len(ids()) == 1 }, time.Minute, 50*time.Millisecond)
+	want, err := r.start(soon(t), h, s, []string{"k"})
+	require.NoError(t, err)
+	assert.Equal(t, 2, want)
+	require.Eventually(t, listens, time.Minute, 50*time.Millisecond)
+	now := ids()
+	require.Len(t, now, 2)
+	assert.Contains(t, now, was[0], "the twin goes on")
+	for _, id := range now {
+		if id != was[0] {
+			assert.Equal(t, args, readProc(t, id, "cmdline"))
+			assert.Equal(t, env, readProc(t, id, "environ"))
+		}
+	}
 }

@@ -60,7 +60,7 @@ startretries=0
 `, dir)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "supervisord.conf"), []byte(text), 0o600))
 	h := in{local{[]string{"/bin/sh"}}, dir}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	worker := Service{Name: "worker", Kind: Supervisor, Program: "worker"}
 	_, err := ServiceRunning(ctx, h, worker)
@@ -93,7 +93,7 @@ startretries=0
 	assert.Equal(t, []string{"RUNNING"}, words("worker"))
 	_, err = ServiceRunning(ctx, h, Service{Name: "x", Kind: Supervisor, Program: "nothing"})
 	require.ErrorIs(t, err, errNoProgram)
-	short, stop := context.WithTimeout(ctx, 3*time.Second)
+	short, stop := context.WithTimeout(ctx, 10*time.Second)
 	defer stop()
 	err = StartServices(short, h, nil, "", []Service{{Name: "broken", Kind: Supervisor, Program: "broken"}}, o)
 	require.ErrorContains(t, err, "service broken")
