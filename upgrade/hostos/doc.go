@@ -52,14 +52,30 @@
 //  15. Every container that ran runs again, none made anew that is there, and
 //     none that a person had stopped; data root and storage driver stay
 //     (TestLabDockerComponent, TestMergeRefusals).
+//  16. A process started by hand is started again with the arguments and the
+//     environment of before to the byte, its directory, user, umask, limits and
+//     output, and only if it does not run (TestRestartExactly, FuzzRestart,
+//     TestRestartRealJava).
+//  17. What a restart needs never leaves the host: there it is root's alone, whole
+//     or not there, and goes with RemoveRestart (TestRestartExactly, TestRestart,
+//     TestRestartProblems). What could not be started again says why, before
+//     anything is stopped (TestRestartProblems).
+//  18. Services start when those they come after are warm, and stop before them
+//     (TestRealSupervisor, TestServiceOrder); one that is healthy has answered as
+//     often in a row as is asked for, before and after its warm-up
+//     (TestWaitHealthy, TestWarmup).
+//  19. A process that nobody would start again after a boot is named
+//     (TestFindUnowned).
 //
 // # Limits
 //
 // Package transactions are those of yum 3, dnf 4 and apt-get, or a script of the
 // caller's. An initramfs is looked into where lsinitrd or lsinitramfs is there.
 // Services are
-// Java processes started by hand, Compose projects (docker-compose v1),
-// single containers, and systemd units. docker stop and systemctl stop have
+// processes started by hand, Compose projects, single containers, systemd
+// units, and programs of supervisord. Restart values need Linux's /proc and, on
+// the host, xargs -0, env, setsid, chroot, and prlimit where a limit is not the
+// one of a login; an output into a pipe cannot be put back. docker stop and systemctl stop have
 // time-outs of their own (10 s; TimeoutStopSec), after which they kill. When
 // the shell that wraps a job is killed where there is no systemd-run, what it
 // had started may go on although the job is lost.
