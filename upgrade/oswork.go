@@ -20,13 +20,12 @@ type jobParams struct {
 	Script string `json:"script"`
 }
 
-// jobStep is a package transaction: a script that runs at most once, detached
-// from our connection, under the step's key.
-func (t *transition) jobStep(r role, section, word, title, script string, after func(context.Context, *link, *engine.Act) error) engine.Step {
+// jobStep is a package transaction: the script of its jobParams runs at most
+// once, detached from our connection, under the step's key.
+func (t *transition) jobStep(r role, section, word, title string) engine.Step {
 	id, sec := r.id(section, word)
 	return engine.Step{
 		ID: id, Section: sec, Title: title, Effect: engine.OneShot, Pivot: r == prod, NoUndo: r.noUndo(),
-		Lines: strings.Split(strings.TrimSpace(script), "\n"),
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
 			if r == prod {
 				// Here a refusal is not past the pivot yet.
@@ -34,7 +33,7 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 					return engine.Proposal{}, err
 				}
 			}
-			return engine.Proposal{Params: jobParams{script}}, nil
+			return engine.Proposal{}, nil
 		},
 		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
 			l, _, err := t.on(a, r)
@@ -102,11 +101,6 @@ func (t *transition) jobStep(r role, section, word, title, script string, after 
 				}
 				return nil, err
 			}
-			if after != nil {
-				if err := after(ctx, l, a); err != nil {
-					return nil, err
-				}
-			}
 			return st, nil
 		},
 	}
@@ -118,7 +112,7 @@ func (t *transition) upgradeOS(r role) engine.Step {
 	if t.cfg.OS.Strategy == StrategyExternal {
 		return t.externalOS(r)
 	}
-	s := t.jobStep(r, "3.6", "os", "upgrade the operating system of "+t.name(r), "", nil)
+	s := t.jobStep(r, "3.6", "os", "upgrade the operating system of "+t.name(r))
 	s.Version, s.Lines = 2, t.osLines(r)
 	inner, run := s.Plan, s.Do
 	s.Plan = func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {

@@ -169,12 +169,6 @@ func (p Package) KernelRelease() string {
 	return p.Version + "-" + p.Release + "." + p.Arch
 }
 
-// besides tells whether an RPM is installed beside its older versions
-// (installonlypkgs of yum.conf).
-func (p Package) besides() bool {
-	return p.Name == "kernel" || strings.HasPrefix(p.Name, "kernel-") && !slices.Contains([]string{"kernel-headers", "kernel-tools", "kernel-tools-libs", "kernel-srpm-macros", "kernel-rpm-macros", "kernel-doc", "kernel-abi-whitelists", "kernel-abi-stablelists"}, p.Name)
-}
-
 // The lists of installed packages, one a line: RPM's with tabs between name,
 // epoch, version, release and architecture; dpkg's between status, name,
 // version and architecture.
