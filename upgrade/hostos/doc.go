@@ -66,19 +66,20 @@
 //     (TestWaitHealthy, TestWarmup).
 //  19. A process that nobody would start again after a boot is named
 //     (TestFindUnowned).
+//  20. What a lost lease keeps from running is told from every exit status of a
+//     command of one's own (TestFencedStatus).
 //
 // # Limits
 //
 // Package transactions are those of yum 3, dnf 4 and apt-get, or a script of the
 // caller's. An initramfs is looked into where lsinitrd or lsinitramfs is there.
-// Services are
-// processes started by hand, Compose projects, single containers, systemd
-// units, and programs of supervisord. Restart values need Linux's /proc and, on
-// the host, xargs -0, env, setsid, chroot, and prlimit where a limit is not the
-// one of a login; an output into a pipe cannot be put back. docker stop and systemctl stop have
-// time-outs of their own (10 s; TimeoutStopSec), after which they kill. When
-// the shell that wraps a job is killed where there is no systemd-run, what it
-// had started may go on although the job is lost.
+// Services are processes started by hand, Compose projects, single containers,
+// systemd units, and programs of supervisord. Restart values need Linux's /proc
+// and, on the host, xargs -0, env, setsid, chroot, and prlimit where a limit is
+// not the one of a login; an output into a pipe cannot be put back. docker stop
+// and systemctl stop have time-outs of their own (10 s; TimeoutStopSec), after
+// which they kill. When the shell that wraps a job is killed where there is no
+// systemd-run, what it had started may go on although the job is lost.
 //
 // # Errors
 //
