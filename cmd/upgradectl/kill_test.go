@@ -124,6 +124,38 @@ func goOn(t *testing.T, bin, dir string, back bool) {
 	t.Logf("end: %s", f.Outcome)
 }
 
+// TestInterruptedProcess sends the real program SIGINT in the middle of an
+// upgrade, once, and twice within its last moments: it ends with 130 and a last
+// record that says so, and resume takes the run to its end.
+func TestInterruptedProcess(t *testing.T) {
+	testenv.Slow(t)
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no signals on Windows")
+	}
+	if raceDetector {
+		t.Skip("whole upgrades in real time: make test runs them without the race detector")
+	}
+	bin, err := exec.LookPath("upgradectl") // this program, as TestMain has it
+	require.NoError(t, err)
+	for name, line := range map[string]int{"once": 60, "twice": 150} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd, dir := upgrading(t, bin, line)
+			require.NoError(t, cmd.Process.Signal(os.Interrupt))
+			if name == "twice" {
+				_ = cmd.Process.Signal(os.Interrupt) // two that wait together are one to the kernel: then this is a single one
+			}
+			_ = cmd.Wait()
+			require.Equal(t, exitInterrupted, cmd.ProcessState.ExitCode())
+			journal, err := os.ReadFile(filepath.Join(dir, "run", "journal.jsonl"))
+			require.NoError(t, err)
+			records := strings.Split(strings.TrimSpace(string(journal)), "\n")
+			require.Regexp(t, `"kind":"interrupted".*(a signal \(interrupt\)|a second signal)`, records[len(records)-1])
+			goOn(t, bin, dir, false)
+		})
+	}
+}
+
 // operatorEnv is the environment of the operator of the world kept in dir.
 func operatorEnv(t *testing.T, dir string) []string {
 	t.Helper()

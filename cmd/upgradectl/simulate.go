@@ -158,8 +158,10 @@ func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgra
 			return nil, usagef("--kill-at: the plan has no step %q", step)
 		}
 	}
-	return upgrade.Apply(ctx, filepath.Join(op.Dir, "run"), upgrade.NewRunID(time.Now()), stored,
-		upgrade.RunOptions{ApproveAll: true, Actor: "simulate", Version: version(), Observer: observe, Access: access})
+	o := (&runFlags{by: "simulate", yes: true}).options(a)
+	o.Observer, o.Access = observe, access
+	defer a.moves()()
+	return upgrade.Apply(ctx, filepath.Join(op.Dir, "run"), upgrade.NewRunID(time.Now()), stored, o)
 }
 
 // once runs everything in this process and leaves nothing.
@@ -198,8 +200,11 @@ func runOnce[F any](ctx context.Context, a *app, s *simulation, w world[F], judg
 	if err != nil {
 		return err
 	}
-	if _, err := s.apply(ctx, a, op); err != nil {
+	switch r, err := s.apply(ctx, a, op); {
+	case err != nil:
 		return runError(err)
+	case r.State == "interrupted":
+		return &exitError{code: r.ExitStatus()}
 	}
 	figures, err := w.Finish(context.WithoutCancel(ctx))
 	if err != nil {
@@ -277,12 +282,16 @@ func runKept[F any](ctx context.Context, a *app, s *simulation, attach func(stri
 		return fmt.Errorf("%w (see %s)", err, log.Name())
 	}
 	a.progress(a.t("the world runs in process %d for %s; its files are in %s", "模拟环境运行于进程 %d，保留 %s；文件位于 %s"), world.Process.Pid, s.keepFor, dir)
-	if _, err := s.apply(ctx, a, op); err != nil {
+	r, err := s.apply(ctx, a, op)
+	switch {
+	case err != nil:
 		if as[*usageError](err) { // a mistyped step is no reason to keep a world
 			_, end := remote.Finish(ctx)
 			err = errors.Join(err, end)
 		}
 		return runError(err)
+	case r.State == "interrupted":
+		return a.finish(r, nil)
 	}
 	figures, err := remote.Figures(ctx)
 	if err != nil {
