@@ -264,11 +264,11 @@ func TestPitrixSwitchTakenBack(t *testing.T) {
 	require.Equal(t, exitInterrupted, status)
 	site := s.world.Site()
 	require.Eventually(t, func() bool { return site.Machine("192.0.2.72") == nil }, 20*time.Second, 5*time.Millisecond, "it reboots")
-	require.Eventually(t, func() bool { return site.Machine("192.0.2.72") != nil }, 30*time.Second, 5*time.Millisecond, "it comes back")
+	require.Eventually(t, func() bool { return site.Machine("192.0.2.72") != nil }, 2*time.Minute, 5*time.Millisecond, "it comes back")
 	require.Eventually(t, func() bool {
 		status, out, _ := s.switchNode()
 		return status == exitOK && strings.Contains(out, "edit /etc/network/interfaces: 192.0.2.72")
-	}, 30*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 	status, out, errs := s.switchNode("--execute", "--timeout", "60m")
 	require.Equal(t, exitOK, status, "%s %s", out, errs)
 	assert.True(t, site.States()["proxy1"].Up)

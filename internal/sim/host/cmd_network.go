@@ -22,6 +22,9 @@ var settings = map[string]string{
 	"/etc/ssh/sshd_config":      "Port 22\nPermitRootLogin yes\nPasswordAuthentication no\n",
 }
 
+// timeoutPatience is what timeout grants a program on a slow machine.
+const timeoutPatience = 5 * time.Second
+
 // cmdTimeout is timeout SECONDS COMMAND.
 func cmdTimeout(ctx context.Context, p *Proc) int {
 	f, ok := p.flags("+")
@@ -35,7 +38,9 @@ func cmdTimeout(ctx context.Context, p *Proc) int {
 	if !ok || n == 0 {
 		return p.refusef("duration %s", f.rest[0])
 	}
-	limited, cancel := context.WithTimeout(ctx, p.Host.scale(time.Duration(n)*time.Second))
+	// What a program computes takes the time that this machine needs, and only
+	// its waits are scaled.
+	limited, cancel := context.WithTimeout(ctx, p.Host.scale(time.Duration(n)*time.Second)+timeoutPatience)
 	defer cancel()
 	status := p.Host.execute(limited, p, f.rest[1:])
 	if limited.Err() != nil && ctx.Err() == nil {
