@@ -217,46 +217,54 @@ func resumed(s *stage) string {
 // every event with UPGRADECTL_MATRIX=all, at a seeded sample of them otherwise.
 func TestKilledTwice(t *testing.T) {
 	t.Parallel()
-	const seed = 20261122
 	var points []point
 	synctest.Test(t, func(t *testing.T) { points = killedRun(t, point{}, nil) })
-	n := len(points)
-	type pair struct {
-		first, second int
-		back          bool // the second life and what follows is a rollback
-	}
-	run := func(t *testing.T, p pair) (killed bool) {
-		synctest.Test(t, func(t *testing.T) {
-			killedRun(t, points[p.first-1], func(s *stage) string {
-				killed = s.killer.life(s, p.second, p.back)
-				if !p.back {
-					return resumed(s)
-				}
-				return backed(s)
-			})
+	everyPair(t, len(points), 60/stride(3, 60), func(t *testing.T, p pair) (killed bool) {
+		killedRun(t, points[p.first-1], func(s *stage) string {
+			killed = s.killer.life(t, s.run, s.options(s.killer.observed()), changesOf(s), p)
+			if !p.back {
+				return resumed(s)
+			}
+			return backed(s)
 		})
 		return killed
-	}
-	name := func(p pair) string {
-		return fmt.Sprintf("%s %d %d", map[bool]string{false: "resume", true: "rollback"}[p.back], p.first, p.second)
-	}
+	})
+}
+
+// A pair of deaths: of the process that began, and of the one that goes on.
+type pair struct {
+	first, second int
+	back          bool // the second life and what follows is a rollback
+}
+
+func (p pair) String() string {
+	return fmt.Sprintf("%s %d %d", map[bool]string{false: "resume", true: "rollback"}[p.back], p.first, p.second)
+}
+
+// everyPair runs all pairs of deaths whose first is at one of n points, or a
+// sample of them.
+func everyPair(t *testing.T, n, sample int, run func(t *testing.T, p pair) (killed bool)) {
+	t.Helper()
+	const seed = 20261122
 	if os.Getenv("UPGRADECTL_MATRIX") == "all" {
 		for first := 1; first <= n; first++ {
 			for _, back := range []bool{false, true} {
 				for second, killed := 1, true; killed; second++ {
 					p := pair{first, second, back}
-					t.Run(name(p), func(t *testing.T) { killed = run(t, p) })
+					t.Run(p.String(), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { killed = run(t, p) })
+					})
 				}
 			}
 		}
 		return
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 60 / stride(3, 60) {
+	for range sample {
 		p := pair{1 + random.IntN(n), 1 + random.IntN(n/2), random.IntN(3) == 0}
-		t.Run(name(p), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
-			run(t, p)
+			synctest.Test(t, func(t *testing.T) { run(t, p) })
 		})
 	}
 }
@@ -277,35 +285,35 @@ func backed(s *stage) string {
 	return resumed(s)
 }
 
-// life is one process that goes on with the run of s and is killed at its change
-// number at; it tells whether it lived so long.
-func (k *killer) life(s *stage, at int, back bool) bool {
-	s.t.Helper()
-	ctx, cancel := context.WithCancel(s.t.Context())
+// life is one process that goes on with a run and is killed at its change number
+// p.second; it tells whether it lived so long.
+func (k *killer) life(t *testing.T, run string, o upgrade.RunOptions, changes func(what string) bool, p pair) bool {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	k.begin(s.run, s.t.TempDir()+"/run")
+	k.begin(run, t.TempDir()+"/run")
 	k.mu.Lock()
-	k.at, k.notes, k.dead, k.cancel, k.changes = point{nth: at}, nil, false, cancel, changesOf(s)
+	k.at, k.notes, k.dead, k.cancel, k.changes = point{nth: p.second}, nil, false, cancel, changes
 	k.mu.Unlock()
 	call := upgrade.Resume
-	if back {
+	if p.back {
 		call = upgrade.Rollback
 	}
-	r, err := call(ctx, s.run, k.options(s))
+	r, err := call(ctx, run, k.watch(o))
 	k.mu.Lock()
 	k.at, k.changes = point{}, nil // who goes on after it is not killed
 	k.mu.Unlock()
 	if k.dead {
-		require.NoError(s.t, os.RemoveAll(s.run))
-		require.NoError(s.t, os.Rename(k.saved, s.run))
+		require.NoError(t, os.RemoveAll(run))
+		require.NoError(t, os.Rename(k.saved, run))
 		return true
 	}
 	// It came to its end first, or there was nothing to do any more.
 	if err != nil && !errors.Is(err, engine.ErrFinished) && !errors.Is(err, engine.ErrPastReturn) {
-		require.NoError(s.t, err)
+		require.NoError(t, err)
 	}
 	if err == nil {
-		require.Contains(s.t, []string{"succeeded", "rolled-back", "parked"}, r.State, "%s: %s", r.Step, r.Reason)
+		require.Contains(t, []string{"succeeded", "rolled-back", "parked"}, r.State, "%s: %s", r.Step, r.Reason)
 	}
 	return false
 }

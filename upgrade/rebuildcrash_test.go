@@ -59,6 +59,23 @@ func TestRebuildKilledAnywhere(t *testing.T) {
 	})
 }
 
+// The process that goes on with a rebuild is killed as well.
+func TestRebuildKilledTwice(t *testing.T) {
+	t.Parallel()
+	var points []point
+	synctest.Test(t, func(t *testing.T) { points = killedRebuild(t, point{}, nil) })
+	everyPair(t, len(points), 30/stride(3, 30), func(t *testing.T, p pair) (killed bool) {
+		killedRebuild(t, points[p.first-1], func(s *rebuildStage) string {
+			killed = s.killer.life(t, s.run, s.options(s.killer.observed()), rebuildChanges, p)
+			if !p.back {
+				return resumedRebuild(s)
+			}
+			return backedRebuild(s)
+		})
+		return killed
+	})
+}
+
 // backedRebuild takes a killed run back, and one that is past its return to its
 // end.
 func backedRebuild(s *rebuildStage) string {

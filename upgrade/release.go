@@ -138,13 +138,18 @@ func (t *transition) stopCloneInstance() engine.Step {
 			if err != nil {
 				return nil, err
 			}
+			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			defer cancel()
+			if in.Status == "Starting" { // an undo that was cut off
+				if in, err = t.e.ECS.WaitInstance(ctx, in.ID, "Running", t.progress(a)); err != nil {
+					return nil, err
+				}
+			}
 			if in.Status == "Running" {
 				if err := t.e.ECS.StopInstance(ctx, in.ID); err != nil {
 					return nil, err
 				}
 			}
-			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
-			defer cancel()
 			_, err = t.e.ECS.WaitInstance(ctx, in.ID, "Stopped", t.progress(a))
 			return nil, err
 		},
@@ -157,13 +162,18 @@ func (t *transition) stopCloneInstance() engine.Step {
 			if err != nil {
 				return err
 			}
-			if in.Status == "Stopped" {
-				if err := t.e.ECS.StartInstance(ctx, in.ID); err != nil {
+			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			defer cancel()
+			if in.Status == "Stopping" { // we were cut off right after StopInstance
+				if in, err = t.e.ECS.WaitInstance(wait, in.ID, "Stopped", t.progress(a)); err != nil {
 					return err
 				}
 			}
-			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
-			defer cancel()
+			if in.Status == "Stopped" {
+				if err := t.e.ECS.StartInstance(wait, in.ID); err != nil {
+					return err
+				}
+			}
 			if _, err := t.e.ECS.WaitInstance(wait, in.ID, "Running", t.progress(a)); err != nil {
 				return err
 			}
