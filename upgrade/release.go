@@ -140,18 +140,7 @@ func (t *transition) stopCloneInstance() engine.Step {
 			}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
-			if in.Status == "Starting" { // an undo that was cut off
-				if in, err = t.e.ECS.WaitInstance(ctx, in.ID, "Running", t.progress(a)); err != nil {
-					return nil, err
-				}
-			}
-			if in.Status == "Running" {
-				if err := t.e.ECS.StopInstance(ctx, in.ID); err != nil {
-					return nil, err
-				}
-			}
-			_, err = t.e.ECS.WaitInstance(ctx, in.ID, "Stopped", t.progress(a))
-			return nil, err
+			return nil, t.halt(ctx, a, in)
 		},
 		Undo: func(ctx context.Context, a *engine.Act) error {
 			c, l, err := t.clone(a)

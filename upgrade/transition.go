@@ -828,18 +828,28 @@ func (t *transition) release(ctx context.Context, a *engine.Act, id string) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 	defer cancel()
-	if in.Status == "Running" || in.Status == "Starting" {
-		if _, err := t.e.ECS.WaitInstance(ctx, id, "Running", t.progress(a)); err != nil {
-			return err
-		}
-		if err := t.e.ECS.StopInstance(ctx, id); err != nil {
-			return err
-		}
-	}
-	if _, err := t.e.ECS.WaitInstance(ctx, id, "Stopped", t.progress(a)); err != nil {
+	if err := t.halt(ctx, a, in); err != nil {
 		return err
 	}
 	return t.e.ECS.DeleteInstance(ctx, id, t.guard(a))
+}
+
+// halt stops an instance, whatever it is doing: one that is on its way up, after
+// a start or as a new one, cannot be stopped before it is there.
+func (t *transition) halt(ctx context.Context, a *engine.Act, in *ecs.Instance) error {
+	var err error
+	if in.Status == "Pending" || in.Status == "Starting" {
+		if in, err = t.e.ECS.WaitInstance(ctx, in.ID, "Running", t.progress(a)); err != nil {
+			return err
+		}
+	}
+	if in.Status == "Running" {
+		if err := t.e.ECS.StopInstance(ctx, in.ID); err != nil {
+			return err
+		}
+	}
+	_, err = t.e.ECS.WaitInstance(ctx, in.ID, "Stopped", t.progress(a))
+	return err
 }
 
 // guard lets only an instance of this run be deleted, or an adopted one whose
