@@ -64,7 +64,7 @@ test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
 	$(GO) test -run 'TestCrashMatrix|TestTamper|TestRemovals' ./upgrade/engine # without -race: every pair of faults, every byte, every rule taken out once
-	$(GO) test -timeout 20m -v -run 'Test(Rebuild)?KilledAnywhere' ./upgrade | grep -vE '^ *(=== |--- PASS)' # without -race: killed once, everywhere
+	$(GO) test -timeout 20m -parallel 4 -v -run 'Test(Rebuild)?KilledAnywhere' ./upgrade | grep -vE '^ *(=== |--- PASS)' # without -race: killed once, everywhere
 	$(GO) test -timeout 20m -run 'Test(Rebuild)?KilledTwice|TestEveryAPICallFailsOnce|TestScenario|TestLeftovers|TestGate|TestFinished' ./upgrade # without -race: faults, and a sample of the pairs
 	$(GO) test -timeout 15m -parallel 4 -run 'TestKilledProcess|TestInterruptedProcess' ./cmd/upgradectl # without -race: kill -9, 10 times, and SIGINT
 	$(MAKE) lab nested foreign
