@@ -66,7 +66,7 @@ test: programs lint cross
 	$(GO) test -run 'TestCrashMatrix|TestTamper|TestRemovals' ./upgrade/engine # without -race: every pair of faults, every byte, every rule taken out once
 	$(GO) test -timeout 20m -parallel 4 -v -run 'Test(Rebuild)?KilledAnywhere' ./upgrade | grep -vE '^ *(=== |--- PASS)' # without -race: killed once, everywhere
 	$(GO) test -timeout 20m -run 'Test(Rebuild)?KilledTwice|TestEveryAPICallFailsOnce|TestScenario|TestLeftovers|TestGate|TestFinished' ./upgrade # without -race: faults, and a sample of the pairs
-	$(GO) test -timeout 15m -parallel 4 -run 'TestKilledProcess|TestInterruptedProcess' ./cmd/upgradectl # without -race: kill -9, 10 times, and SIGINT
+	$(GO) test -timeout 15m -parallel 6 -run 'TestSimulateScripts|TestKilledProcess|TestInterruptedProcess' ./cmd/upgradectl # without -race: every scenario of an operator, kill -9 10 times, and SIGINT
 	$(MAKE) lab nested foreign
 
 # Whole procedures on real hosts: systemd-nspawn, Docker, rpm and yum, real

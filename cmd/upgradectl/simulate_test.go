@@ -28,6 +28,10 @@ import (
 // enough not to wait for a cloud, slow enough for a busy machine to follow.
 const simSpeed = "200"
 
+// raced are the scenarios that run under the race detector too: each way
+// through the program once. The others repeat these ways with other kills.
+var raced = []string{"whole", "rebuild", "rollback", "control"}
+
 // keptKey finds the worlds of a script, interruptedKey the command that it
 // interrupted.
 type (
@@ -41,7 +45,8 @@ type kept map[string]*sim.Remote
 // TestSimulateScripts runs the scenarios of testdata/simulate: what an
 // operator lives through, with the real binary against a world that is a
 // process of its own. No scenario has more than one world, and none leaves
-// one running. Without UPGRADECTL_SLOW=1 only whole.txtar is run.
+// one running. Without UPGRADECTL_SLOW=1 only whole.txtar is run, with -race
+// only those named in raced.
 //
 // Besides testscript's own commands there are
 //
@@ -64,15 +69,19 @@ type kept map[string]*sim.Remote
 func TestSimulateScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/simulate/*.txtar")
 	require.NoError(t, err)
-	if !testenv.RunSlow() {
-		for _, f := range files {
-			if name := strings.TrimSuffix(filepath.Base(f), ".txtar"); name != "whole" {
-				t.Run(name, func(t *testing.T) { testenv.Slow(t) })
-			}
+	var run []string
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".txtar")
+		switch {
+		case name == "whole", testenv.RunSlow() && (!raceDetector || slices.Contains(raced, name)):
+			run = append(run, f)
+		case raceDetector:
+			t.Run(name, func(t *testing.T) { t.Skip("-race slows its worlds down; make test runs it without") })
+		default:
+			t.Run(name, func(t *testing.T) { testenv.Slow(t) })
 		}
-		files = []string{"testdata/simulate/whole.txtar"}
 	}
-	testscript.Run(t, simulateParams(files))
+	testscript.Run(t, simulateParams(run))
 }
 
 func simulateParams(files []string) testscript.Params {
