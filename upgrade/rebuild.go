@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -290,78 +289,6 @@ func (r *rebuild) scope(ctx context.Context) (pitrix.Scripts, pitrix.Scope, erro
 	names := r.names()
 	scope, err := pitrix.NewScope(fleet, groups, strings.Join(names, ","), pitrix.Allow{Role: r.c.Role, Nodes: names})
 	return scripts, scope, err
-}
-
-// ---- the floating address ----
-
-// holder says which of the nodes has the floating address: exactly one may.
-func (r *rebuild) holder(ctx context.Context, nodes ...*pitrix.Node) (string, error) {
-	vip, err := netip.ParseAddr(r.c.VIP)
-	if err != nil {
-		return "", err
-	}
-	return pitrix.VIPHolder(ctx, vip, nodes...)
-}
-
-// holderNow asks those that serve.
-func (r *rebuild) holderNow(ctx context.Context, a *engine.Act, without ...int) (string, error) {
-	var nodes []*pitrix.Node
-	for i := range r.f.Nodes {
-		if slices.Contains(without, i) {
-			continue
-		}
-		node, _, err := r.serving(a, i)
-		if err != nil {
-			return "", err
-		}
-		nodes = append(nodes, node)
-	}
-	return r.holder(ctx, nodes...)
-}
-
-// consoleAnswers asks every name of the console at the floating address, from
-// the firstbox.
-func (r *rebuild) consoleAnswers(ctx context.Context, f *RebuildFacts) error {
-	vip, err := netip.ParseAddr(r.c.VIP)
-	if err != nil || len(f.Console) == 0 {
-		return err
-	}
-	var hosts []pitrix.ConsoleHost
-	for _, name := range f.Console {
-		hosts = append(hosts, pitrix.ConsoleHost{Address: vip, Name: name})
-	}
-	var bad []string
-	for _, p := range pitrix.ProbeConsole(ctx, r.e.host(r.cfg.Host).DialContext, f.Scheme, hosts) {
-		if !p.OK() {
-			bad = append(bad, fmt.Sprintf("%s://%s/ at %s: status %d %s", f.Scheme, p.Host.Name, vip, p.Status, p.Err))
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if len(bad) > 0 {
-		return fmt.Errorf("the console does not answer: %s", strings.Join(bad, "; "))
-	}
-	return nil
-}
-
-// serves says that the pair is seen to serve: one holder, and the console
-// answers.
-func (r *rebuild) serves(ctx context.Context, a *engine.Act, without ...int) error {
-	if r.c.VIP == "" {
-		return nil
-	}
-	if _, err := r.holderNow(ctx, a, without...); err != nil {
-		return err
-	}
-	return r.consoleAnswers(ctx, r.f)
-}
-
-// waitServes blocks until serves holds three times in a row.
-func (r *rebuild) waitServes(ctx context.Context, a *engine.Act, without ...int) error {
-	return r.t.holds(ctx, r.cfg.Pace.Sample, "the floating address "+r.c.VIP+" is not served", func(ctx context.Context) error {
-		return r.serves(ctx, a, without...)
-	})
 }
 
 // ---- small things ----
