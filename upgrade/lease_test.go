@@ -147,7 +147,7 @@ func looks(what string) bool {
 		return true
 	}
 	for _, read := range []string{":", "cat /proc/", "s=0\nfor p in /proc/", "f=/run/nginx.pid\n", "/bin/sh -s", "docker inspect ", "nginx -t ", "command -v ", "for f in /etc/nginx/", "for f in /var/lib/yum/transaction-all.", "cd /srv/shop && ids=",
-		"LC_ALL=C; export LC_ALL\np=$(command -v rpm", "LC_ALL=C\nexport LC_ALL\nPATH=\"$PATH:/usr/sbin:/sbin\"\nhave()", "LC_ALL=C\nexport LC_ALL\nprintf '=upgradectl-"} {
+		"LC_ALL=C; export LC_ALL\np=$(command -v rpm", "LC_ALL=C\nexport LC_ALL\nPATH=\"$PATH:/usr/sbin:/sbin\"\nhave()", "LC_ALL=C\nexport LC_ALL\nPATH=\"$PATH:/usr/sbin:/sbin\"\np= q=0\n", "LC_ALL=C\nexport LC_ALL\nprintf '=upgradectl-"} {
 		if strings.HasPrefix(command, read) {
 			return true
 		}

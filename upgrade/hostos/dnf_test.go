@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -35,11 +37,16 @@ func (r rooted) must(name string, args ...string) {
 	require.NoError(r.t, err, "%s %v: %s", name, args, out)
 }
 
-// build makes a package and puts it into the repository.
+// build makes a package and puts it into the repository. more are tags, and
+// from the first line with % on sections.
 func (r rooted) build(name, version, release, more string) {
 	r.t.Helper()
 	spec := filepath.Join(r.dir, name+version+release+".spec")
-	require.NoError(r.t, os.WriteFile(spec, []byte(fmt.Sprintf("Name: %s\nVersion: %s\nRelease: %s\nSummary: x\nLicense: MIT\n%s\n%%description\nx\n%%files\n", name, version, release, more)), 0o600))
+	more, sections, has := strings.Cut(more, "\n%")
+	if has {
+		sections = "%" + sections + "\n"
+	}
+	require.NoError(r.t, os.WriteFile(spec, []byte(fmt.Sprintf("Name: %s\nVersion: %s\nRelease: %s\nSummary: x\nLicense: MIT\n%s\n%%description\nx\n%s%%files\n", name, version, release, more, sections)), 0o600))
 	r.must("rpmbuild", "-bb", "--quiet", "--target", "x86_64", "--define", "_topdir "+r.dir+"/build", "--define", "_rpmdir "+r.dir+"/repo", spec)
 }
 
@@ -59,9 +66,10 @@ func newRooted(t *testing.T) rooted {
 		require.NoError(t, os.Mkdir(dir+d, 0o755))
 	}
 	for name, text := range map[string]string{
-		"dnf.conf": "[main]\ngpgcheck=0\nplugins=0\nbest=False\nmetadata_expire=0\nreposdir=" + dir + "/none\n[base]\nname=base\nbaseurl=file://" + dir + "/repo\n",
-		"bin/dnf":  "#!/bin/sh\nexec " + lookPath(t, "dnf-3") + " -c " + dir + "/dnf.conf --installroot=" + dir + "/root --releasever=7 --forcearch=x86_64 \"$@\"\n",
-		"bin/rpm":  "#!/bin/sh\nexec " + lookPath(t, "rpm") + " --root=" + dir + "/root \"$@\"\n",
+		"dnf.conf":  "[main]\ngpgcheck=0\nplugins=0\nbest=False\nmetadata_expire=0\nreposdir=" + dir + "/none\n[base]\nname=base\nbaseurl=file://" + dir + "/repo\n",
+		"bin/dnf":   "#!/bin/sh\nexec " + lookPath(t, "dnf-3") + " -c " + dir + "/dnf.conf --installroot=" + dir + "/root --releasever=7 --forcearch=x86_64 \"$@\"\n",
+		"bin/rpmdb": "#!/bin/sh\nexec " + lookPath(t, "rpmdb") + " --root=" + dir + "/root \"$@\"\n",
+		"bin/rpm":   "#!/bin/sh\nexec " + lookPath(t, "rpm") + " --root=" + dir + "/root \"$@\"\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755))
 	}
@@ -172,4 +180,108 @@ func TestDNF(t *testing.T) {
 	a, err = Assess(t.Context(), r, conf)
 	require.NoError(t, err)
 	assert.Contains(t, strings.Join(a.Blocking(), "\n"), "dead-mirror")
+}
+
+// A dnf that is killed in the middle of a transaction is seen by its history and
+// by what is there twice, nothing is begun on top of it, and what the error
+// says to do puts it right.
+func TestDNFKilled(t *testing.T) {
+	if !testenv.RunSlow() {
+		t.Skip("builds packages and runs dnf a dozen times: with UPGRADECTL_SLOW=1")
+	}
+	r := newRooted(t)
+	const waits = `
+%%%s -p <lua>
+local f = io.open("/waiting", "w") f:close()
+while not io.open("/go") do posix.sleep(1) end`
+	r.build("kernel", "3.10.0", "862.9.1.el7", "Provides: installonlypkg(kernel)")
+	r.build("kernel-modules", "3.10.0", "862.9.1.el7", "Provides: installonlypkg(kernel-module)")
+	for _, name := range []string{"first", "second", "third"} {
+		r.build(name, "1.0", "1", "")
+	}
+	r.index()
+	assert.NoError(t, CheckTransactions(t.Context(), r), "dnf has no history yet")
+	r.run("dnf -y -q install kernel kernel-modules first second third")
+	r.build("kernel", "3.10.0", "1160.6.1.el7", "Provides: installonlypkg(kernel)")
+	r.build("kernel-modules", "3.10.0", "1160.6.1.el7", "Provides: installonlypkg(kernel-module)")
+	r.index()
+	r.run("dnf -y -q update")
+	require.NoError(t, CheckTransactions(t.Context(), r), "kernels are there twice because that is meant")
+
+	conf := StrategyConfig{Strategy: YumUpdate}
+	for i, c := range []struct{ section, found, remedy string }{
+		{"post", `^dnf history: transaction 3 has no end, dnf: second\.x86_64 is installed twice`, "dnf -y remove --duplicates"},
+		{"pretrans", `^dnf history: transaction \d has no end$`, "dnf -y history redo last"},
+	} {
+		t.Run(c.section, func(t *testing.T) {
+			r := r
+			r.t = t
+			version := fmt.Sprint(i+2) + ".0"
+			r.build("first", version, "1", "")
+			r.build("second", version, "1", fmt.Sprintf(waits, c.section))
+			r.build("third", version, "1", "Requires: second = "+version)
+			r.index()
+			a, err := Assess(t.Context(), r, conf)
+			require.NoError(t, err)
+			require.Empty(t, a.Blocking())
+			require.Len(t, a.Transaction.Upgrade, 3)
+			script, err := UpgradeScript(conf, a.OS, nil)
+			require.NoError(t, err)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := output(t.Context(), r, script, nil)
+				ended <- err
+			}()
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				if _, err := os.Stat(r.root + "/waiting"); err == nil {
+					break
+				}
+				select {
+				case err := <-ended:
+					t.Fatal("dnf ended before: ", err)
+				case <-tick.C:
+				}
+			}
+			pid, err := os.ReadFile(r.root + "/var/lib/dnf/rpmdb_lock.pid")
+			require.NoError(t, err)
+			n, err := strconv.Atoi(string(pid))
+			require.NoError(t, err)
+			dnf, err := os.FindProcess(n)
+			require.NoError(t, err)
+			require.NoError(t, dnf.Kill())
+			status, ran := exitStatus(<-ended)
+			require.True(t, ran)
+			require.Equal(t, 137, status)
+
+			err = CheckTransactions(t.Context(), r)
+			var open *TransactionError
+			require.ErrorAs(t, err, &open)
+			t.Log(err)
+			assert.Regexp(t, c.found, strings.Join(open.Found, ", "))
+			assert.Contains(t, err.Error(), strings.Replace(c.remedy, "-y ", "", 1))
+			before, err := GetPackages(t.Context(), r)
+			require.NoError(t, err)
+			b, err := Assess(t.Context(), r, conf)
+			require.NoError(t, err)
+			require.Len(t, b.Blocking(), 1)
+			assert.Contains(t, b.Blocking()[0], "unfinished-transaction")
+			assert.True(t, b.Transaction.Empty(), "nothing is resolved on top of half a transaction")
+			_, err = CheckUpgraded(t.Context(), r, conf, a, a.OS.Packages)
+			require.ErrorAs(t, err, &open)
+			now, err := GetPackages(t.Context(), r)
+			require.NoError(t, err)
+			assert.Equal(t, before, now)
+
+			require.NoError(t, os.WriteFile(r.root+"/go", nil, 0o600))
+			r.run(c.remedy)
+			require.NoError(t, CheckTransactions(t.Context(), r))
+			r.run(script)
+			_, err = CheckUpgraded(t.Context(), r, conf, a, a.OS.Packages)
+			require.NoError(t, err)
+			require.NoError(t, os.Remove(r.root+"/go"))
+			require.NoError(t, os.Remove(r.root+"/waiting"))
+		})
+	}
 }

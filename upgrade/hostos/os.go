@@ -72,10 +72,8 @@ s arch
 uname -m
 s uid
 id -u
-p=
-if have rpm; then p=$(` + rpmList + `); fi
-s manager
-if [ -n "$p" ]; then
+` + rpmQuery + `s manager
+if [ -n "$p" ] || [ "$q" -ne 0 ]; then
 	if have dnf; then echo dnf; elif have yum; then echo yum; fi
 elif have dpkg-query && have apt-get; then echo apt
 fi
@@ -204,11 +202,7 @@ func parseOS(text string) (*OS, error) {
 	for f := range strings.FieldsSeq(m["holds"]) {
 		o.Excludes = append(o.Excludes, Exclude{"apt-mark hold", f})
 	}
-	for line := range strings.SplitSeq(m["unfinished"], "\n") {
-		if line = strings.TrimSpace(line); line != "" {
-			o.Unfinished = append(o.Unfinished, line)
-		}
-	}
+	o.Unfinished = foundLines(m["unfinished"])
 	for line := range strings.SplitSeq(m["modules"], "\n") {
 		if f := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == ',' || r == ':' }); len(f) > 0 {
 			o.Modules = append(o.Modules, f[0])

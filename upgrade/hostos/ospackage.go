@@ -177,6 +177,16 @@ const (
 	dpkgList = `dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\n'`
 )
 
+// rpmQuery sets $p to what rpmList gives and $q to the status of an rpm that
+// cannot read its database; 0 also where rpm is there and has none, as the one
+// of Debian, which looks below $HOME.
+const rpmQuery = `p= q=0
+if command -v rpm >/dev/null 2>&1; then
+	p=$(` + rpmList + `) || q=$?
+	if [ ! -e /var/lib/rpm/Packages ] && [ ! -e /var/lib/rpm/Packages.db ] && [ ! -e /var/lib/rpm/rpmdb.sqlite ] && [ ! -e /usr/lib/sysimage/rpm ]; then q=0; fi
+fi
+`
+
 // parseInstalled reads rpmList or dpkgList. Imported keys, which RPM lists as
 // packages, are left out: their time of import is in their version.
 func parseInstalled(text string) (PackageSet, error) {

@@ -29,7 +29,7 @@ func programs(more map[string]Command) map[string]Command {
 		"xargs": cmdXargs, "chroot": cmdChroot,
 		"setsid": cmdSetsid, "nohup": cmdNohup, "su": cmdSu, "runuser": cmdRunuser,
 		"systemd-run": cmdSystemdRun, "systemctl": cmdSystemctl, "shutdown": cmdShutdown,
-		"java": cmdJava, "curl": cmdCurl, "rpm": cmdRpm, "yum": cmdYum,
+		"java": cmdJava, "curl": cmdCurl, "rpm": cmdRpm, "rpmdb": cmdRpmdb, "yum": cmdYum,
 		"find": cmdFind, "basename": cmdBasename, "dirname": cmdDirname,
 		"docker": cmdDocker, "docker-compose": cmdCompose, "dockerd": cmdDockerd, "docker-init": cmdDockerInit,
 		"tar": cmdTar, "tail": cmdTail, "cmp": cmdCmp,

@@ -210,6 +210,14 @@ func cmdRpm(_ context.Context, p *Proc) int {
 	return status
 }
 
+// cmdRpmdb is rpmdb --verifydb on a database that is in order.
+func cmdRpmdb(_ context.Context, p *Proc) int {
+	if f, ok := p.flags("--verifydb"); !ok || !f.is["--verifydb"] || len(f.rest) > 0 {
+		return p.refusef("anything but rpmdb --verifydb")
+	}
+	return 0
+}
+
 // needs are what packages cannot be without.
 var needs = map[string]string{"docker": "docker-common", "docker-client": "docker-common", "docker-ce": "docker-ce-cli"}
 
