@@ -26,7 +26,7 @@ var ramServices = map[string]string{"r-kvstore": "kvstore", "sls": "log"}
 var calls = []struct{ product, purpose, scope, actions string }{
 	{"ecs", "inventory", "", `DescribeInstances DescribeInstanceRamRole DescribeUserData DescribeDisks
 		DescribeImages DescribeSnapshots DescribeSnapshotGroups DescribeAvailableResource DescribePrice`},
-	{"ecs", "inventory", "", `DescribeSecurityGroups DescribeSecurityGroupAttribute`},
+	{"ecs", "inventory", "", `DescribeSecurityGroups DescribeSecurityGroupAttribute DescribeAccountAttributes DescribeInstanceHistoryEvents`},
 	{"ecs", "snapshot", "instance", `CreateSnapshot* CreateSnapshotGroup*`},
 	{"ecs", "snapshot", "", `DeleteSnapshot+ DeleteSnapshotGroup+ ModifySnapshotAttribute+ TagResources*`},
 	{"ecs", "image", "", `CreateImage* DeleteImage+`},
@@ -47,6 +47,7 @@ var calls = []struct{ product, purpose, scope, actions string }{
 	{"nlb", "nlb", "group", `UpdateServerGroupServersAttribute* AddServersToServerGroup* RemoveServersFromServerGroup*`},
 	{"sls", "traffic", "logstore", `GetLogs`},
 	{"vpc", "paths", "", `DescribeEipAddresses DescribeNatGateways DescribeForwardTableEntries DescribeHaVips DescribeRouteTableList DescribeRouteEntryList`},
+	{"vpc", "inventory", "", `DescribeVSwitches`},
 	{"ess", "paths", "", `DescribeScalingInstances`},
 	{"alidns", "domains", "", `DescribeDomains DescribeDomainRecords`},
 	{"rds", "allow lists", "", `DescribeDBInstances DescribeDBInstanceIPArrayList`},

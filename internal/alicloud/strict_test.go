@@ -56,6 +56,8 @@ var answers = map[string]func() any{
 	"ecs:DeleteSnapshotGroup":                        func() any { return ecs.CreateDeleteSnapshotGroupResponse() },
 	"ecs:DeleteVSwitch":                              func() any { return ecs.CreateDeleteVSwitchResponse() },
 	"ecs:DeleteVpc":                                  func() any { return ecs.CreateDeleteVpcResponse() },
+	"ecs:DescribeAccountAttributes":                  func() any { return ecs.CreateDescribeAccountAttributesResponse() },
+	"ecs:DescribeInstanceHistoryEvents":              func() any { return ecs.CreateDescribeInstanceHistoryEventsResponse() },
 	"ecs:DescribeAvailableResource":                  func() any { return ecs.CreateDescribeAvailableResourceResponse() },
 	"ecs:DescribeCloudAssistantStatus":               func() any { return ecs.CreateDescribeCloudAssistantStatusResponse() },
 	"ecs:DescribeDisks":                              func() any { return ecs.CreateDescribeDisksResponse() },
@@ -189,6 +191,9 @@ ecs DescribeAvailableResource DestinationResource=InstanceType InstanceType=ecs.
 ecs DescribeAvailableResource DestinationResource=SystemDisk InstanceType=ecs.g6.large
 ecs DescribePrice InstanceType=ecs.g6.large SystemDisk.Category=cloud_essd SystemDisk.Size=40 DataDisk.1.Size=100 InternetMaxBandwidthOut=5
 ecs DescribeTasks
+ecs DescribeAccountAttributes AttributeName.1=max-postpaid-instance-vcpu-count AttributeName.2=used-postpaid-instance-vcpu-count
+ecs DescribeAccountAttributes
+ecs DescribeInstanceHistoryEvents InstanceEventCycleStatus.1=Scheduled
 
 ecs CreateVpc CidrBlock=10.0.0.0/8 VpcName=net > vpc=VpcId
 wait 5s

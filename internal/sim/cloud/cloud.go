@@ -135,6 +135,7 @@ type Cloud struct {
 	paths     pathState
 	dns       dnsState
 	ess       essState
+	account   accountState
 	databases map[string]*database // by product and ID
 	sg        serverGroups         // of ALB and NLB
 
@@ -177,6 +178,7 @@ func New(cfg Config) *Cloud {
 		denied:         map[string]bool{},
 		noStock:        map[stockKey]bool{},
 		consoles:       map[string]string{},
+		account:        accountState{quotas: map[string]int{}},
 		tokens:         map[string]*tokenUse{},
 		counts:         map[string]int{},
 		timers:         map[*time.Timer]struct{}{},

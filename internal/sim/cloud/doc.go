@@ -82,7 +82,7 @@
 // # Knobs
 //
 // Config has the durations, Speed, Latency, Throttle, VisibleAfter (what was
-// made is not seen at once) and TokenExpires; SetStock, Deny, Allow and
+// made is not seen at once) and TokenExpires; SetStock, SetQuota, AddSystemEvent, Deny, Allow and
 // SetConsole change the world while it runs. InjectFault spoils answers before
 // or after their effect (error envelope, numeric code, HTML, empty body, lost
 // connection), or what a good answer began (FaultFails, FaultStuck).

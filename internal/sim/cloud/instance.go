@@ -938,6 +938,9 @@ func (c *Cloud) launch(q *call, amount int, start bool) ([]string, *apiError) {
 	if err := c.inStock(proto.Type, proto.Zone); err != nil {
 		return nil, err
 	}
+	if err := c.withinQuotas(proto, amount); err != nil {
+		return nil, err
+	}
 	if err := dryRun(q); err != nil {
 		return nil, err
 	}

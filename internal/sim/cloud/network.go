@@ -70,6 +70,7 @@ type securityGroup struct {
 	seq               int64
 	id, name, comment string
 	vpc, kind, inner  string
+	capacity          int // of instances; 0: the cloud's own
 	rules             []rule
 	tags              map[string]string
 	createdAt         time.Time
@@ -956,12 +957,14 @@ func (c *Cloud) describeSecurityGroups(q *call) (obj, *apiError) {
 	}
 	list := []obj{}
 	for _, g := range part {
-		n := len(c.members(g))
-		list = append(list, obj{
+		o := obj{
 			"SecurityGroupId": g.id, "SecurityGroupName": g.name, "Description": g.comment, "SecurityGroupType": g.kind, "VpcId": g.vpc,
-			"CreationTime": stamp(g.createdAt, stampSeconds), "EcsCount": n, "AvailableInstanceAmount": 2000 - n,
-			"ResourceGroupId": "", "ServiceManaged": false, "Tags": tagList(g.tags),
-		})
+			"CreationTime": stamp(g.createdAt, stampSeconds), "ResourceGroupId": "", "ServiceManaged": false, "Tags": tagList(g.tags),
+		}
+		if q.is("IsQueryEcsCount") {
+			o["EcsCount"], o["AvailableInstanceAmount"] = len(c.members(g)), max(c.room(g), 0)
+		}
+		list = append(list, o)
 	}
 	delete(reply, "MaxResults")
 	reply["RegionId"], reply["SecurityGroups"] = c.cfg.Region, obj{"SecurityGroup": list}
@@ -1174,6 +1177,8 @@ func (c *Cloud) joinSecurityGroup(q *call) (obj, *apiError) {
 		return nil, fail(403, "InvalidInstanceId.AlreadyExists", "The instance %s is in the security group %s already.", i.ID, g.id)
 	case len(i.SecurityGroups) >= 5:
 		return nil, fail(403, "QuotaExceed.SecurityGroupPerInstance", "The instance %s is in 5 security groups; it cannot be in more.", i.ID)
+	case c.room(g) < 1:
+		return nil, fail(403, "SecurityGroupInstanceLimitExceed", "The security group %s has room for no more instances.", g.id)
 	}
 	i.SecurityGroups = append(i.SecurityGroups, g.id)
 	return obj{}, nil

@@ -29,7 +29,7 @@ type product struct {
 // products are the RPC APIs that are simulated: one line each.
 func products() []product {
 	return []product{
-		{"ecs", ecsVersion, slices.Concat(ecsActions(), networkECSActions())},
+		{"ecs", ecsVersion, slices.Concat(ecsActions(), networkECSActions(), accountActions())},
 		{"slb", slbVersion, slices.Concat(slbActions(), slbListenerActions())},
 		{"alb", albVersion, albActions()},
 		{"nlb", nlbVersion, nlbActions()},
