@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,8 +166,41 @@ type link struct {
 	target string
 
 	mu   sync.Mutex
+	keys string // the only host keys that are accepted; "" = those that are known for the target
 	conn *hostinv.Conn
 	used time.Time // when conn was last known to work
+}
+
+// reach gives the link to the machine with these host keys at target, and to
+// no other: an address can go from one machine to another. Without keys it is
+// the link to whoever is known there.
+func (e *Env) reach(target string, keys []string) (*link, error) {
+	l, want := e.host(target), strings.Join(keys, "\n")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if want == "" || l.keys == want {
+		return l, nil
+	}
+	if err := e.Dialer.Pin(targetHost(target), keys); err != nil {
+		return nil, err
+	}
+	l.keys = want
+	if l.conn != nil { // it may lead to the other one
+		_ = l.conn.Close()
+		l.conn = nil
+	}
+	return l, nil
+}
+
+// name is the target, for errors.
+func (l *link) name() string { return l.target }
+
+// machine names whoever the link leads to: by its host keys, or else by the
+// target.
+func (l *link) machine() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return cmp.Or(l.keys, l.target)
 }
 
 // A connection that was idle for longer than idleLimit is asked whether it

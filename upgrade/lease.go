@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -39,40 +40,72 @@ const (
 // leaseholder is what one process holds of a run.
 type leaseholder struct {
 	run, holder string
-	targets     []string // hosts leased from the beginning, sorted
+	targets     []leaseTarget // leased from the beginning
 	note        func(engine.Note) error
 
 	mu     sync.Mutex
-	leases map[string]*hostos.Lease
+	leases map[string]heldLease // by link.machine
 	stop   func()
 }
 
-// leaseTargets are the SSH targets that every run of the plan changes. The
-// transition host joins them when there is one.
-func (p *Plan) leaseTargets() []string {
+// A heldLease is a lease and the way to the machine that has it.
+type heldLease struct {
+	*hostos.Lease
+	link *link
+}
+
+// here tells whether the way still leads to the machine: an address can go from
+// one to another.
+func (h heldLease) here(machine string) bool { return h.link.machine() == machine }
+
+// A leaseTarget is a machine that a run changes.
+type leaseTarget struct {
+	target string
+	// keys are the host keys of the one that is meant; none = whoever answers.
+	// One with keys comes and goes in a run.
+	keys []string
+}
+
+// leaseTargets are the machines that every run of the plan changes, as far as
+// they exist where the run stands; h is nil at its beginning. The transition
+// host, and machines that a rebuild launches, join them when they are there.
+func (p *Plan) leaseTargets(h *engine.History) []leaseTarget {
 	targets := []string{p.Config.Host}
 	for _, n := range p.Facts.Nginx {
 		targets = append(targets, n.Host)
 	}
+	var machines []leaseTarget
+	if p.Procedure == ProcedureRebuild {
+		r := newRebuild(p, nil)
+		for i := range r.f.Nodes {
+			targets = append(targets, r.target(r.f.Nodes[i].OldHost), r.target(r.f.Nodes[i].PhysicalHost))
+			machines = append(machines, r.machinesAt(h, i)...)
+		}
+	}
 	slices.Sort(targets)
-	return slices.Compact(targets)
+	var out []leaseTarget
+	for _, t := range slices.Compact(targets) {
+		out = append(out, leaseTarget{target: t})
+	}
+	return append(out, machines...)
 }
 
-// hold takes the leases of the plan's hosts for the run, and shows that this
+// hold takes the leases of the plan's machines for the run, which stands where h
+// says, and shows that this
 // process lives until ctx ends or unhold is called. Hosts that do not answer
 // are leased when they are first changed. A host that another run holds is an
 // error that wraps *hostos.LeaseHeldError, and nothing is held then.
 //
 // The context it returns ends when a lease is found to be lost.
-func (e *Env) hold(ctx context.Context, p *Plan, run *engine.Run, actor string) (context.Context, error) {
-	return e.holdHosts(ctx, &leaseholder{run: run.Header().Run, holder: holderName(actor), targets: p.leaseTargets(), note: run.Note, leases: map[string]*hostos.Lease{}})
+func (e *Env) hold(ctx context.Context, p *Plan, h *engine.History, run *engine.Run, actor string) (context.Context, error) {
+	return e.holdHosts(ctx, &leaseholder{run: run.Header().Run, holder: holderName(actor), targets: p.leaseTargets(h), note: run.Note, leases: map[string]heldLease{}})
 }
 
 // holdHosts is hold for whoever changes hosts: h says who and which.
 func (e *Env) holdHosts(ctx context.Context, h *leaseholder) (context.Context, error) {
 	e.holder = h
-	for _, target := range h.targets {
-		if err := e.tryLease(ctx, target); err != nil {
+	for _, t := range h.targets {
+		if err := e.tryLease(ctx, t); err != nil {
 			e.letGo(ctx)
 			e.holder = nil
 			return ctx, err
@@ -101,8 +134,8 @@ func (e *Env) holdHosts(ctx context.Context, h *leaseholder) (context.Context, e
 
 // leased does the work of a run while its hosts are held for it. They are given
 // back when the run is over: a paused, failed or parked one keeps them.
-func (e *Env) leased(ctx context.Context, p *Plan, run *engine.Run, actor string, do func(context.Context) (*Result, error)) (*Result, error) {
-	work, err := e.hold(ctx, p, run, actor)
+func (e *Env) leased(ctx context.Context, p *Plan, h *engine.History, run *engine.Run, actor string, do func(context.Context) (*Result, error)) (*Result, error) {
+	work, err := e.hold(ctx, p, h, run, actor)
 	if err != nil {
 		return nil, err
 	}
@@ -139,10 +172,14 @@ func (e *Env) unhold(ctx context.Context, give bool) []string {
 // letGo gives back what is held.
 func (e *Env) letGo(ctx context.Context) []string {
 	var left []string
-	for target, l := range e.holder.all() {
-		ctx, cancel := context.WithTimeout(ctx, 4*fenceLimit)
-		err := hostos.ReleaseLease(ctx, e.host(target), l)
-		cancel()
+	for machine, h := range e.holder.all() {
+		target := h.link.target
+		err := errors.New("another machine has its address now")
+		if h.here(machine) {
+			ctx, cancel := context.WithTimeout(ctx, 4*fenceLimit)
+			err = hostos.ReleaseLease(ctx, h.link, h.Lease)
+			cancel()
+		}
 		if err != nil && !errors.Is(err, hostos.ErrFenced) {
 			left = append(left, fmt.Sprintf("host %s: %v; when it answers again: upgradectl unlock --host %s", target, err, target))
 		}
@@ -151,87 +188,105 @@ func (e *Env) letGo(ctx context.Context) []string {
 	return left
 }
 
-func (h *leaseholder) all() map[string]*hostos.Lease {
+func (h *leaseholder) all() map[string]heldLease {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := make(map[string]*hostos.Lease, len(h.leases))
-	for t, l := range h.leases {
-		out[t] = l
-	}
-	return out
+	return maps.Clone(h.leases)
 }
 
-// tryLease leases a host if it answers soon.
-func (e *Env) tryLease(ctx context.Context, target string) error {
+// forget drops the lease of a machine that is gone, or that was told to go down
+// by a command that ended it (held.leaving).
+func (e *Env) forget(machine string) {
+	e.holder.mu.Lock()
+	defer e.holder.mu.Unlock()
+	delete(e.holder.leases, machine)
+}
+
+// tryLease leases a machine if it answers soon.
+func (e *Env) tryLease(ctx context.Context, t leaseTarget) error {
+	l, err := e.reach(t.target, t.keys)
+	if err != nil {
+		return err
+	}
 	soon, cancel := context.WithTimeout(ctx, 4*fenceLimit)
 	defer cancel()
-	_, err := e.lease(soon, target)
+	_, err = e.lease(soon, l)
 	if errors.As(err, new(*hostos.LeaseHeldError)) || errors.Is(err, engine.ErrUnwritable) {
 		return err
 	}
 	return ctx.Err() // what else is wrong with the host, the steps find out
 }
 
-// lease gives this process's lease of a host, taking it at the first use.
-func (e *Env) lease(ctx context.Context, target string) (*hostos.Lease, error) {
+// lease gives this process's lease of a machine, taking it at the first use.
+func (e *Env) lease(ctx context.Context, way *link) (*hostos.Lease, error) {
 	h := e.holder
 	if h == nil {
-		return nil, fmt.Errorf("internal error: host %s would be changed without a lease", target)
+		return nil, fmt.Errorf("internal error: host %s would be changed without a lease", way.target)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if l := h.leases[target]; l != nil {
-		return l, nil
+	machine := way.machine()
+	if l, ok := h.leases[machine]; ok {
+		if l.link != way {
+			h.leases[machine] = heldLease{l.Lease, way}
+		}
+		return l.Lease, nil
 	}
-	l, err := hostos.TakeLease(ctx, e.host(target), h.run, h.holder, time.Now())
+	l, err := hostos.TakeLease(ctx, way, h.run, h.holder, time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("host %s: %w", target, err)
+		return nil, fmt.Errorf("host %s: %w", way.target, err)
 	}
-	h.leases[target] = l
+	h.leases[machine] = heldLease{l, way}
 	if l.From == "" {
 		return l, nil
 	}
 	// The journal says since when no older process can do anything there.
-	return l, h.note(engine.Note{Act: "takeover", Object: target, Epoch: l.Epoch, Reason: "the run goes on in this process", Text: "held before by " + l.From})
+	return l, h.note(engine.Note{Act: "takeover", Object: way.target, Epoch: l.Epoch, Reason: "the run goes on in this process", Text: "held before by " + l.From})
 }
 
 // beat shows on every host with a live connection that this process lives.
 func (e *Env) beat(ctx context.Context) error {
-	for target, l := range e.holder.all() {
-		if !e.host(target).connected() {
+	for machine, h := range e.holder.all() {
+		if !h.here(machine) || !h.link.connected() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, fenceLimit)
-		err := hostos.KeepLease(ctx, e.host(target), l)
+		err := hostos.KeepLease(ctx, h.link, h.Lease)
 		cancel()
-		if errors.Is(err, hostos.ErrFenced) {
-			return fmt.Errorf("host %s: %w", target, err)
+		if _, still := e.holder.all()[machine]; errors.Is(err, hostos.ErrFenced) && still {
+			return fmt.Errorf("host %s: %w", h.link.target, err)
 		}
 	}
 	return nil
 }
 
 // checkLeases sees that no host has gone to somebody else, as far as they
-// answer. Hosts that did not answer when the run began are leased now.
+// answer. Hosts that did not answer when the run began are leased now. Machines
+// that come and go in a run are asked while they are connected: one that is
+// switched off would keep every effect waiting.
 func (e *Env) checkLeases(ctx context.Context) error {
-	for _, target := range e.holder.targets {
-		if e.holder.all()[target] == nil {
-			if err := e.tryLease(ctx, target); err != nil {
+	leases := e.holder.all()
+	for _, t := range e.holder.targets {
+		if _, ok := leases[t.target]; !ok && len(t.keys) == 0 {
+			if err := e.tryLease(ctx, t); err != nil {
 				return err
 			}
 		}
 	}
+	leases = e.holder.all()
+	maps.DeleteFunc(leases, func(machine string, h heldLease) bool {
+		return machine != h.link.target && (!h.here(machine) || !h.link.connected())
+	})
 	errs := make(chan error)
-	leases := e.holder.all()
-	for target, l := range leases {
+	for _, h := range leases {
 		go func() {
 			soon, cancel := context.WithTimeout(ctx, fenceLimit)
 			defer cancel()
-			err := hostos.CheckLease(soon, e.host(target), l)
+			err := hostos.CheckLease(soon, h.link, h.Lease)
 			if !errors.Is(err, hostos.ErrFenced) {
 				err = nil
 			} else {
-				err = fmt.Errorf("host %s: %w", target, err)
+				err = fmt.Errorf("host %s: %w", h.link.target, err)
 			}
 			errs <- err
 		}()
@@ -270,27 +325,42 @@ func (e *Env) fenced(steps []engine.Step) []engine.Step {
 }
 
 // held is a host that is changed: each command runs only under the lease.
-type held struct{ *link }
+type held struct {
+	*link
+	leaves bool
+}
 
 // held gives the host for changes. See fence above.
-func (l *link) held() held { return held{l} }
+func (l *link) held() held { return held{link: l} }
+
+// leaving gives the host for its last command, after which it is gone: one that
+// succeeds ends the lease, so that no copy of the machine's disk keeps it.
+func (l *link) leaving() held { return held{l, true} }
 
 // Run runs a command that changes the host.
 func (h held) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
-	lease, err := h.env.lease(ctx, h.target)
+	lease, err := h.env.lease(ctx, h.link)
 	if err != nil {
 		return err
 	}
-	err = h.link.Run(ctx, lease.Fence(cmd), stdin, stdout, stderr)
+	fenced := lease.Fence(cmd)
+	if h.leaves {
+		fenced = lease.FenceLast(cmd)
+	}
+	machine := h.machine()
+	err = h.link.Run(ctx, fenced, stdin, stdout, stderr)
 	if hostos.IsFenced(err) {
 		return fmt.Errorf("host %s: %w", h.target, hostos.ErrFenced)
+	}
+	if h.leaves {
+		h.env.forget(machine) // with an unknown result as well: it is taken anew
 	}
 	return err
 }
 
 // heldNginx is the nginx server of a host for changes.
 func (e *Env) heldNginx(ctx context.Context, n NginxHost) (*nginx.Server, error) {
-	l, err := e.lease(ctx, n.Host)
+	l, err := e.lease(ctx, e.host(n.Host))
 	if err != nil {
 		return nil, err
 	}

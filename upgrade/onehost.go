@@ -177,7 +177,7 @@ func (l *link) free(ctx context.Context, key string) error {
 // alone does work while the host is held under key. The lease stays when the
 // work may still be under way: with the same key it can be gone on with.
 func (e *Env) alone(ctx context.Context, target, key string, o HostJobOptions, do func(ctx context.Context) (over bool, err error)) error {
-	h := &leaseholder{run: key, holder: holderName(o.Actor), targets: []string{target}, leases: map[string]*hostos.Lease{}, note: func(n engine.Note) error {
+	h := &leaseholder{run: key, holder: holderName(o.Actor), targets: []leaseTarget{{target: target}}, leases: map[string]heldLease{}, note: func(n engine.Note) error {
 		o.say("%s: this process goes on with %s, %s", n.Object, key, n.Text)
 		return nil
 	}}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -113,13 +114,12 @@ type rebuild struct {
 	f    *RebuildFacts
 	role profile
 	e    *Env
-	t    *transition       // its ways to wait
-	pins map[string]string // host keys by host
+	t    *transition // its ways to wait
 }
 
 func newRebuild(p *Plan, e *Env) *rebuild {
 	role, _ := roleProfile(p.Config.Rebuild.Role)
-	return &rebuild{p: p, cfg: &p.Config, c: p.Config.Rebuild, f: p.Facts.Rebuild, role: role, e: e, t: &transition{p: p, cfg: &p.Config, e: e}, pins: map[string]string{}}
+	return &rebuild{p: p, cfg: &p.Config, c: p.Config.Rebuild, f: p.Facts.Rebuild, role: role, e: e, t: &transition{p: p, cfg: &p.Config, e: e}}
 }
 
 // names of the nodes that are rebuilt.
@@ -133,10 +133,31 @@ func (r *rebuild) names() []string {
 
 // ---- the way to the machines ----
 
-func (r *rebuild) firstbox() *pitrix.Firstbox { return &pitrix.Firstbox{Host: r.e.host(r.cfg.Host)} }
+// fence gives a machine as package pitrix uses it. While a run is under way,
+// every command on it, one that only looks too, runs under the run's lease of
+// that machine.
+func (r *rebuild) fence(l *link) pitrix.Host {
+	if r.e.holder == nil {
+		return l
+	}
+	return l.held()
+}
+
+func (r *rebuild) firstbox() *pitrix.Firstbox {
+	return &pitrix.Firstbox{Host: r.fence(r.e.host(r.cfg.Host))}
+}
 
 func (r *rebuild) hypervisor(addr string) *pitrix.Hypervisor {
-	return &pitrix.Hypervisor{Host: r.at(addr)}
+	return &pitrix.Hypervisor{Host: r.fence(r.at(addr))}
+}
+
+// shutdown tells a node's old machine to halt; its lease ends with it.
+func (r *rebuild) shutdown(ctx context.Context, n *RebuildNodeFacts, want pitrix.Identity) error {
+	_, l, err := r.old(n)
+	if err != nil {
+		return err
+	}
+	return (&pitrix.Node{Host: l.leaving(), Name: n.Name}).Shutdown(ctx, want)
 }
 
 func (r *rebuild) target(addr string) string { return strings.ReplaceAll(r.c.SSH, "{address}", addr) }
@@ -150,16 +171,7 @@ func (r *rebuild) reach(addr string, keys []string) (*link, error) {
 	if len(keys) == 0 {
 		return nil, fmt.Errorf("internal error: no host key is known of the machine at %s", addr)
 	}
-	target := r.target(addr)
-	host, want := targetHost(target), strings.Join(keys, "\n")
-	if r.pins[host] != want {
-		if err := r.e.Dialer.Pin(host, keys); err != nil {
-			return nil, err
-		}
-		r.pins[host] = want
-		r.e.host(target).drop(nil) // it may lead to the other one
-	}
-	return r.e.host(target), nil
+	return r.e.reach(r.target(addr), keys)
 }
 
 // old gives the old machine of a node.
@@ -168,7 +180,7 @@ func (r *rebuild) old(n *RebuildNodeFacts) (*pitrix.Node, *link, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &pitrix.Node{Host: l, Name: n.Name}, l, nil
+	return &pitrix.Node{Host: r.fence(l), Name: n.Name}, l, nil
 }
 
 // oldNodes gives those as they are before a run begins.
@@ -190,7 +202,7 @@ func (r *rebuild) fresh(a *engine.Act, n *RebuildNodeFacts, addr string) (*pitri
 	if err != nil {
 		return nil, nil, m, err
 	}
-	return &pitrix.Node{Host: l, Name: n.Name}, l, m, nil
+	return &pitrix.Node{Host: r.fence(l), Name: n.Name}, l, m, nil
 }
 
 // recorded gives the identity of a node's new machine, as last written down.
@@ -208,14 +220,52 @@ func (r *rebuild) recorded(a *engine.Act, n *RebuildNodeFacts) (Machine, error) 
 	return Machine{}, fmt.Errorf("internal error: the new machine of %s is not recorded yet", n.Name)
 }
 
+// machinesAt lists the machines of a node that exist where the run stands, and
+// where they are. One that is between two states is left out: it is leased when
+// it is first used.
+func (r *rebuild) machinesAt(h *engine.History, i int) []leaseTarget {
+	n := &r.f.Nodes[i]
+	final, old := r.target(n.Final), leaseTarget{r.target(n.Final), n.Old.HostKeys}
+	if h == nil {
+		return []leaseTarget{old}
+	}
+	began := func(step string) bool {
+		s := h.StepByID(step)
+		return s.Attempt > 0 && s.State != engine.StepUndone
+	}
+	var out []leaseTarget
+	if !began(r.sec(i) + "-poweroff") {
+		out = append(out, old)
+	}
+	for _, step := range []string{"4.2-machines", "3.2-machines"} {
+		var all map[string]Machine
+		if s := h.StepByID(step); s.State != engine.StepDone || !began("3.1-launch") || json.Unmarshal(s.Result, &all) != nil || len(all[n.Name].HostKeys) == 0 {
+			continue
+		}
+		switch address := h.StepByID(r.sec(i) + "-address"); {
+		case address.State == engine.StepDone:
+			out = append(out, leaseTarget{final, all[n.Name].HostKeys})
+		case address.Attempt == 0:
+			out = append(out, leaseTarget{r.target(n.Address), all[n.Name].HostKeys})
+		}
+		break
+	}
+	return out
+}
+
 // machine reads what tells the machine behind a node from every other one.
 func (r *rebuild) machine(ctx context.Context, node *pitrix.Node) (Machine, error) {
 	id, err := node.GetIdentity(ctx)
 	if err != nil {
 		return Machine{}, err
 	}
-	l, ok := node.Host.(*link)
-	if !ok {
+	var l *link
+	switch h := node.Host.(type) {
+	case *link:
+		l = h
+	case held:
+		l = h.link
+	default:
 		return Machine{}, errors.New("internal error: a node without a link")
 	}
 	m := Machine{MachineID: id.MachineID, OSVersion: id.OSVersion}
@@ -293,22 +343,28 @@ func (r *rebuild) scope(ctx context.Context) (pitrix.Scripts, pitrix.Scope, erro
 
 // ---- small things ----
 
+// A runner is a link, or one for changes.
+type runner interface {
+	hostos.Host
+	name() string
+}
+
 // run runs a command and gives its standard output.
-func run(ctx context.Context, l *link, cmd string) (string, error) {
+func run(ctx context.Context, l runner, cmd string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	if err := l.Run(ctx, cmd, nil, &stdout, &stderr); err != nil {
 		if msg := strings.TrimSpace(stderr.String()); msg != "" {
-			return stdout.String(), fmt.Errorf("host %s: %w: %s", l.target, err, clip(msg))
+			return stdout.String(), fmt.Errorf("host %s: %w: %s", l.name(), err, clip(msg))
 		}
-		return stdout.String(), fmt.Errorf("host %s: %w", l.target, err)
+		return stdout.String(), fmt.Errorf("host %s: %w", l.name(), err)
 	}
 	return stdout.String(), nil
 }
 
 // replaceFile changes a file that still is as old, in one rename; owner and
 // mode stay. A file that is as next already is left alone.
-func replaceFile(ctx context.Context, l *link, key, name string, old, next []byte) error {
-	tmp := name + ".upgradectl-" + key
+func replaceFile(ctx context.Context, way *link, key, name string, old, next []byte) error {
+	l, tmp := way.held(), name+".upgradectl-"+key
 	if _, err := run(ctx, l, "rm -f "+shellq.Quote(tmp)); err != nil {
 		return err
 	}

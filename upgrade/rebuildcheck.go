@@ -499,11 +499,11 @@ func (r *rebuild) restore(ctx context.Context, a *engine.Act, n *RebuildNodeFact
 	if err != nil {
 		return err
 	}
-	if err := l.Run(ctx, fmt.Sprintf("tar -C / --no-same-owner -xzf - && chown -R %s %s", shellq.Quote(d.owner), shellq.Quote(d.path)), strings.NewReader(out), nil, nil); err != nil {
+	if err := l.held().Run(ctx, fmt.Sprintf("tar -C / --no-same-owner -xzf - && chown -R %s %s", shellq.Quote(d.owner), shellq.Quote(d.path)), strings.NewReader(out), nil, nil); err != nil {
 		return fmt.Errorf("new %s: %s: %w", n.Name, d.path, err)
 	}
 	for _, cmd := range []string{d.test, d.after} {
-		if _, err := run(ctx, l, cmd); err != nil {
+		if _, err := run(ctx, l.held(), cmd); err != nil {
 			return fmt.Errorf("new %s: %s: %w", n.Name, cmd, err)
 		}
 	}

@@ -69,7 +69,7 @@ func (r *rebuild) cleanKnownHosts() engine.Step {
 		return map[string][]string{"not_cleaned": trouble}, nil
 	}
 	ownFile := func(ctx context.Context) error {
-		fb := &pitrix.Firstbox{Host: r.e.host(r.cfg.Host).held()}
+		fb := r.firstbox()
 		_, err := fb.RemoveKnownHosts(ctx, r.knownNames())
 		if err != nil {
 			return fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)

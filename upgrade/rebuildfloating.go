@@ -126,7 +126,7 @@ func (r *rebuild) moveFloating(i int) engine.Step {
 			if err != nil {
 				return err
 			}
-			if _, err := run(ctx, l, "pgrep -x keepalived >/dev/null || service keepalived start </dev/null >&2"); err != nil {
+			if _, err := run(ctx, l.held(), "pgrep -x keepalived >/dev/null || service keepalived start </dev/null >&2"); err != nil {
 				return fmt.Errorf("old %s: %w", n.Name, err)
 			}
 			return r.waitServes(ctx, a)

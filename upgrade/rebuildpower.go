@@ -124,7 +124,7 @@ func (r *rebuild) powerOff(i int) engine.Step {
 				// learn its own.
 				err = r.announceAtBoot(ctx, old, a.Key(), n)
 				if err == nil {
-					err = old.Shutdown(ctx, want)
+					err = r.shutdown(ctx, n, want)
 				}
 				// One that was told to go down before an interruption does so now: the
 				// hypervisor knows.
@@ -195,7 +195,7 @@ func (r *rebuild) wentDown(ctx context.Context, a *engine.Act, n *RebuildNodeFac
 		if err != nil || d.State == pitrix.DomainShutOff {
 			return err
 		}
-		old, l, err := r.old(n)
+		_, l, err := r.old(n)
 		if err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (r *rebuild) wentDown(ctx context.Context, a *engine.Act, n *RebuildNodeFac
 		case b.ID != was.Boot.ID:
 			return nil
 		}
-		if err := old.Shutdown(ctx, want); err != nil {
+		if err := r.shutdown(ctx, n, want); err != nil {
 			return err
 		}
 		return errors.New("it was told to go down")

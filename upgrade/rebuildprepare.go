@@ -197,7 +197,7 @@ else echo part; fi`, path))
 			if err := a.Params(&p); err != nil {
 				return nil, err
 			}
-			fb := &pitrix.Firstbox{Host: r.e.host(r.cfg.Host).held()}
+			fb := r.firstbox()
 			path, err := fb.BackupSettings(ctx, p.At)
 			if err != nil {
 				return nil, fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
@@ -241,7 +241,7 @@ func (r *rebuild) mark(ctx context.Context, a *engine.Act) error {
 	if _, err := a.ParamsOf("2.1-marker", &m); err != nil {
 		return err
 	}
-	fb := &pitrix.Firstbox{Host: r.e.host(r.cfg.Host).held()}
+	fb := r.firstbox()
 	if err := fb.SetMarker(ctx, m); err != nil {
 		return fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
 	}
@@ -249,7 +249,7 @@ func (r *rebuild) mark(ctx context.Context, a *engine.Act) error {
 }
 
 func (r *rebuild) unmark(ctx context.Context, a *engine.Act) error {
-	fb := &pitrix.Firstbox{Host: r.e.host(r.cfg.Host).held()}
+	fb := r.firstbox()
 	if err := fb.ClearMarker(ctx, a.RunID()); err != nil {
 		return fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
 	}
@@ -303,7 +303,7 @@ func (r *rebuild) settingsStep(id, section, title string, lines []string, next f
 		if err := a.Params(&c); err != nil {
 			return err
 		}
-		fb := &pitrix.Firstbox{Host: r.e.host(r.cfg.Host).held()}
+		fb := r.firstbox()
 		for _, f := range c.Files {
 			if back {
 				f.Old, f.New = f.New, f.Old

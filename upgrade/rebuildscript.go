@@ -44,7 +44,10 @@ func (s *script) host(r *rebuild, a *engine.Act) (*link, hostos.Host, error) {
 		return l, l.held(), nil
 	}
 	l, err := s.on(a)
-	return l, l, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return l, l.held(), nil
 }
 
 func (r *rebuild) scriptStep(s script) engine.Step {
@@ -396,6 +399,9 @@ func (r *rebuild) discard(ctx context.Context, a *engine.Act) error {
 		if err := r.hypervisor(n.PhysicalHost).Discard(ctx, n.Name, mac, true); err != nil {
 			return wrapHost(n.PhysicalHost, err)
 		}
+		if m, err := r.recorded(a, n); err == nil {
+			r.e.forget(strings.Join(m.HostKeys, "\n"))
+		}
 	}
 	// What the launch has taught the firstbox's ssh of the names and of the
 	// temporary addresses is void.
@@ -403,7 +409,7 @@ func (r *rebuild) discard(ctx context.Context, a *engine.Act) error {
 	for _, n := range r.f.Nodes {
 		names = append(names, n.Name, n.Address)
 	}
-	fb := &pitrix.Firstbox{Host: r.e.host(r.cfg.Host).held()}
+	fb := r.firstbox()
 	if _, err := fb.RemoveKnownHosts(ctx, names); err != nil {
 		return fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
 	}

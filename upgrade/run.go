@@ -222,7 +222,7 @@ func Apply(ctx context.Context, dir, id string, stored []byte, o RunOptions) (*R
 	}
 	defer run.Close()
 	steps := e.fenced(p.steps(e))
-	return e.leased(ctx, p, run, o.Actor, func(ctx context.Context) (*Result, error) {
+	return e.leased(ctx, p, nil, run, o.Actor, func(ctx context.Context) (*Result, error) {
 		out, err := run.Apply(ctx, steps, o.engine(p))
 		return result(dir, out, err)
 	})
@@ -301,7 +301,7 @@ func reopen(ctx context.Context, dir string, o RunOptions, onward bool, do func(
 	if err := checkOptions(steps, o); err != nil {
 		return nil, err
 	}
-	return e.leased(ctx, p, run, o.Actor, func(ctx context.Context) (*Result, error) {
+	return e.leased(ctx, p, h, run, o.Actor, func(ctx context.Context) (*Result, error) {
 		if onward {
 			if err := e.renew(ctx, p, h, run.Note); err != nil {
 				return nil, err

@@ -176,6 +176,14 @@ func (s leases) fence(l *Lease, cmd string) string {
 	return fmt.Sprintf("%s || exit %d\n%s", s.guard(l), shellq.StatusFenced, cmd)
 }
 
+// FenceLast is Fence for the last command of a host that goes away: when it
+// succeeds, the lease is gone with it.
+func (l *Lease) FenceLast(cmd string) string { return leases{jobRoot}.fenceLast(l, cmd) }
+
+func (s leases) fenceLast(l *Lease, cmd string) string {
+	return s.fence(l, cmd) + "\ns=$?\n[ $s != 0 ] || rm -f " + shellq.Quote(s.root+"/lease") + " " + shellq.Quote(s.root+"/beat") + "\nexit $s"
+}
+
 // IsFenced tells whether err is the end of a command that Fence kept from
 // running. A command of the caller's must not end with that status
 // itself, [shellq.StatusFenced], which internal/archtest sees to.

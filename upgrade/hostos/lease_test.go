@@ -82,6 +82,33 @@ func TestFenceLeavesInput(t *testing.T) {
 	})
 }
 
+// The last command of a host takes the lease with it, unless it fails: then the
+// host stays, and is held.
+func TestFenceLast(t *testing.T) {
+	eachShell(t, func(t *testing.T, s leases, h Host) {
+		ctx := t.Context()
+		l, err := s.take(ctx, h, "run-a", "root@ops1", leaseDay, "")
+		require.NoError(t, err)
+		for _, cmd := range []string{"false", "exit 7", "echo half; (exit 3)"} {
+			_, err = output(ctx, h, s.fenceLast(l, cmd), nil)
+			require.Error(t, err, cmd)
+			require.False(t, IsFenced(err))
+			require.NoError(t, s.run(ctx, h, l, "check", ":"), cmd)
+		}
+		out, err := output(ctx, h, s.fenceLast(l, "echo going"), nil)
+		require.NoError(t, err)
+		assert.Equal(t, "going\n", out)
+		none, err := s.get(ctx, h)
+		require.NoError(t, err)
+		assert.Nil(t, none)
+		_, err = output(ctx, h, s.fenceLast(l, "echo again"), nil)
+		assert.True(t, IsFenced(err), "%v", err)
+		again, err := s.take(ctx, h, "run-b", "root@ops2", leaseDay, "")
+		require.NoError(t, err)
+		assert.EqualValues(t, 2, again.Epoch, "epochs outlive leases")
+	})
+}
+
 // What a fenced command ends with by itself is never taken for a lost lease: the
 // statuses of our own scripts and of the programs in them are others.
 func TestFencedStatus(t *testing.T) {

@@ -97,6 +97,9 @@ func (s *Site) Left() Left {
 		for _, e := range m.jobs(false) {
 			l.Behind = append(l.Behind, m.label+": a job every minute: "+e)
 		}
+		if _, err := m.Host.Stat("/var/lib/upgradectl/lease"); err == nil {
+			l.Behind = append(l.Behind, m.label+": a lease of a run")
+		}
 	}
 	all, names := s.fleet()
 	for _, n := range names {
