@@ -251,6 +251,7 @@ func TestPitrixSwitchCutOff(t *testing.T) {
 // TestPitrixSwitchTakenBack ends the command when the new VM reboots, for so
 // long that the VM takes the edit back; run again, the command begins anew.
 func TestPitrixSwitchTakenBack(t *testing.T) {
+	t.Parallel() // most of it waits for a VM that boots
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	s := newSwitchSite(t, func(what string) {
