@@ -89,6 +89,8 @@ var foreign = []struct {
 		"the client's SSH is internal/remote, signatures of approvals are internal/sshsig"},
 	{"github.com/pkg/sftp", []string{"internal/remote", "internal/sim/host", "internal/lab/..."}, true,
 		"the client's SFTP is internal/remote"},
+	{"golang.org/x/net/dns/dnsmessage", []string{"upgrade", "internal/sim/firstbox"}, true,
+		"nobody here writes DNS messages by hand, and nobody else sends any"},
 	{"golang.org/x/sync", []string{"ecs", "slb", "nginx", "hostinv", "upgrade", "upgrade/hostos", "internal/alicloud", "internal/remote", "internal/sim", "internal/sim/..."}, true,
 		"engine and base packages use the standard library only"},
 	{"github.com/spf13/cobra", []string{"cmd/upgradectl"}, false,

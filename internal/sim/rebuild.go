@@ -20,10 +20,11 @@ import (
 // time, so that a gap is as long as it would be.
 type RebuildConfig struct {
 	Speed     float64       // how much faster boots, packages and installations are than real ones; 0 = 60
-	Rate      float64       // short requests a second through the proxies' virtual address; 0 = 20, negative = none
+	Rate      float64       // short requests a second through the role's virtual address; 0 = 20, negative = none
 	Streams   int           // long connections open at a time; 0 = 2, negative = none
 	StreamMax time.Duration // longest of them; 0 = 5s
 
+	Role      string // of the nodes that are rebuilt: proxy, webservice or dnsmaster; "" = proxy
 	Version   string // of the installer; "" = 4.3.1
 	VG        bool   // VG nodes carry the proxies, which have EIPs
 	Sub       bool   // a sub zone: front ends of the old proxies point to the global site
@@ -41,6 +42,9 @@ type RebuildConfig struct {
 }
 
 func (c RebuildConfig) withDefaults() RebuildConfig {
+	if c.Role == "" {
+		c.Role = "proxy"
+	}
 	if c.Speed <= 0 {
 		c.Speed = 60
 	}
@@ -91,6 +95,10 @@ func NewRebuild(ctx context.Context, cfg RebuildConfig) (*Rebuild, error) {
 }
 
 func (w *Rebuild) build(context.Context) error {
+	vip := firstbox.VIP(w.cfg.Role)
+	if vip == "" {
+		return fmt.Errorf("there is no role %q; there are %s", w.cfg.Role, strings.Join(firstbox.Roles(), ", "))
+	}
 	var err error
 	if w.key, err = newKeyPair("operator"); err != nil {
 		return err
@@ -100,6 +108,9 @@ func (w *Rebuild) build(context.Context) error {
 		return w.DialOperator(ctx, "tcp", addr)
 	}}
 	opt.Pipe = func() (net.Conn, net.Conn) { return memnet.Pipe(&net.TCPAddr{}, &net.TCPAddr{}) }
+	opt.Nginx = func(name string, dial func(context.Context, string) (net.Conn, error)) firstbox.WebServer {
+		return traffic.NewNginx(name, "", func(ctx context.Context, _, to string) (net.Conn, error) { return dial(ctx, to) })
+	}
 	if w.cfg.Happened != nil {
 		opt.Ran = func(addr, command string) { w.cfg.Happened("ssh " + addr + " " + command) }
 	}
@@ -115,20 +126,21 @@ func (w *Rebuild) build(context.Context) error {
 	}
 	w.wg.Go(w.accept)
 	w.before = w.site.States()
+	fronts := w.site.Fronts(w.cfg.Role)
 	var targets []traffic.VIPTarget
-	for _, f := range firstbox.Fronts() {
+	for _, f := range fronts {
 		targets = append(targets, traffic.VIPTarget{Name: f.Name, Port: f.Port, Stream: f.Stream})
 	}
 	w.clients = traffic.StartVIPClients(traffic.VIPLoad{
-		VIP: firstbox.ProxyVIP, Targets: targets, Rate: w.cfg.Rate, Streams: max(w.cfg.Streams, 0), StreamMax: w.cfg.StreamMax,
-		Open: func(port int) (traffic.VIPConn, error) {
-			f, err := w.site.Open(firstbox.ProxyVIP, port)
+		Targets: targets, Rate: w.cfg.Rate, Streams: max(w.cfg.Streams, 0), StreamMax: w.cfg.StreamMax,
+		Open: func(target int) (traffic.VIPConn, error) {
+			f, err := w.site.OpenFront(vip, fronts[target])
 			if err != nil {
 				return traffic.VIPConn{}, err
 			}
 			return traffic.VIPConn{Server: f.Server, Cut: f.Cut(), Why: f.Why, Close: func() { w.site.CloseFlow(f) }}, nil
 		},
-		Gap: func(begin, end time.Time) (int, bool) { return w.site.Gap(firstbox.ProxyVIP, begin, end) },
+		Gap: func(begin, end time.Time) (int, bool) { return w.site.Gap(vip, begin, end) },
 	})
 	return nil
 }

@@ -33,6 +33,8 @@ func (n RebuildNode) Replaced() bool { return n.After.Up && n.After.Machine != n
 
 // RebuildFigures is what a world of procedure B has counted.
 type RebuildFigures struct {
+	Role      string  `json:"role"` // of the nodes that are rebuilt
+	VIP       string  `json:"vip"`  // theirs
 	Requests  int64   `json:"requests"`
 	Failed    int64   `json:"failed"`     // outside every window without a holder of the address
 	GapMS     float64 `json:"gap_ms"`     // longest window from loss to announcement, milliseconds
@@ -40,7 +42,7 @@ type RebuildFigures struct {
 	Gaps      []Gap   `json:"gaps"`
 	SlowestMS float64 `json:"slowest_connect_ms"` // of the connections that came about
 
-	Holders []string      `json:"vip_holders"` // of the proxies' address: one
+	Holders []string      `json:"vip_holders"` // of the role's address: one
 	Nodes   []RebuildNode `json:"nodes"`
 
 	OldKept    []string `json:"old_kept"`              // images of old VMs
@@ -61,18 +63,18 @@ func (w *Rebuild) Figures() RebuildFigures {
 	s := w.clients.Summary()
 	left := w.site.Left()
 	f := RebuildFigures{
-		Requests: s.Requests, Failed: s.Failed, GapFailed: s.GapFailed, SlowestMS: ms(s.Slowest),
+		Role: w.cfg.Role, VIP: firstbox.VIP(w.cfg.Role), Requests: s.Requests, Failed: s.Failed, GapFailed: s.GapFailed, SlowestMS: ms(s.Slowest),
 		OldKept: left.Kept, LeftBehind: left.Behind, Duplicates: w.site.Duplicates(), Damage: w.site.Damage(), Refused: w.site.Refused(),
 		Targets: s.Targets, Servers: s.Servers, Failures: s.Failures, Since: s.Since, Duration: s.Elapsed,
 	}
 	for i, g := range w.site.Gaps() {
-		if g.VIP != firstbox.ProxyVIP {
+		if g.VIP != f.VIP {
 			continue
 		}
 		f.Gaps = append(f.Gaps, Gap{VIP: g.VIP, From: g.From, To: g.To, Graceful: g.Graceful, Lost: g.Lost, MS: ms(g.Length), Failed: s.ByGap[i]})
 		f.GapMS = max(f.GapMS, ms(g.Length))
 	}
-	for _, m := range w.site.Holders(firstbox.ProxyVIP) {
+	for _, m := range w.site.Holders(f.VIP) {
 		f.Holders = append(f.Holders, m.Label())
 	}
 	after := w.site.States()
@@ -89,8 +91,7 @@ const (
 	maxGracefulGap = time.Second
 )
 
-// CheckEnd says what is wrong with a world in which a rebuild of the proxies
-// ended as outcome ("succeeded", "rolled-back"; any other outcome only has its
+// CheckEnd says what is wrong with a world in which a rebuild ended as outcome ("succeeded", "rolled-back"; any other outcome only has its
 // traffic, its damage and its refused commands checked). An empty list: all is
 // well.
 func (f RebuildFigures) CheckEnd(outcome string) []string {
@@ -116,7 +117,7 @@ func (f RebuildFigures) CheckEnd(outcome string) []string {
 		}
 	}
 	if len(f.Holders) != 1 {
-		add("%s is held by %d machines: %s", firstbox.ProxyVIP, len(f.Holders), strings.Join(f.Holders, ", "))
+		add("%s is held by %d machines: %s", f.VIP, len(f.Holders), strings.Join(f.Holders, ", "))
 	}
 	for _, list := range []struct {
 		what  string
@@ -131,8 +132,7 @@ func (f RebuildFigures) CheckEnd(outcome string) []string {
 	}
 	kept := 0
 	for _, n := range f.Nodes {
-		isProxy := strings.HasPrefix(n.Before.Name, "proxy")
-		if isProxy && outcome == succeeded {
+		if n.Before.Role == f.Role && outcome == succeeded {
 			kept++
 			bad = append(bad, n.checkReplaced()...)
 			continue
@@ -184,6 +184,7 @@ func (n RebuildNode) checkSame() []string {
 		{"front end of haproxy", n.Before.Fronts, n.After.Fronts},
 		{"route", n.Before.Routes, n.After.Routes},
 		{"program", n.Before.Programs, n.After.Programs},
+		{"service", n.Before.Serves, n.After.Serves},
 	} {
 		for _, line := range c.before {
 			if !slices.Contains(c.now, line) && !strings.HasPrefix(line, "website ") {

@@ -7,9 +7,13 @@ import (
 	"github.com/upgradectl/upgradectl/internal/sim/firstbox"
 )
 
-// upgradeYAML is the configuration of the rebuild of both proxies.
+// upgradeYAML is the configuration of the rebuild of both nodes.
 func (w *Rebuild) upgradeYAML() string {
 	scaled := func(d time.Duration) time.Duration { return max(time.Duration(float64(d)/w.cfg.Speed), time.Minute) }
+	nodes := ""
+	for _, n := range firstbox.Nodes(w.cfg.Role) {
+		nodes += fmt.Sprintf("    - {name: %s, address: %s, physical_host: %s}\n", n.Name, n.Temporary, n.NewHost)
+	}
 	return fmt.Sprintf(`version: 1
 procedure: rebuild
 host: %s
@@ -18,19 +22,17 @@ ssh:
   known_hosts: [known_hosts]
 rebuild:
   strategy: side-by-side
-  role: proxy
+  role: %s
   os_name: xenial
   os_version: 16.04.5
   vip: %s
   nodes:
-    - {name: proxy0, address: 192.0.2.71, physical_host: 192.0.2.102}
-    - {name: proxy1, address: 192.0.2.72, physical_host: 192.0.2.101}
-gates: []
+%sgates: []
 pace:
   poll: 100ms
   sample: 100ms
   observe: 10
   timeout: %s
   job_timeout: %s
-`, firstbox.FirstboxAddr, firstbox.ProxyVIP, scaled(30*time.Minute), scaled(2*time.Hour))
+`, firstbox.FirstboxAddr, w.cfg.Role, firstbox.VIP(w.cfg.Role), nodes, scaled(30*time.Minute), scaled(2*time.Hour))
 }

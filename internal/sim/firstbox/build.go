@@ -144,7 +144,16 @@ func (s *Site) cmdTar(_ context.Context, p *host.Proc) int {
 // allPackages is what build_pkgs_allinone builds.
 var allPackages = []string{
 	"pitrix-hosts", "pitrix-global-conf", "pitrix-alert-agent", "pitrix-ks-proxy", "pitrix-ks-proxy-boss",
-	"pitrix-ks-proxy-boss2", "pitrix-ks-proxy-warehouse", "pitrix-ks-webservice", "pitrix-ks-dnsmaster",
+	"pitrix-ks-proxy-boss2", "pitrix-ks-proxy-warehouse", "pitrix-ks-webservice", "pitrix-ks-api", "pitrix-ks-cli",
+	"pitrix-ks-website", "pitrix-ks-webconsole", "pitrix-ks-dnsmaster",
+}
+
+// packagesOf are the groups of packages that update.sh knows, of those that
+// there are here.
+var packagesOf = map[string][]string{
+	"proxy": {"pitrix-ks-proxy"}, "dns": {"pitrix-ks-dnsmaster"},
+	"global-webservice": {"pitrix-ks-webservice", "pitrix-ks-api", "pitrix-ks-cli"}, "global-website": {"pitrix-ks-website", "pitrix-ks-webconsole"},
+	"zone-webservice": {"pitrix-ks-webservice", "pitrix-ks-webconsole"}, "zone-website": {"pitrix-ks-webconsole"},
 }
 
 // globalPackages is what build_global_conf builds, of those that are here.
@@ -247,7 +256,9 @@ func (s *Site) hostsLines() []byte {
 		v := all[n]
 		fmt.Fprintf(&b, "%s %s.mgmt.pitrix.yunify.com %s\n", v["mgmt_network_address"], v["hostname"], v["hostname"])
 	}
-	fmt.Fprintf(&b, "%s proxy\n%s webservice\n", ProxyVIP, WebVIP)
+	for _, name := range Roles() {
+		fmt.Fprintf(&b, "%s %s\n", VIP(name), name)
+	}
 	return b.Bytes()
 }
 

@@ -1,6 +1,7 @@
 package firstbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ const (
 	FirstboxAddr = "192.0.2.2"
 	ProxyVIP     = "192.0.2.60"
 	WebVIP       = "192.0.2.64"
+	DNSVIP       = "192.0.2.40"
 
 	gateway     = "192.0.2.254"
 	eipGateway  = "203.0.113.1"
@@ -23,22 +25,6 @@ const (
 	globalSite  = "198.51.100.65" // webservice of the global site, of a sub zone
 	handNetwork = "10.90.0.0/16"  // reached by a route that somebody added by hand
 )
-
-// A Front is a port of the proxies' VIP that clients use.
-type Front struct {
-	Name   string
-	Port   int
-	Stream bool // connections live long
-}
-
-// Fronts are what clients ask for through the proxies' VIP: the generated front
-// ends, one that somebody made by hand, and one behind the VM network.
-func Fronts() []Front {
-	return []Front{
-		{"console-front", 80, false}, {"api-front", 7777, false}, {"ws-front", 8565, false},
-		{"lab1b-fg-front", 8666, false}, {"lab1a-metad", 9611, false}, {"io-front", 8000, true},
-	}
-}
 
 // member is a node of the site at the beginning.
 type member struct {
@@ -103,7 +89,7 @@ func (s *Site) machine(kind Kind, name, addr, version string, files map[string]s
 	units := []host.Unit{{Name: "rc-local", Description: "/etc/rc.local Compatibility", Enabled: true, Start: "/etc/rc.local", Forking: true}}
 	h, err := host.New(host.Spec{
 		Name: label, Addr: addr, Hostname: name, Kernel: kernelOf[version], Files: all, Units: units, Commands: commands,
-		Users: []host.User{{Name: "root", AuthorizedKeys: s.cfg.Keys}},
+		Users: []host.User{{Name: "root", AuthorizedKeys: s.cfg.Keys}, {Name: bindUser, UID: 107}},
 		Proc:  map[string]string{"meminfo": meminfo(kind)},
 	}, s.options())
 	if err != nil {
@@ -188,7 +174,7 @@ func (s *Site) build() error {
 				n++
 			}
 		}
-		return n == 4
+		return n == len(members)
 	})
 	s.mu.Lock()
 	for _, list := range s.routers { // who holds the addresses, since long ago
@@ -232,11 +218,13 @@ func (s *Site) buildFirstbox() error {
 		"/etc/rc.local":                        "#!/bin/bash\nexit 0\n",
 		"/pitrix/version.json":                 string(version) + "\n",
 		"/pitrix/conf/templates/empty_setting": "role=\"\"\nhostname=\"\"\n",
-		"/pitrix/upgrade/packages/proxy":       "packages=('pitrix-ks-proxy');\n",
 		variablesDir + "/global/server.yaml":   "zone: lab1a\n",
 		variablesDir + "/hosts":                "\n",
 		"/var/www/repo/16.04.5/Packages":       "\n", "/pitrix/repo/16.04.5/Packages": "\n",
 		"/var/www/repo/14.04.5/Packages": "\n", "/pitrix/repo/14.04.5/Packages": "\n",
+	}
+	for name, list := range packagesOf {
+		files["/pitrix/upgrade/packages/"+name] = "packages=('" + strings.Join(list, "' '") + "');\n"
 	}
 	if s.python() {
 		text := "common:\n  ssh_port: 22\n  firstbox_address: " + FirstboxAddr + "\n  is_region: 0\n  region_id: \"\"\n  zone_ids: lab1a\n  domain: lab.example\n  site_protocol: http\nlab1a:\n  cloud_type: public\n"
@@ -318,115 +306,9 @@ func (s *Site) buildStrangers() {
 	}
 }
 
-// setting is the text of a VM's settings file at the beginning.
-func (s *Site) settingText(n member) string {
-	vg := s.cfg.VG
-	gw, rule := gateway, ""
-	switch {
-	case vg && n.role == "proxy":
-		gw = ""
-	case vg && n.role == "dnsmaster":
-		gw = n.host
-	}
-	text := fmt.Sprintf(`## Role
-role="%s"
-
-## Region
-is_region="0"
-region_id=""
-zone_id="lab1a"
-
-## Feature
-feature_vmnode="on"
-feature_ksnode="on"
-feature_vgnode="off"
-feature_hypernode="off"
-feature_conntrack="off"
-
-## Firstbox
-firstbox_address="%s"
-
-## General
-cpu_arch="x86_64"
-cpu_cores="4"
-memory_size="8000"
-os_name="trusty"
-os_version="14.04.5"
-hostname="%s"
-
-## Mgmt Network
-mgmt_network_interface="eth0"
-mgmt_network_address="%s"
-mgmt_network_netmask="255.255.255.0"
-mgmt_network_gateway="%s"
-mgmt_network_dns_servers="192.0.2.41 192.0.2.42"
-mgmt_network_mac_address="%s"
-mgmt_network_routing_rule="%s"
-`, n.role, FirstboxAddr, n.name, n.addr, gw, newMAC(), rule)
-	if n.role != "webservice" {
-		text += fmt.Sprintf("\n## VM Network\nvm_network_routing_rule=\"ip route add %s src %s via %s\"\n", vmNetwork, n.addr, gateway)
-	}
-	eipBridge := ""
-	if vg && n.role == "proxy" {
-		eipBridge = "br1"
-		text += fmt.Sprintf("\n## Eip Network\neip_network_interface=\"eth1\"\neip_network_address=\"%s\"\neip_network_netmask=\"255.255.255.0\"\neip_network_gateway=\"%s\"\neip_network_mac_address=\"%s\"\n", n.eip, eipGateway, newMAC())
-	}
-	text += fmt.Sprintf("\n## Host\nphysical_host=\"%s\"\nphysical_host_network_interface=\"br0\"\nphysical_host_eip_network_interface=\"%s\"\n", n.host, eipBridge)
-	if n.role == "proxy" {
-		text += "\n## made by hand, ask the network team\nproxy_maxconn=\"65536\"\n"
-	}
-	return text
-}
-
-func (s *Site) writeSettings() {
-	for i, name := range hostNames {
-		role, vg := "TBD", "off"
-		if s.cfg.VG {
-			role, vg = "vgateway", "on"
-		}
-		text := fmt.Sprintf(`## Role
-role="%s"
-
-## Region
-is_region="0"
-region_id=""
-zone_id="lab1a"
-
-## Feature
-feature_vmnode="off"
-feature_ksnode="on"
-feature_vgnode="%s"
-feature_hypernode="off"
-feature_conntrack="off"
-
-## Firstbox
-firstbox_address="%s"
-
-## General
-cpu_arch="x86_64"
-os_name="xenial"
-os_version="16.04.5"
-hostname="%s"
-
-## Mgmt Network
-mgmt_network_interface="br0"
-mgmt_network_address="192.0.2.%d"
-mgmt_network_netmask="255.255.255.0"
-mgmt_network_gateway="%s"
-mgmt_network_bond_interface="bond0"
-mgmt_network_bond_mode="4"
-mgmt_network_bond_slaves="eth0,eth1"
-mgmt_network_bridge_ports="bond0"
-
-## Host
-physical_host=""
-physical_host_network_interface=""
-`, role, vg, FirstboxAddr, name, 101+i, gateway)
-		_ = s.firstbox.Host.WriteFile(settingsDir+"/"+name, []byte(text), 0o644)
-	}
-	for _, n := range members {
-		_ = s.firstbox.Host.WriteFile(settingsDir+"/"+n.name, []byte(s.settingText(n)), 0o644)
-	}
+// ofTrusty are the versions of the system's packages on old nodes.
+var ofTrusty = map[string]string{
+	"haproxy": "1.5.14-1ubuntu0.14.04.1", "keepalived": "1:1.2.7-1ubuntu1", "nginx": "1.4.6-1ubuntu3.9", "bind9": "1:9.9.5.dfsg-3ubuntu0.19",
 }
 
 // buildNode makes a VM that has run since long ago.
@@ -435,40 +317,23 @@ func (s *Site) buildNode(n member, hosts deb) error {
 	data, _ := s.firstbox.Host.ReadFile(settingsDir + "/" + n.name)
 	files := networkFiles(v)
 	files["/opt/install/os/setting"] = string(data)
-	if n.role == "proxy" {
-		files["/etc/rc.local.tail"] += "# made by hand: the operations network\nip route add " + handNetwork + " via " + gateway + "\n\n"
-	}
+	files["/etc/rc.local.tail"] += "# made by hand: the operations network\nip route add " + handNetwork + " via " + gateway + "\n\n"
 	m, err := s.machine(VM, n.name, n.addr, v["os_version"], files, s.nodePrograms())
 	if err != nil {
 		return err
 	}
 	m.image, m.role = newID(), n.role
 	s.images[m.image] = m
-	for _, pkg := range s.oldPackages(n.role) {
-		list := m.installed()
-		list[pkg] = "4.1.2-20180301000000.0000"
-		m.record(list)
+	role := roles[n.role]
+	list := m.installed()
+	for _, pkg := range role.packages(s) {
+		list[pkg] = cmp.Or(ofTrusty[pkg], "4.1.2-20180301000000.0000")
 		s.writeProgram(m, pkg)
 	}
-	list := m.installed()
-	for pkg, v := range map[string]string{"haproxy": "1.5.14-1ubuntu0.14.04.1", "keepalived": "1:1.2.7-1ubuntu1"} { // of trusty
-		if list[pkg] != "" {
-			list[pkg] = v
-		}
-	}
 	m.record(list)
-	switch n.role {
-	case "proxy":
-		_ = m.Host.WriteFile(haproxyFile, []byte(s.oldHAProxy()), 0o644)
-		_ = m.Host.WriteFile("/etc/keepalived/keepalived.conf", []byte(keepalivedText("proxy", 51, n.priority, ProxyVIP)), 0o644)
-		m.placeServices("haproxy", "keepalived")
-	case "webservice":
-		_ = m.Host.WriteFile("/etc/keepalived/keepalived.conf", []byte(keepalivedText("webservice", 52, n.priority, WebVIP)), 0o644)
-		m.placeServices("keepalived")
-	case "dnsmaster":
-		_ = m.Host.WriteFile("/etc/bind/named.conf", []byte("options { directory \"/var/cache/bind\"; };\n"), 0o644)
-		m.placeServices("bind9")
-	}
+	role.aged(s, m)
+	m.put(keepalivedFile, keepalivedText(n.role, role.router, n.priority, role.vip))
+	m.placeServices(append(slices.Clone(role.services), "keepalived")...)
 	_ = s.configure(m, hosts) // writes a file of ours
 	phys := s.Machine(n.host)
 	image := kernels + "/" + n.name + ".img"
@@ -502,38 +367,6 @@ func (s *Site) buildNode(n member, hosts deb) error {
 	return m.Host.Start()
 }
 
-// oldPackages are what a node of a role carries at the beginning.
-func (s *Site) oldPackages(role string) []string {
-	switch role {
-	case "proxy":
-		list := []string{"pitrix-ks-proxy", "haproxy", "keepalived"}
-		for _, o := range []struct {
-			on   bool
-			name string
-		}{{s.cfg.Boss, "pitrix-ks-proxy-boss"}, {s.cfg.Boss2, "pitrix-ks-proxy-boss2"}, {s.cfg.Warehouse, "pitrix-ks-proxy-warehouse"}} {
-			if o.on {
-				list = append(list, o.name)
-			}
-		}
-		return list
-	case "webservice":
-		return []string{"pitrix-ks-webservice", "keepalived"}
-	case "dnsmaster":
-		return []string{"pitrix-ks-dnsmaster", "bind9"}
-	}
-	return nil
-}
-
-// placeServices puts the units of services on a node, enabled.
-func (m *Machine) placeServices(names ...string) {
-	for _, name := range names {
-		start := map[string]string{
-			"haproxy": "/usr/sbin/haproxy -db -f " + haproxyFile, "keepalived": "/usr/sbin/keepalived -n", "bind9": "/usr/sbin/named",
-		}[name]
-		m.Host.PlaceUnit(host.Unit{Name: name, Description: name, Enabled: true, Start: start})
-	}
-}
-
 // knowEachOther gives every machine the host keys of all, as ssh has gathered
 // them over the years.
 func (s *Site) knowEachOther() {
@@ -551,193 +384,4 @@ func (s *Site) knowEachOther() {
 	for _, m := range all {
 		_ = m.Host.WriteFile(knownHostsFile, []byte(b.String()), 0o600)
 	}
-}
-
-// cfgLine is a front end of haproxy.cfg.
-type cfgLine struct {
-	name, balance, server string
-	port, to              int
-	addrs                 []string
-}
-
-// frontEnds are those that the package generates: local ones, whatever the
-// site is.
-func (s *Site) frontEnds(packages []string) []cfgLine {
-	web := []string{"192.0.2.65", "192.0.2.66"}
-	list := []cfgLine{
-		{"website", "roundrobin", "website", 8081, 8081, web},
-		{"console-front", "roundrobin", "webconsole", 80, 80, web},
-		{"api-front", "roundrobin", "apiserver", 7777, 7777, web},
-		{"ws-front", "roundrobin", "ws_server", 8565, 8565, web},
-		{"io-front", "roundrobin", "io_server", 8000, 8000, web},
-		{"lab1a-metad", "roundrobin", "metad", 9611, 9611, []string{vmService}},
-	}
-	if slices.Contains(packages, "pitrix-ks-proxy-warehouse") {
-		list = append(list, cfgLine{"warehouse-front", "roundrobin", "warehouse", 8856, 7756, web})
-	}
-	if slices.Contains(packages, "pitrix-ks-proxy-boss2") {
-		list = append(list, cfgLine{"boss2-warehouse-front", "roundrobin", "boss2_warehouse", 8857, 7757, web})
-	}
-	if slices.Contains(packages, "pitrix-ks-proxy-boss") {
-		list = append(list, cfgLine{"boss-front", "roundrobin", "boss", 8858, 7758, web})
-	}
-	return list
-}
-
-const haproxyHead = `global
-    log 127.0.0.1 local0
-    maxconn 65536
-    user haproxy
-    group haproxy
-    daemon
-
-defaults
-    log global
-    mode tcp
-    option redispatch
-    retries 3
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
-`
-
-// oldHAProxy is the file of the old proxies: in the old spelling, with what
-// people changed by hand.
-func (s *Site) oldHAProxy() string {
-	list := s.frontEnds(s.oldPackages("proxy"))
-	if s.cfg.Sub {
-		for i, l := range list {
-			if slices.Contains([]string{"api-front", "ws-front", "io-front"}, l.name) {
-				list[i].addrs = []string{globalSite}
-			}
-		}
-	}
-	text := haproxyHead
-	for _, l := range list {
-		text += fmt.Sprintf("\nlisten %s 0.0.0.0:%d\n    mode tcp\n    balance %s\n", l.name, l.port, l.balance)
-		text += l.servers()
-	}
-	hand := cfgLine{"lab1b-fg-front", "source", "fg_server", 8666, 8665, []string{"192.0.2.65", "192.0.2.66"}}
-	return text + fmt.Sprintf("\n# made by hand: front end of the sub zone\nlisten %s 0.0.0.0:%d\n    mode tcp\n    balance %s\n", hand.name, hand.port, hand.balance) + hand.servers()
-}
-
-func (l cfgLine) servers() string {
-	text := ""
-	for i, a := range l.addrs {
-		text += fmt.Sprintf("    server %s_%d %s:%d check\n", l.server, i, a, l.to)
-	}
-	return text
-}
-
-// newHAProxy is what the package writes today.
-func (s *Site) newHAProxy(packages []string) string {
-	text := haproxyHead
-	for _, l := range s.frontEnds(packages) {
-		text += fmt.Sprintf("\nlisten %s\n    bind 0.0.0.0:%d\n    mode tcp\n    balance %s\n", l.name, l.port, l.balance) + l.servers()
-	}
-	return text
-}
-
-func keepalivedText(role string, id, priority int, vip string) string {
-	return fmt.Sprintf(`vrrp_instance %s {
-    state BACKUP
-    interface eth0
-    virtual_router_id %d
-    priority %d
-    advert_int 1
-    authentication {
-        auth_type PASS
-        auth_pass simulated
-    }
-    virtual_ipaddress {
-        %s/24
-    }
-}
-`, role, id, priority, vip)
-}
-
-// programsOf are what the packages run below supervisor, with their ports.
-func (s *Site) programsOf(pkg string) map[string][]int {
-	switch pkg {
-	case "pitrix-ks-proxy":
-		return map[string][]int{"cb_server": {}, "cronus-api": {}}
-	case "pitrix-ks-proxy-boss":
-		return map[string][]int{"boss_proxy": {}}
-	case "pitrix-ks-proxy-boss2":
-		return map[string][]int{"boss2_proxy": {}}
-	case "pitrix-ks-proxy-warehouse":
-		return map[string][]int{"warehouse_proxy": {}}
-	case "pitrix-ks-webservice":
-		all := map[string][]int{"webconsole": {80, 8081}, "fg_server": {8665}, "billing_resource": {}}
-		if !s.cfg.Sub { // a sub zone has no api, ws and io of its own
-			all["apiserver"], all["ws_server"], all["io_server"] = []int{7777}, []int{8565}, []int{8000}
-		}
-		return all
-	}
-	return nil
-}
-
-func (s *Site) writeProgram(m *Machine, pkg string) {
-	for name, ports := range s.programsOf(pkg) {
-		text := "[program:" + name + "]\ncommand=/pitrix/bin/" + name + "\nautostart=true\nautorestart=true\n"
-		for _, p := range ports {
-			text += fmt.Sprintf("; port %d\n", p)
-		}
-		_ = m.Host.WriteFile(programsDir+"/"+name+".conf", []byte(text), 0o644)
-	}
-}
-
-// configureProxy is the post-installation of the proxy packages: it writes
-// the files anew, whatever stands in them, and starts everything.
-func (s *Site) configureProxy(m *Machine, pkg string) error {
-	var packages []string
-	for name := range m.installed() {
-		packages = append(packages, name)
-	}
-	list := m.installed()
-	list["haproxy"], list["keepalived"] = "1.6.3-1ubuntu0.1", "1:1.2.19-1ubuntu0.2"
-	m.record(list)
-	s.writeProgram(m, pkg)
-	if err := m.Host.WriteFile(haproxyFile, []byte(s.newHAProxy(packages)), 0o644); err != nil {
-		return err
-	}
-	first := false
-	if pkg == "pitrix-ks-proxy" {
-		if _, err := m.Host.Stat("/usr/lib/systemd/system/keepalived.service"); err != nil {
-			m.placeServices("haproxy", "keepalived")
-			first = true
-		}
-		priority := 100
-		if m.Name == "proxy0" {
-			priority = 110
-		}
-		if err := m.Host.WriteFile("/etc/keepalived/keepalived.conf", []byte(keepalivedText("proxy", 51, priority, ProxyVIP)), 0o644); err != nil {
-			return err
-		}
-	}
-	for _, name := range []string{"haproxy", "keepalived"} {
-		if !m.policy(name) || name == "keepalived" && pkg != "pitrix-ks-proxy" || m.masked(name) {
-			continue
-		}
-		if name == "haproxy" && !first {
-			if err := s.reloadHAProxy(m); err != nil {
-				return err
-			}
-			continue
-		}
-		s.restart(m, name)
-	}
-	s.mu.Lock()
-	v := m.super
-	s.mu.Unlock()
-	if v != nil {
-		s.updatePrograms(m, v)
-	}
-	return nil
-}
-
-// masked reports whether somebody has forbidden a unit to start.
-func (m *Machine) masked(name string) bool {
-	_, err := m.Host.Stat("/etc/systemd/system/" + name + ".service")
-	return err == nil // a link to /dev/null; nobody puts units there otherwise
 }

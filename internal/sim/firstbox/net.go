@@ -167,7 +167,7 @@ func (s *Site) noteDuplicate(ip netip.Addr, all []owner) {
 // reach finds the machine that a packet from m to ip arrives at, and proves
 // that its answer arrives as well. Site.mu is held.
 func (s *Site) reach(m *Machine, ip netip.Addr) (*Machine, error) {
-	if m.owns(ip) {
+	if m.owns(ip) || ip.IsLoopback() {
 		return m, nil
 	}
 	if n, _ := m.nicTo(ip); n == nil {
@@ -274,6 +274,16 @@ func (s *Site) Dial(ctx context.Context, from *Machine, to string) (net.Conn, er
 	if port == 22 {
 		near, there := s.opt.Pipe()
 		if !s.spawn(func() { far.Host.ServeSSH(there); _ = there.Close() }) {
+			return nil, dialError(to, syscall.EHOSTUNREACH)
+		}
+		return s.track(near, from, far, ip, port), nil
+	}
+	s.mu.Lock()
+	names := far.dns != nil && port == 53
+	s.mu.Unlock()
+	if names {
+		near, there := s.opt.Pipe()
+		if !s.spawn(func() { s.serveDNS(far, there); _ = there.Close() }) {
 			return nil, dialError(to, syscall.EHOSTUNREACH)
 		}
 		return s.track(near, from, far, ip, port), nil

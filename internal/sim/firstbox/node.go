@@ -51,18 +51,12 @@ func (s *Site) nodePrograms() map[string]host.Command {
 	all := s.common()
 	for name, c := range map[string]host.Command{
 		"/usr/bin/supervisord": s.cmdSupervisord, "/usr/bin/supervisorctl": s.cmdSupervisorctl,
-		"haproxy": s.cmdHAProxy, "keepalived": s.cmdKeepalived, "named": s.cmdForeground,
-		"apt-get": s.cmdAptGet,
+		"haproxy": s.cmdHAProxy, "keepalived": s.cmdKeepalived, "apt-get": s.cmdAptGet, "nginx": s.cmdNginx,
+		"named": s.cmdNamed, "named-checkconf": s.cmdNamedCheckconf, "rndc": s.cmdRndc, "tar": s.cmdNodeTar,
 	} {
 		all[name] = c
 	}
 	return all
-}
-
-// cmdForeground is a daemon of which nothing matters but that it runs.
-func (s *Site) cmdForeground(ctx context.Context, _ *host.Proc) int {
-	<-ctx.Done()
-	return 143
 }
 
 // cmdKeepalived is keepalived -n, as its unit starts it.
@@ -75,13 +69,13 @@ func (s *Site) cmdKeepalived(ctx context.Context, p *host.Proc) int {
 	if len(p.Args) != 2 || p.Args[1] != "-n" {
 		return p.Refusef("only keepalived -n")
 	}
-	data, err := p.Host.ReadFile("/etc/keepalived/keepalived.conf")
+	data, err := p.Host.ReadFile(keepalivedFile)
 	if err != nil {
 		return p.Failf(1, "Unable to find configuration file /etc/keepalived/keepalived.conf")
 	}
 	c, err := parseKeepalived(string(data))
 	if err != nil {
-		p.Host.Refuse("/etc/keepalived/keepalived.conf", err.Error())
+		p.Host.Refuse(keepalivedFile, err.Error())
 		return p.Failf(1, "%v", err)
 	}
 	s.mu.Lock()
@@ -116,7 +110,7 @@ func (s *Site) cmdService(_ context.Context, p *host.Proc) int {
 	if !slices.Contains(services, name) {
 		return p.Failf(1, "%s: unrecognized service", name)
 	}
-	if name != "haproxy" && name != "keepalived" && name != "bind9" || m.Kind != VM {
+	if !slices.Contains([]string{"haproxy", "keepalived", "bind9", "nginx"}, name) || m.Kind != VM {
 		return p.Refusef("service %s", name)
 	}
 	if _, err := m.Host.Stat("/usr/lib/systemd/system/" + name + ".service"); err != nil {
@@ -137,6 +131,11 @@ func (s *Site) cmdService(_ context.Context, p *host.Proc) int {
 	case "stop":
 		if active {
 			m.Host.StopUnit(name)
+			s.mu.Lock()
+			if name == "nginx" {
+				m.cut("nginx of " + m.label + " ended")
+			}
+			s.mu.Unlock()
 		}
 		return 0
 	case "start", "restart":
@@ -171,6 +170,10 @@ func (s *Site) restart(m *Machine, name string) int {
 		}
 	case "keepalived":
 		if !s.settle(func() bool { return m.vrrp != nil }) {
+			return 1
+		}
+	case "bind9":
+		if !s.settle(func() bool { return m.dns != nil }) {
 			return 1
 		}
 	}
@@ -413,27 +416,36 @@ func (s *Site) configure(m *Machine, d deb) error {
 	list := m.installed()
 	list[d.name] = d.version
 	m.record(list)
-	if strings.HasPrefix(d.name, "pitrix-ks-proxy") && m.role == "proxy" && !m.isNew() && s.switching() {
+	if r, ok := roles[m.role]; ok && slices.Contains(r.packages(s), d.name) && !m.isNew() && s.switching(m.Name) {
 		s.hurt("%s was installed on %s, the old node", d.name, m.label)
 	}
-	switch d.name {
-	case "pitrix-hosts":
+	if d.name == "pitrix-hosts" {
 		s.noteHosts(m, d.data)
 		return m.Host.WriteFile("/etc/hosts", append([]byte("127.0.0.1 localhost\n\n"), d.data...), 0o644)
-	case "pitrix-ks-proxy", "pitrix-ks-proxy-boss", "pitrix-ks-proxy-boss2", "pitrix-ks-proxy-warehouse":
-		return s.configureProxy(m, d.name)
-	case "pitrix-ks-webservice":
-		return nil
 	}
+	s.writeProgram(m, d.name)
+	if do := postInstallations[d.name]; do != nil {
+		if err := do(s, m, d.name); err != nil {
+			return err
+		}
+	}
+	s.startNew(m)
 	return nil
 }
 
-// switching reports whether a new VM has been made: from then on the names of
-// its kind are to mean it.
-func (s *Site) switching() bool {
+// postInstallations are what packages do besides bringing programs.
+var postInstallations = map[string]func(s *Site, m *Machine, pkg string) error{
+	"pitrix-ks-proxy": (*Site).configureProxy, "pitrix-ks-proxy-boss": (*Site).configureProxy,
+	"pitrix-ks-proxy-boss2": (*Site).configureProxy, "pitrix-ks-proxy-warehouse": (*Site).configureProxy,
+	"pitrix-ks-webconsole": (*Site).configureWeb, "pitrix-ks-dnsmaster": (*Site).configureDNS,
+}
+
+// switching reports whether a new VM of a node has been made: from then on the
+// name is to mean it.
+func (s *Site) switching(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.machines, func(m *Machine) bool { return m.Kind == VM && m.isNew() })
+	return slices.ContainsFunc(s.machines, func(m *Machine) bool { return m.Kind == VM && m.Name == name && m.isNew() })
 }
 
 func (s *Site) cmdIptablesSave(_ context.Context, p *host.Proc) int {

@@ -275,6 +275,12 @@ var errNoBackend = errors.New("closed without an answer: no server of the front 
 // the haproxy of whoever holds it. It does not wait: a client whose packets get
 // no answer (syscall.ETIMEDOUT, EHOSTUNREACH) tries again as TCP does.
 func (s *Site) Open(vip string, port int) (*Flow, error) {
+	return s.OpenFront(vip, Front{Port: port})
+}
+
+// OpenFront is Open for what clients ask for: a name server has to know the
+// name.
+func (s *Site) OpenFront(vip string, front Front) (*Flow, error) {
 	ip, err := netip.ParseAddr(vip)
 	if err != nil {
 		return nil, err
@@ -285,9 +291,12 @@ func (s *Site) Open(vip string, port int) (*Flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := s.through(m, port)
+	server, err := s.through(m, front.Port)
 	if err != nil {
 		return nil, err
+	}
+	if front.Asks != "" && server.dns.address(front.Asks) == "" {
+		return nil, fmt.Errorf("%s does not know %s", server.label, front.Asks)
 	}
 	f := &Flow{Server: server.label, vip: ip, ends: []*Machine{m, server}, cut: make(chan struct{})}
 	for _, e := range f.ends {
@@ -309,7 +318,7 @@ func (s *Site) CloseFlow(f *Flow) {
 // Site.mu is held.
 func (s *Site) through(m *Machine, port int) (*Machine, error) {
 	if m.proxy == nil {
-		if m.listens(port) { // the webservice's own address
+		if s.listens(m, port) {
 			return m, nil
 		}
 		return nil, fmt.Errorf("%s port %d: %w", m.label, port, syscall.ECONNREFUSED)
@@ -324,7 +333,7 @@ func (s *Site) through(m *Machine, port int) (*Machine, error) {
 			fr.next++
 		}
 		far, err := s.reach(m, b.addr.Addr())
-		if err == nil && far.listens(int(b.addr.Port())) {
+		if err == nil && s.listens(far, int(b.addr.Port())) {
 			return far, nil
 		}
 		if fr.balance == "source" {
@@ -334,15 +343,19 @@ func (s *Site) through(m *Machine, port int) (*Machine, error) {
 	return nil, fmt.Errorf("%s %s: %w", m.label, fr.name, errNoBackend)
 }
 
-// listens reports whether a program of a machine answers on a port.
-func (m *Machine) listens(port int) bool {
+// listens reports whether a program of a machine answers on a port. Site.mu is
+// held.
+func (s *Site) listens(m *Machine, port int) bool {
 	if m.Host == nil {
 		return m.ports[port]
 	}
 	if m.super != nil && m.super.listens(port) {
 		return true
 	}
-	return m.proxy != nil && m.proxy.fronts[port] != nil
+	if m.dns != nil && port == 53 {
+		return true
+	}
+	return m.proxy != nil && m.proxy.fronts[port] != nil || s.webListens(m, port)
 }
 
 // cut ends every flow through a machine. Site.mu is held.

@@ -143,12 +143,12 @@ var kinds = []struct {
 	{"dns", func(v values) bool {
 		return strings.Contains(v["role"], "dnsmaster") || strings.Contains(v["role"], "dnsslave")
 	}},
-	role("seed"), role("vbr"), role("snapshot"), role("proxy"), role("dnsmaster"), role("webservice"), role("zookeeper"),
-	role("zoocassa"), role("pgpool"), role("pgmaster"), role("pgalone"), role("pgslave"), role("pgserver"), role("bm"),
-	role("vdi"), role("eipctl"), role("boss"),
+	kind("seed"), kind("vbr"), kind("snapshot"), kind("proxy"), kind("dnsmaster"), kind("webservice"), kind("zookeeper"),
+	kind("zoocassa"), kind("pgpool"), kind("pgmaster"), kind("pgalone"), kind("pgslave"), kind("pgserver"), kind("bm"),
+	kind("vdi"), kind("eipctl"), kind("boss"),
 }
 
-func role(name string) struct {
+func kind(name string) struct {
 	name string
 	has  func(values) bool
 } {

@@ -49,7 +49,10 @@ type Options struct {
 	Listen  func() (net.Listener, error)
 	Connect func(ctx context.Context, addr string) (net.Conn, error) // with what Listen opened
 	Pipe    func() (net.Conn, net.Conn)                              // both ends of a buffered connection
-	Ran     func(addr, command string)                               // as host.Options.Ran, with the address the host has now; nil = nobody
+	// Nginx makes the nginx of one machine, which reaches its servers through
+	// dial; nil = the programs of the web pages listen themselves.
+	Nginx func(name string, dial func(ctx context.Context, to string) (net.Conn, error)) WebServer
+	Ran   func(addr, command string) // as host.Options.Ran, with the address the host has now; nil = nobody
 }
 
 // Site is a firstbox, its physical hosts, and the VMs on them. Its methods are
@@ -102,6 +105,8 @@ type Machine struct {
 	isUp    bool
 	vrrp    *vrrp
 	proxy   *proxyConfig
+	dns     *zones // of a named that runs
+	web     WebServer
 	super   *supervisor
 	flows   map[*Flow]bool
 	ports   map[int]bool // of a stranger: what answers
@@ -273,7 +278,7 @@ func (m *Machine) networkDown() {
 	}
 	clear(m.arp)
 	m.routes = nil
-	m.proxy, m.super = nil, nil
+	m.proxy, m.super, m.dns = nil, nil, nil
 	m.cut("the machine " + m.label + " went off")
 }
 
@@ -285,7 +290,7 @@ func (s *Site) booted(h *host.Host) {
 		for _, n := range m.nics {
 			n.addrs = nil
 		}
-		m.routes, m.vrrp, m.proxy, m.super = nil, nil, nil, nil
+		m.routes, m.vrrp, m.proxy, m.super, m.dns = nil, nil, nil, nil, nil
 	}
 	s.mu.Unlock()
 	if m == nil {
@@ -361,7 +366,13 @@ func (s *Site) Duplicates() []string {
 func (s *Site) Refused() []string {
 	var out []string
 	for _, m := range s.Machines() {
-		for _, line := range m.Host.Refused() {
+		lines := m.Host.Refused()
+		s.mu.Lock()
+		if m.web != nil {
+			lines = append(lines, m.web.Refused()...)
+		}
+		s.mu.Unlock()
+		for _, line := range lines {
 			out = append(out, m.label+": "+line)
 		}
 	}

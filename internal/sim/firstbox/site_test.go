@@ -117,8 +117,8 @@ func TestSites(t *testing.T) {
 				}
 				require.Len(t, s.Holders(ProxyVIP), 1)
 				assert.Equal(t, "proxy0", s.Holders(ProxyVIP)[0].Label())
-				for _, f := range Fronts() {
-					c, err := s.Open(ProxyVIP, f.Port)
+				for _, f := range s.Fronts("proxy") {
+					c, err := s.OpenFront(ProxyVIP, f)
 					require.NoError(t, err, f.Name)
 					s.CloseFlow(c)
 				}

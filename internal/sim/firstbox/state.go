@@ -1,6 +1,7 @@
 package firstbox
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -9,6 +10,7 @@ import (
 // or when none has it, of the last one made with its name.
 type State struct {
 	Name     string   `json:"name"`
+	Role     string   `json:"role"`
 	Machine  string   `json:"machine"` // label of the machine that answers as this node
 	Address  string   `json:"address"` // that the node keeps
 	Up       bool     `json:"up"`      // somebody has that address
@@ -20,6 +22,7 @@ type State struct {
 	Fronts   []string `json:"fronts,omitempty"`
 	Routes   []string `json:"routes,omitempty"`
 	Programs []string `json:"programs,omitempty"` // "name STATE"
+	Serves   []string `json:"serves,omitempty"`   // ports that are listened on, and records of zones
 }
 
 // Firstbox is the machine with the installer.
@@ -29,7 +32,7 @@ func (s *Site) Firstbox() *Machine { return s.firstbox }
 func (s *Site) States() map[string]State {
 	out := map[string]State{}
 	for _, n := range members {
-		st := State{Name: n.name, Address: n.addr}
+		st := State{Name: n.name, Role: n.role, Address: n.addr}
 		m := s.Machine(n.addr)
 		if m == nil {
 			all := s.Named(n.name)
@@ -66,7 +69,17 @@ func (s *Site) States() map[string]State {
 				st.Programs = append(st.Programs, g.name+" "+g.state)
 			}
 		}
+		if m.dns != nil {
+			for _, z := range m.dns.list {
+				for _, r := range z.records {
+					st.Serves = append(st.Serves, z.origin+": "+r.String())
+				}
+			}
+		}
 		s.mu.Unlock()
+		for _, port := range m.Host.Listening() {
+			st.Serves = append(st.Serves, fmt.Sprintf("port %d", port))
+		}
 		slices.Sort(st.Routes)
 		slices.Sort(st.Programs)
 		out[n.name] = st

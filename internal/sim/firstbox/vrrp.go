@@ -13,6 +13,8 @@ import (
 // priority comes back: 0.07 s were measured of keepalived 2.2.7.
 const takeover = 70 * time.Millisecond
 
+const keepalivedFile = "/etc/keepalived/keepalived.conf"
+
 // vipKey is a virtual router on a segment.
 type vipKey struct {
 	segment string

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -43,19 +42,13 @@ const (
 // client they send an idempotent request again when the server had closed the
 // idle connection it was sent on; nothing else is ever tried twice.
 type Clients struct {
+	crew
 	load    Load
-	ctx     context.Context // of requests under way: ends at Close
-	cancel  context.CancelFunc
-	halt    context.CancelFunc // of new requests: ends at Stop
-	wg      sync.WaitGroup
 	latency histogram
 
-	mu       sync.Mutex
-	began    time.Time
-	stopped  time.Time // zero while they run
+	// guarded by crew.mu
 	targets  []Target
 	backends map[string]*Backend
-	failures []Failure
 }
 
 // StartClients starts clients for every target of l. Close them.
@@ -64,10 +57,8 @@ func StartClients(l Load) *Clients {
 	l.StreamMax = orDuration(l.StreamMax, 5*time.Second)
 	l.KeepAliveFor = orDuration(l.KeepAliveFor, 2*time.Second)
 	l.Timeout = orDuration(l.Timeout, 10*time.Second)
-	c := &Clients{load: l, began: time.Now(), targets: slices.Clone(l.Targets), backends: map[string]*Backend{}}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	var going context.Context
-	going, c.halt = context.WithCancel(c.ctx)
+	c := &Clients{load: l, targets: slices.Clone(l.Targets), backends: map[string]*Backend{}}
+	going := c.begin()
 	each := time.Duration(0)
 	if l.Rate > 0 && len(l.Targets) > 0 {
 		each = time.Duration(float64(time.Second) * 2 * float64(len(l.Targets)) / l.Rate)
@@ -84,34 +75,6 @@ func StartClients(l Load) *Clients {
 	return c
 }
 
-// Stop sends no more requests and waits until those under way have ended by
-// themselves, or ctx ends: then they are cut, which no longer counts.
-func (c *Clients) Stop(ctx context.Context) error {
-	c.halt()
-	done := make(chan struct{})
-	go func() { c.wg.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("requests were still under way: %w", ctx.Err())
-		c.cancel()
-		<-done
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stopped.IsZero() {
-		c.stopped = time.Now()
-	}
-	return err
-}
-
-// Close cuts what is under way and waits for it.
-func (c *Clients) Close() {
-	c.cancel()
-	c.wg.Wait()
-}
-
 // Summary is what was counted up to now.
 func (c *Clients) Summary() Summary {
 	c.mu.Lock()
@@ -119,10 +82,7 @@ func (c *Clients) Summary() Summary {
 	s := Summary{
 		P50: c.latency.quantile(0.50), P99: c.latency.quantile(0.99),
 		Targets: slices.Clone(c.targets), Failures: slices.Clone(c.failures),
-		Since: c.began, Elapsed: time.Since(c.began),
-	}
-	if !c.stopped.IsZero() {
-		s.Elapsed = c.stopped.Sub(c.began)
+		Since: c.began, Elapsed: c.elapsed(),
 	}
 	for _, t := range c.targets {
 		s.Requests += t.Requests
@@ -336,9 +296,7 @@ func (c *Clients) count(target int, kind string, a *answer, took time.Duration, 
 	}
 	if err != nil {
 		t.Failed++
-		if len(c.failures) < maxFailures {
-			c.failures = append(c.failures, Failure{At: now, Target: t.Name, Kind: kind, Reason: err.Error()})
-		}
+		c.fail(Failure{At: now, Target: t.Name, Kind: kind, Reason: err.Error()})
 		return
 	}
 	c.latency.add(took)

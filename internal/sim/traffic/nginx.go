@@ -530,3 +530,28 @@ func (n *Nginx) failed(u *upstream, p *peer) {
 		n.note()
 	}
 }
+
+// Behind says where requests for / of a port go, whatever their Host: to which
+// servers that are in use, none when nginx answers by itself. ok: it runs and
+// listens there.
+func (n *Nginx) Behind(port int) (servers []string, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.current == nil || !slices.Contains(n.current.site.ports, port) {
+		return nil, false
+	}
+	s := n.current.site.find(port, "")
+	if s == nil || s.status != 0 {
+		return nil, s != nil
+	}
+	l := s.find("/")
+	if l == nil || l.pass == nil {
+		return nil, true
+	}
+	for _, p := range l.pass.peers {
+		if !p.down {
+			servers = append(servers, p.addr)
+		}
+	}
+	return servers, len(servers) > 0
+}

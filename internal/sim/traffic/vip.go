@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -15,7 +14,6 @@ import (
 // are the model's own, without bytes: what counts is whether they come about
 // and last.
 type VIPLoad struct {
-	VIP     string
 	Targets []VIPTarget
 	Rate    float64 // short requests a second over all targets; ≤ 0 = none
 	Streams int     // connections open at a time per target with Stream
@@ -23,9 +21,10 @@ type VIPLoad struct {
 	StreamMax time.Duration
 	Timeout   time.Duration // of a connection attempt, with the retries of TCP; 0 = 8s
 
-	// Open connects once, as one SYN does; syscall.ETIMEDOUT, EHOSTUNREACH and
-	// ENETUNREACH are no answer, any other error is final.
-	Open func(port int) (VIPConn, error)
+	// Open connects once with a target, by its place in Targets, as one SYN
+	// does; syscall.ETIMEDOUT, EHOSTUNREACH and ENETUNREACH are no answer, any
+	// other error is final.
+	Open func(target int) (VIPConn, error)
 	// Gap says which window without a holder a time overlaps, if any.
 	Gap func(begin, end time.Time) (n int, ok bool)
 }
@@ -50,20 +49,14 @@ type VIPConn struct {
 
 // VIPClients send requests until they are stopped, and count.
 type VIPClients struct {
-	load   VIPLoad
-	ctx    context.Context
-	cancel context.CancelFunc
-	halt   context.CancelFunc
-	wg     sync.WaitGroup
+	crew
+	load VIPLoad
 
-	mu       sync.Mutex
-	began    time.Time
-	stopped  time.Time
-	targets  []VIPTarget
-	servers  map[string]int64
-	byGap    map[int]int64
-	failures []Failure
-	slowest  time.Duration
+	// guarded by crew.mu
+	targets []VIPTarget
+	servers map[string]int64
+	byGap   map[int]int64
+	slowest time.Duration
 }
 
 // VIPSummary is what was counted.
@@ -84,10 +77,8 @@ type VIPSummary struct {
 func StartVIPClients(l VIPLoad) *VIPClients {
 	l.StreamMax = orDuration(l.StreamMax, 5*time.Second)
 	l.Timeout = orDuration(l.Timeout, 8*time.Second)
-	c := &VIPClients{load: l, began: time.Now(), targets: slices.Clone(l.Targets), servers: map[string]int64{}, byGap: map[int]int64{}}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	var going context.Context
-	going, c.halt = context.WithCancel(c.ctx)
+	c := &VIPClients{load: l, targets: slices.Clone(l.Targets), servers: map[string]int64{}, byGap: map[int]int64{}}
+	going := c.begin()
 	short := 0
 	for _, t := range l.Targets {
 		if !t.Stream {
@@ -105,33 +96,6 @@ func StartVIPClients(l VIPLoad) *VIPClients {
 		}
 	}
 	return c
-}
-
-// Stop sends no more requests and waits for those under way until ctx ends.
-func (c *VIPClients) Stop(ctx context.Context) error {
-	c.halt()
-	done := make(chan struct{})
-	go func() { c.wg.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = fmt.Errorf("requests were still under way: %w", ctx.Err())
-		c.cancel()
-		<-done
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stopped.IsZero() {
-		c.stopped = time.Now()
-	}
-	return err
-}
-
-// Close cuts what is under way and waits for it.
-func (c *VIPClients) Close() {
-	c.cancel()
-	c.wg.Wait()
 }
 
 func (c *VIPClients) shorts(ctx context.Context, target int, every time.Duration) {
@@ -174,7 +138,7 @@ func (c *VIPClients) request(target int, lasts time.Duration) error {
 	var conn VIPConn
 	var err error
 	for wait := time.Second; ; wait *= 2 {
-		conn, err = c.load.Open(c.load.Targets[target].Port)
+		conn, err = c.load.Open(target)
 		if err == nil || !unanswered(err) || time.Since(began)+wait > c.load.Timeout {
 			break
 		}
@@ -224,13 +188,11 @@ func (c *VIPClients) count(target int, began time.Time, took time.Duration, serv
 		c.byGap[n]++
 	default:
 		t.Failed++
-		if len(c.failures) < maxFailures {
-			kind := kindNew
-			if t.Stream {
-				kind = kindStream
-			}
-			c.failures = append(c.failures, Failure{At: now, Target: t.Name, Kind: kind, Reason: err.Error()})
+		kind := kindNew
+		if t.Stream {
+			kind = kindStream
 		}
+		c.fail(Failure{At: now, Target: t.Name, Kind: kind, Reason: err.Error()})
 	}
 }
 
@@ -240,10 +202,7 @@ func (c *VIPClients) Summary() VIPSummary {
 	defer c.mu.Unlock()
 	s := VIPSummary{
 		Targets: slices.Clone(c.targets), Failures: slices.Clone(c.failures), Servers: map[string]int64{}, ByGap: map[int]int64{},
-		Slowest: c.slowest, Since: c.began, Elapsed: time.Since(c.began),
-	}
-	if !c.stopped.IsZero() {
-		s.Elapsed = c.stopped.Sub(c.began)
+		Slowest: c.slowest, Since: c.began, Elapsed: c.elapsed(),
 	}
 	for _, t := range c.targets {
 		s.Requests += t.Requests
