@@ -83,6 +83,7 @@ type Config struct {
 	Weights    WeightsConfig    `json:"weights"`
 	Health     HealthConfig     `json:"health"`
 	Gates      []string         `json:"gates"` // sections before which a person is asked; empty: none
+	Windows    WindowsConfig    `json:"windows,omitzero"`
 	Pace       Pace             `json:"pace"`
 
 	Approvals *ApprovalConfig `json:"approvals,omitempty"` // nil: whoever runs it approves
@@ -244,7 +245,7 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 		return
 	}
 	m := d.mapping(n, "", "version", "procedure", "host", "instance", "address", "cloud", "ssh",
-		"nginx", "balancers", "services", "transition", "os", "docker", "snapshots", "paths", "state", "accept", "weights", "health", "gates", "approvals", "pace")
+		"nginx", "balancers", "services", "transition", "os", "docker", "snapshots", "paths", "state", "accept", "weights", "health", "gates", "approvals", "windows", "pace")
 	d.head(m, c, "the production host")
 	c.Instance = m.text("instance", "", checkInstance)
 	hostName := targetHost(c.Host)
@@ -305,6 +306,7 @@ func (d *configDecoder) config(n *yaml.Node, c *Config) {
 	d.health(m, c)
 	d.gates(m, c, configSections[:], []string{"4.1", "4.4", "5.3"}, "docs/transition.md")
 	d.approvals(m, c)
+	d.windows(m, c)
 	d.pace(m, c)
 }
 

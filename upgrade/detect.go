@@ -80,6 +80,7 @@ func detectors() []detector {
 		detectTwice, detectNetwork, detectCertificates, detectTime, // the first boot of the copy
 		detectListeners,
 		detectOS, // the operating system
+		detectWindow,
 	}
 }
 
@@ -165,6 +166,8 @@ var findingKinds = []findingKind{
 	{"os-strategy", true}, {"os-unfinished-transaction", true}, {"os-broken-dependency", true}, {"os-unavailable", true}, {"os-skipped-kernel", true},
 	{"os-dead-mirror", true}, {"os-ignored-repository", false}, {"os-skipped-packages", false}, {"os-no-security-updates", false}, {"os-nothing-to-do", false}, {"os-no-kernel", false},
 	{"os-exclude", false}, {"os-space", false}, {"os-grub-default", false}, {"os-module", false}, {"os-fstab", false},
+	// When.
+	{"window-none", true}, {"window-next", false},
 }
 
 // FindingIDs lists the IDs that findings can have.

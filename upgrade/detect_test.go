@@ -302,6 +302,12 @@ func plantedFindings() []planted {
 		{osPlant("grub-default", "", hostos.Block), b, "os-grub-default", "", "seen on the host"},
 		{osPlant("module", "nvidia", hostos.Warn), w, "os-module", "nvidia", "seen on the host"},
 		{osPlant("fstab", "/dev/sdb1", hostos.Block), b, "os-fstab", "/dev/sdb1", "seen on the host"},
+		{func(cfg *Config, _ *Facts) {
+			cfg.Windows = WindowsConfig{Timezone: "Asia/Shanghai", Allow: []string{"Sat 01:00-01:30"}, Traffic: 10 * time.Minute}
+		}, b, "window-none", "", "is 50m long"},
+		{func(cfg *Config, _ *Facts) {
+			cfg.Windows = WindowsConfig{Timezone: "Asia/Shanghai", Allow: []string{"Sat 01:00-05:00"}, Traffic: 10 * time.Minute}
+		}, i, "window-next", "", "of Sat 2026-11-28 01:00 CST, which is open for 4h"},
 	}
 }
 

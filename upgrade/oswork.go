@@ -287,14 +287,37 @@ func firstPackages(s hostos.PackageSet, n int) []string {
 	return firstOf(out, n)
 }
 
+// beginExternal hands production over to whoever upgrades it by hand. It is a
+// step of its own, so that the run knows of the work from its beginning: from
+// then on it is past the pivot, and a rollback parks.
+func (t *transition) beginExternal() engine.Step {
+	external := t.cfg.OS.Strategy == StrategyExternal
+	s := engine.Step{
+		ID: "4.5-begin", Section: "4.5", Effect: engine.OneShot, Pivot: external, NoUndo: prod.noUndo(),
+		Title: "hand " + t.p.Host + " over to whoever upgrades it by hand",
+		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
+			if !external {
+				return engine.Proposal{NotApplicable: "strategy " + t.cfg.OS.Strategy + ": nobody else works on it"}, nil
+			}
+			// Here a refusal is not past the pivot yet.
+			return engine.Proposal{}, t.ready(ctx, a)
+		},
+		Observe: observeByDoing,
+		Do:      func(ctx context.Context, a *engine.Act) (any, error) { return nil, t.ready(ctx, a) },
+	}
+	if external {
+		s.Gate = fmt.Sprintf("%s gets no traffic and its services are stopped. Approve before anybody begins on it: %s. From the approval on there is no rollback, only parking: the transition host serves as long as it takes",
+			t.p.Host, strings.TrimSpace(t.cfg.OS.Instructions))
+		s.Lines = []string{"from here on a rollback parks, whether anybody has begun or not"}
+	}
+	return s
+}
+
 // externalOS is an upgrade that somebody else makes: the gate tells a person
 // what to do, and only what is there afterwards counts.
 func (t *transition) externalOS(r role) engine.Step {
 	id, sec := r.id("3.6", "os")
 	gate := fmt.Sprintf("%s is upgraded by hand now: %s. Approve when it is done; what is there is looked at then", t.name(r), strings.TrimSpace(t.cfg.OS.Instructions))
-	if r == prod {
-		gate += ". Once it has begun, do not roll back: the transition host serves as long as it takes"
-	}
 	return engine.Step{
 		ID: id, Section: sec, Title: "the operating system of " + t.name(r) + " has been upgraded by hand", Effect: engine.OneShot, Pivot: r == prod, NoUndo: r.noUndo(),
 		Gate: gate, Version: 2,

@@ -91,6 +91,9 @@ func ReadReport(dir string) (*Report, error) {
 	for _, n := range h.Notes {
 		r.Notes = append(r.Notes, noteText(n))
 	}
+	if w := p.waiting(h, time.Now()); w != "" && r.Reason == "" {
+		r.Reason = w
+	}
 	if w := p.renewal(h, time.Now()); w != "" {
 		r.Warnings = append(r.Warnings, w)
 	}

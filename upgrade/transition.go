@@ -60,6 +60,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.setVault(prod),        // 4.5
 		t.snapshotBeforeOS(),    // 4.5
 		t.upgradeDocker(prod),   // 4.5
+		t.beginExternal(),       // 4.5
 		t.upgradeOS(prod),       // 4.5
 		t.reboot(prod),          // 4.5
 		t.startContainers(prod), // 4.5
@@ -85,7 +86,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 			steps[i].Gate = gateText(section, p)
 		}
 	}
-	return steps
+	return t.windowed(steps)
 }
 
 // gateText is what a person is asked before a section.

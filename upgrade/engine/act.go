@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // An Act is what a side of a step gets: the identity of the attempt and the
@@ -111,6 +112,22 @@ func (a *Act) load(what, step string, v value, out any) (bool, error) {
 		return false, fmt.Errorf("cannot read the %s of step %s: %w", what, step, err)
 	}
 	return true, nil
+}
+
+// Took is how long another step that is done took, from its last intent to its
+// end, by the wall clock: good for an estimate, and for nothing else.
+func (a *Act) Took(stepID string) (time.Duration, bool) {
+	st := a.l.r.fold.get(stepID)
+	if !st.done {
+		return 0, false
+	}
+	return max(0, st.Ended.Sub(st.Started)), true
+}
+
+// Asked tells whether an operator's request waits to be taken. A Plan that waits
+// returns then, with Proposal.Hold.
+func (a *Act) Asked() bool {
+	return len(a.l.o.Pause) > 0 || a.l.r.dir != "" && len(requests(a.l.r.dir, a.l.r.header)) > 0
 }
 
 // PutBlob stores data in the run directory, durably and readable by the owner

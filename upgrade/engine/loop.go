@@ -39,7 +39,7 @@ type Outcome struct {
 // Options of Apply and Rollback. The zero value runs to the first gate.
 type Options struct {
 	Until      string   // last section to run, such as "3.11", or "3" for all of chapter 3; empty: to the end
-	Approve    []string // step IDs or sections whose gates Actor approves now
+	Approve    []string // step IDs whose gates Actor approves now, or sections: the first of its gates that is not passed
 	ApproveAll bool     // Actor approves every gate of the run, also for later calls of Apply
 	Actor      string   // who is at work; empty: who opened the run
 	// CheckApproval tells who signed an approval and what it is for. It is
@@ -212,10 +212,17 @@ func (l *loop) forward(ctx context.Context) (Outcome, error) {
 	}
 	// All approvals of this call are written before anything else happens, so
 	// that a run which was begun unattended stays so when it is resumed.
+	sections := map[string]bool{}
 	for i := range l.steps {
 		s := &l.steps[i]
 		if st := l.r.fold.get(s.ID); st.ApprovedBy != "" || st.done || st.skipped || !l.approves(s) {
 			continue
+		}
+		if !l.o.ApproveAll && !slices.Contains(l.o.Approve, s.ID) {
+			if sections[s.Section] {
+				continue // the next gate of the section is another question
+			}
+			sections[s.Section] = true
 		}
 		if err := l.record(kindApproved, s, body{Section: s.Section, Title: s.Title, Actor: l.o.Actor}, "by "+l.o.Actor); err != nil {
 			return Outcome{}, err
@@ -331,10 +338,26 @@ func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool
 	key := Key(l.r.header.Run, s.ID, attempt)
 	var prop Proposal
 	if s.Plan != nil {
-		prop, err = s.Plan(ctx, &Act{l: l, s: s, attempt: attempt, key: key})
-		if err != nil {
-			stop, err = l.failed(ctx, s, "plan", err)
-			return stop, false, err
+		for {
+			prop, err = s.Plan(ctx, &Act{l: l, s: s, attempt: attempt, key: key})
+			if err != nil {
+				stop, err = l.failed(ctx, s, "plan", err)
+				return stop, false, err
+			}
+			if prop.Hold == "" {
+				break
+			}
+			if err := l.take(); err != nil {
+				return nil, false, err
+			}
+			switch {
+			case ctx.Err() != nil || l.asked == RequestStop || l.asked == RequestRollback:
+				stop, err = l.interrupted(ctx, s)
+				return stop, false, err
+			case l.asked == RequestPause && !s.Joined:
+				stop, err = l.paused(s, l.askedWhy)
+				return stop, false, err
+			}
 		}
 		if prop.NotApplicable != "" {
 			return nil, true, l.record(kindSkipped, s, body{Section: s.Section, Title: s.Title, Effect: s.Effect, Reason: prop.NotApplicable}, prop.NotApplicable)

@@ -97,6 +97,10 @@ type Proposal struct {
 	// NotApplicable, when not empty, is why this step has nothing to do here.
 	// The step is then recorded as skipped.
 	NotApplicable string
+	// Hold, when not empty, is why the step does not begin yet. No intent is
+	// written: the engine does what operators ask for meanwhile, and else calls
+	// Plan again, at once. Waiting is Plan's business, until Act.Asked.
+	Hold string
 	// Params are everything Do needs, complete, serialisable as JSON, and
 	// without secrets.
 	Params any

@@ -1,0 +1,3 @@
+package main
+
+import _ "time/tzdata" // maintenance windows need time zones where the machine has none, such as Windows

@@ -1,0 +1,30 @@
+package upgrade
+
+import "time"
+
+// windows reads the maintenance windows.
+func (d *configDecoder) windows(m mapping, c *Config) {
+	s := d.mapping(m.values["windows"], "windows", "timezone", "allow", "deny", "traffic", "upgrade")
+	w := &c.Windows
+	w.Timezone = s.text("timezone", "", func(v string) string {
+		_, err := time.LoadLocation(v)
+		return pick(err != nil || v == "Local", "is not the name of a time zone such as Asia/Shanghai")
+	})
+	check := func(v string) string {
+		if _, err := parseRule(v); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	d.words(s, "allow", check, &w.Allow)
+	d.words(s, "deny", check, &w.Deny)
+	if !m.has("windows") {
+		return
+	}
+	s.need(": whose clock the windows go by, such as Asia/Shanghai", "timezone")
+	w.Traffic = s.duration("traffic", 10*time.Minute, time.Second, false)
+	w.Upgrade = s.duration("upgrade", 0, time.Minute, true)
+	if w.none() && !s.failed("allow") && !s.failed("deny") && s.node != nil {
+		d.at(s.node, "windows", "names no time: give allow, deny, or both")
+	}
+}
