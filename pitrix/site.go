@@ -101,34 +101,79 @@ func parseZone(get func(key string) string) (ZoneSite, error) {
 	return z, nil
 }
 
-// releases lists the releases that a node can be installed with. None: the
-// firstbox has no repositories by release, so nothing is known of them.
-func (f *Firstbox) releases(ctx context.Context) ([]string, error) {
-	out, err := output(ctx, f.Host, "www="+shellq.Quote(f.at("/var/www/repo"))+" own="+shellq.Quote(f.at("/pitrix/repo"))+`
-for d in "$www"/*/; do
-	v=${d%/}
-	v=${v##*/}
-	if [ -d "$d" ] && [ -d "$own/$v" ]; then printf '%s\n' "$v"; fi
-done`)
+// The directories that hold a repository for each release.
+const (
+	mirrorRepos = "/var/www/repo" // the distribution's packages
+	ownRepos    = "/pitrix/repo"  // the installer's
+)
+
+// Repositories are those that a firstbox has by release: the release, and below
+// which of /var/www/repo and /pitrix/repo there is a directory of its name.
+type Repositories map[string][]string
+
+// Missing lists the directories that a release would need and has not.
+func (r Repositories) Missing(release string) []string {
+	var out []string
+	for _, dir := range []string{mirrorRepos, ownRepos} {
+		if !slices.Contains(r[release], dir) {
+			out = append(out, dir+"/"+release)
+		}
+	}
+	return out
+}
+
+// GetRepositories lists them. None: the firstbox has no repositories by
+// release, so nothing is known of them.
+func (f *Firstbox) GetRepositories(ctx context.Context) (Repositories, error) {
+	out, err := output(ctx, f.Host, fmt.Sprintf(`for r in %s %s; do
+	for d in %s"$r"/[0-9]*/; do
+		if [ -d "$d" ]; then v=${d%%/}; echo "$r ${v##*/}"; fi
+	done
+done`, mirrorRepos, ownRepos, shellq.Quote(f.Root)))
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the repositories of the firstbox: %w", err)
 	}
-	found := strings.Fields(out)
-	if len(found) == 0 {
-		return nil, nil
+	repos := Repositories{}
+	for line := range strings.Lines(out) {
+		if w := strings.Fields(line); len(w) == 2 {
+			repos[w[1]] = append(repos[w[1]], w[0])
+		}
+	}
+	return repos, nil
+}
+
+// releases lists the releases that a node can be installed with. None: nothing
+// is known of them.
+func (f *Firstbox) releases(ctx context.Context) ([]string, error) {
+	repos, err := f.GetRepositories(ctx)
+	if err != nil {
+		return nil, err
 	}
 	images, err := f.BaseImages(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var releases []string
-	for _, v := range found {
-		if v[0] >= '0' && v[0] <= '9' && HasBaseImage(images, v) {
+	for v := range repos {
+		if len(repos.Missing(v)) == 0 && HasBaseImage(images, v) {
 			releases = append(releases, v)
 		}
 	}
 	slices.Sort(releases)
 	return releases, nil
+}
+
+// Ping asks from the firstbox whether an address answers an echo request, three
+// times a second apart.
+func (f *Firstbox) Ping(ctx context.Context, a netip.Addr) (bool, error) {
+	_, status, err := both(ctx, f.Host, "ping -n -c 1 -w 3 "+a.String()+" </dev/null")
+	if err == nil && status > 1 && status != 2 {
+		err = fmt.Errorf("status %d", status)
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot ping %s: %w", a, err)
+	}
+	return status == 0, nil
 }
 
 // HasBaseImage tells whether one of the images is for a release. Their names

@@ -99,9 +99,6 @@ func discoverRebuild(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	} else if m != nil {
 		f.problem("run %s rebuilds %s there since %s; end it first", m.Run, strings.Join(m.Nodes, ", "), m.Since.Format("2006-01-02 15:04"))
 	}
-	if err := f.baseImage(ctx, fb, cfg.Rebuild.OSVersion); err != nil {
-		return nil, fmt.Errorf("firstbox %s: %w", cfg.Host, err)
-	}
 	for _, n := range cfg.Rebuild.Nodes {
 		nf, err := r.discoverNode(ctx, f, fleet, n)
 		if err != nil {
@@ -122,6 +119,11 @@ func discoverRebuild(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	}
 	r.p.Facts.Rebuild = f
 	f.Packages = r.packages(f)
+	why, err := r.preflight(ctx, f, fleet)
+	if err != nil {
+		return nil, err
+	}
+	f.Problems = append(f.Problems, why...)
 	// Every state that the settings will pass through keeps the rules.
 	for i := -1; i < len(f.Nodes); i++ {
 		if err := r.checkFleet(f, fleet, i); err != nil {
@@ -135,18 +137,6 @@ func (f *RebuildFacts) problem(format string, args ...any) {
 	if p := fmt.Sprintf(format, args...); !slices.Contains(f.Problems, p) {
 		f.Problems = append(f.Problems, p)
 	}
-}
-
-// baseImage sees that the firstbox has an image of the release.
-func (f *RebuildFacts) baseImage(ctx context.Context, fb *pitrix.Firstbox, version string) error {
-	images, err := fb.BaseImages(ctx)
-	if err != nil {
-		return err
-	}
-	if !pitrix.HasBaseImage(images, version) {
-		f.problem("the firstbox has no base image of release %s in /pitrix/kernels (it has %s); prepare one first", version, strings.Join(images, ", "))
-	}
-	return nil
 }
 
 // discoverNode reads one node, the host it stands on and the one that its new
@@ -258,17 +248,8 @@ func (r *rebuild) newHost(ctx context.Context, n *RebuildNodeFacts, s *pitrix.Se
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", n.PhysicalHost, err)
 	}
-	for _, bridge := range []string{cmp.Or(n.Bridge, get("physical_host_network_interface")), cmp.Or(n.EIPBridge, get("physical_host_eip_network_interface"))} {
-		if bridge != "" && !slices.Contains(c.Bridges, bridge) {
-			say("there is no bridge %s, only %s", bridge, strings.Join(c.Bridges, ", "))
-		}
-	}
-	memory := atoi(get("memory_size")) * 1024
-	if c.AvailableKiB < memory {
-		say("%d MiB of memory are free, %s needs %d", c.AvailableKiB/1024, n.Name, memory/1024)
-	}
-	if c.FreeKiB < minFreeKiB {
-		say("%d GiB are free in /pitrix/kernels, a new machine may need %d", c.FreeKiB>>20, int64(minFreeKiB)>>20)
+	for _, lack := range lacks(c, n.Name, atoi(get("memory_size")), cmp.Or(n.Bridge, get("physical_host_network_interface")), cmp.Or(n.EIPBridge, get("physical_host_eip_network_interface"))) {
+		say("%s", lack)
 	}
 	d, err := hv.GetDomain(ctx, n.Name)
 	if err != nil {
@@ -286,9 +267,6 @@ func (r *rebuild) newHost(ctx context.Context, n *RebuildNodeFacts, s *pitrix.Se
 	}
 	return out, nil
 }
-
-// minFreeKiB is what a new overlay image may grow to at least.
-const minFreeKiB = 10 << 20
 
 // inUse says which of the temporary addresses of the node answer already.
 func (r *rebuild) inUse(ctx context.Context, from *pitrix.Node, n *RebuildNodeFacts) ([]string, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/pitrix"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
 
@@ -131,6 +132,21 @@ func TestRebuildExpected(t *testing.T) {
 		"tcp 192.0.2.6:7777": false, "tcp 192.0.2.160:7777": false, "tcp *:7777": false, "haproxy.service": false, "mykeepalivedx": false,
 	} {
 		assert.Equal(t, want, r.expected(hostinv.Finding{Key: key}), key)
+	}
+}
+
+// What a host has too little of is said, each thing by itself.
+func TestRebuildLacks(t *testing.T) {
+	whole := pitrix.Capacity{Bridges: []string{"br0", "br1"}, FreeKiB: minFreeKiB, AvailableKiB: 8000 * 1024}
+	assert.Empty(t, lacks(whole, "proxy0", 8000, "br0", ""))
+	for want, change := range map[string]func(*pitrix.Capacity){
+		"there is no bridge br1, only br0":                             func(c *pitrix.Capacity) { c.Bridges = []string{"br0"} },
+		"7999 MiB of memory are free, proxy0 needs 8000":               func(c *pitrix.Capacity) { c.AvailableKiB-- },
+		"9 GiB are free in /pitrix/kernels, a new machine may need 10": func(c *pitrix.Capacity) { c.FreeKiB-- },
+	} {
+		c := whole
+		change(&c)
+		assert.Equal(t, []string{want}, lacks(c, "proxy0", 8000, "br0", "br1"))
 	}
 }
 

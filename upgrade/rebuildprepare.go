@@ -142,10 +142,19 @@ func (r *rebuild) hostsReady(ctx context.Context, _ *engine.Act) ([]string, erro
 func (r *rebuild) checkHosts() engine.Step {
 	s := engine.Step{
 		ID: "1.3-hosts", Section: "1.3", Effect: engine.ReadOnly,
-		Title: "the new hosts have room and bridges and nothing of that name; the temporary addresses are unused",
+		Title: "the firstbox has image and repositories; the new hosts have room and bridges and nothing of that name; the temporary addresses are unused",
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			bad, err := r.hostsReady(ctx, a)
-			if err == nil && len(bad) > 0 {
+			bad, err := r.releaseReady(ctx, nil)
+			if err != nil {
+				return nil, err
+			}
+			used, err := r.temporaryUsed(ctx)
+			if err != nil {
+				return nil, err
+			}
+			bad = append(bad, used...)
+			hosts, err := r.hostsReady(ctx, a)
+			if bad = append(bad, hosts...); err == nil && len(bad) > 0 {
 				err = &DriftError{bad}
 			}
 			return nil, err
