@@ -133,7 +133,7 @@ func (c *Config) resolve() error {
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return err
 	}
-	paths := []*string{&c.SSH.SudoPasswordFile, &c.SSH.PasswordFile, &c.SSH.PassphraseFile, &c.OS.Script}
+	paths := []*string{&c.SSH.SudoPasswordFile, &c.SSH.PasswordFile, &c.SSH.PassphraseFile, &c.OS.Script, &c.OS.Precheck}
 	if c.SSH.Config != "none" {
 		paths = append(paths, &c.SSH.Config)
 	}

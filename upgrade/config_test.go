@@ -129,7 +129,7 @@ func TestConfigProblem(t *testing.T) {
 		"endpoint path":     {"cloud: {endpoint: 'https://a.example/x'}", `f:4:19: cloud.endpoint: "https://a.example/x" must be scheme and host only`},
 		"endpoint secret":   {"cloud: {endpoint: 'https://u:p@a.example'}", `f:4:19: cloud.endpoint: "https://u:p@a.example" must be scheme and host only`},
 		"alias":             {"os: &a {}\nssh: *a", `f:5:6: ssh: aliases are not supported; write the value out`},
-		"merge key":         {"os:\n  <<: {}", `f:5:3: os.<<: unknown key; known are strategy, script, instructions, vault, exclude_ok, units_ok, allow_drift, kernel, release, docker, reboot`},
+		"merge key":         {"os:\n  <<: {}", `f:5:3: os.<<: unknown key; known are strategy, script, precheck, in_reboot, blackout, from, instructions, vault, exclude_ok, units_ok, allow_drift, kernel, release, docker, reboot`},
 		"script unused":     {"os: {script: up.sh}", `f:4:14: os.script: is used by strategy script only, not by yum-update`},
 		"script missing":    {"os: {strategy: script}", `f:4:5: os.script: is missing: strategy script needs the file to run`},
 		"same instance":     {"instance: i-1\ntransition: {instance: i-1}", `f:5:24: transition.instance: "i-1" is the production instance itself`},

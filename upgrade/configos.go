@@ -3,6 +3,7 @@ package upgrade
 import (
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
@@ -30,8 +31,14 @@ const (
 
 // OSConfig says how the operating system is upgraded.
 type OSConfig struct {
-	Strategy string `json:"strategy"`         // StrategyYumUpdate, …Security, …Kernel, …Apt, …Script or …External
-	Script   string `json:"script,omitempty"` // of StrategyScript: a file on this machine, run as root on the host
+	Strategy string `json:"strategy"`           // StrategyYumUpdate, …Security, …Kernel, …Apt, …Script or …External
+	Script   string `json:"script,omitempty"`   // of StrategyScript: a file on this machine, run as root on the host
+	Precheck string `json:"precheck,omitempty"` // of StrategyScript: a file on this machine, run as root before Script; it changes nothing
+	// InReboot, of StrategyScript: Script only prepares, and the reboot upgrades, as
+	// that of leapp does, in as many boots as it likes, until Release is there.
+	InReboot bool          `json:"in_reboot,omitempty"`
+	Blackout time.Duration `json:"blackout,omitempty"` // how long a host may be away in its reboot; 0: pace.timeout
+	From     string        `json:"from,omitempty"`     // text that the release must contain beforehand
 	// Instructions tell a person what to do, of StrategyExternal: the gate before
 	// the step shows them.
 	Instructions string   `json:"instructions,omitempty"`
@@ -79,7 +86,7 @@ func (d *configDecoder) docker(m mapping, c *Config) {
 
 // os reads how the operating system is upgraded.
 func (d *configDecoder) os(m mapping, c *Config) {
-	s := d.mapping(m.values["os"], "os", "strategy", "script", "instructions", "vault", "exclude_ok", "units_ok", "allow_drift", "kernel", "release", "docker", "reboot")
+	s := d.mapping(m.values["os"], "os", "strategy", "script", "precheck", "in_reboot", "blackout", "from", "instructions", "vault", "exclude_ok", "units_ok", "allow_drift", "kernel", "release", "docker", "reboot")
 	c.OS.Strategy = s.enum("strategy", StrategyYumUpdate, StrategyYumUpdate, StrategySecurity, StrategyKernel, StrategyApt, StrategyScript, StrategyExternal)
 	c.OS.Script = s.text("script", "")
 	switch {
@@ -90,6 +97,15 @@ func (d *configDecoder) os(m mapping, c *Config) {
 		}
 	case c.OS.Strategy != StrategyScript && c.OS.Script != "" && !s.failed("strategy"):
 		s.problem("script", "is used by strategy script only, not by %s", c.OS.Strategy)
+	}
+	c.OS.Precheck = s.text("precheck", "")
+	c.OS.InReboot = s.boolean("in_reboot", false)
+	c.OS.Blackout = s.duration("blackout", 0, time.Second, true)
+	c.OS.From = s.text("from", "")
+	for _, k := range []string{"precheck", "in_reboot"} {
+		if c.OS.Strategy != StrategyScript && s.has(k) && !s.failed("strategy") {
+			s.problem(k, "is used by strategy script only, not by %s", c.OS.Strategy)
+		}
 	}
 	c.OS.Instructions = s.text("instructions", "")
 	c.OS.Kernel = s.text("kernel", "", matches(`^[0-9][A-Za-z0-9._+~-]*$`, "is not a kernel's release as uname -r prints it"))
@@ -110,4 +126,12 @@ func (d *configDecoder) os(m mapping, c *Config) {
 	c.OS.AllowDrift = s.boolean("allow_drift", false)
 	c.OS.Docker = s.enum("docker", DockerUpgrade, DockerUpgrade, DockerKeep)
 	c.OS.Reboot = s.boolean("reboot", true)
+	if c.OS.InReboot && !s.failed("reboot") && !s.failed("release") {
+		if !c.OS.Reboot {
+			s.problem("in_reboot", "says that the reboot upgrades the host, and reboot is false")
+		}
+		if c.OS.Release == "" {
+			s.problem("in_reboot", "needs release: nothing else tells that the upgrade is over")
+		}
+	}
 }

@@ -33,6 +33,13 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 		}
 		f.Script = string(b)
 	}
+	if cfg.OS.Precheck != "" {
+		b, err := os.ReadFile(cfg.OS.Precheck)
+		if err != nil {
+			return nil, &RefusedError{Host: cfg.Host, Reasons: []string{"os.precheck: " + err.Error()}}
+		}
+		f.Precheck = string(b)
+	}
 	if name := cfg.Docker.Profile; name != "" && name != ProfileRunbook && name != ProfileKeep {
 		b, err := os.ReadFile(name)
 		if err != nil {
@@ -64,7 +71,7 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Boot, err = hostos.GetBoot(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}
-	if f.OS, err = hostos.Assess(ctx, prod, cfg.osStrategy(f.Script)); err != nil {
+	if f.OS, err = hostos.Assess(ctx, prod, cfg.osStrategy(f)); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}
 	if f.Docker, err = hostos.GetDocker(ctx, prod); err != nil {

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,11 +17,11 @@ import (
 // What was installed on the transition host is installed on production, to the
 // NEVRA, and nothing else.
 
-// osStrategy gives what hostos needs of the configuration. script is the
-// content of os.script.
-func (c *Config) osStrategy(script string) hostos.StrategyConfig {
+// osStrategy gives what hostos needs of the configuration, with the scripts that
+// f has read.
+func (c *Config) osStrategy(f *Facts) hostos.StrategyConfig {
 	s := hostos.StrategyConfig{
-		Strategy: hostos.Strategy(c.OS.Strategy), Script: script, Vault: c.OS.Vault,
+		Strategy: hostos.Strategy(c.OS.Strategy), Script: f.Script, Precheck: f.Precheck, InReboot: c.OS.InReboot, From: c.OS.From, Vault: c.OS.Vault,
 		ExcludeOK: c.OS.ExcludeOK, UnitsOK: c.OS.UnitsOK, Kernel: c.OS.Kernel, Release: c.OS.Release,
 	}
 	for _, a := range c.Accept {
@@ -31,7 +32,7 @@ func (c *Config) osStrategy(script string) hostos.StrategyConfig {
 	return s
 }
 
-func (t *transition) strategy() hostos.StrategyConfig { return t.cfg.osStrategy(t.p.Facts.Script) }
+func (t *transition) strategy() hostos.StrategyConfig { return t.cfg.osStrategy(&t.p.Facts) }
 
 // osBefore is what a host was before its transaction.
 type osBefore struct {
@@ -94,7 +95,11 @@ func (t *transition) rehearsed(a *engine.Act) (before, after hostos.PackageSet, 
 			return nil, nil, err
 		}
 	}
-	after, err = getPackages(a, r.Set)
+	var rebooted rebootResult // of os.in_reboot, where that brought them
+	if _, err := a.Result("3.6-reboot", &rebooted); err != nil {
+		return nil, nil, err
+	}
+	after, err = getPackages(a, cmp.Or(rebooted.Set, r.Set))
 	return before, after, err
 }
 
@@ -140,6 +145,9 @@ func (t *transition) checkReplay() engine.Step {
 			return engine.Proposal{}, nil
 		},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
+			if err := t.precheck(ctx, a, prod); err != nil {
+				return nil, err
+			}
 			diff, err := t.replayDiff(ctx, a)
 			if err != nil {
 				return nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -144,6 +145,11 @@ func (t *transition) upgradeOS(r role) engine.Step {
 		return engine.Proposal{Params: jobParams{script}, Before: osBefore{set, *as}, Lines: []string{as.Transaction.String()}}, err
 	}
 	s.Do = func(ctx context.Context, a *engine.Act) (any, error) {
+		if r == old { // on production 4.3-replay has done it, before anything was stopped there
+			if err := t.precheck(ctx, a, r); err != nil {
+				return nil, err
+			}
+		}
 		st, err := run(ctx, a)
 		if err != nil {
 			return nil, err
@@ -155,6 +161,40 @@ func (t *transition) upgradeOS(r role) engine.Step {
 		return t.upgraded(ctx, a, r, res)
 	}
 	return s
+}
+
+// precheck runs os.precheck on a host, unless what it is for has begun there. It
+// changes nothing, so that it may be run as often as somebody resumes.
+func (t *transition) precheck(ctx context.Context, a *engine.Act, r role) error {
+	script := t.strategy().Precheck
+	if script == "" {
+		return nil
+	}
+	l, _, err := t.on(a, r)
+	if err != nil {
+		return err
+	}
+	fail := func(err error) error { return fmt.Errorf("host %s: %w", l.target, err) }
+	if st, err := hostos.GetJob(ctx, l, a.Key()); err != nil {
+		return fail(err)
+	} else if st.Phase != hostos.JobAbsent {
+		return nil
+	}
+	key := a.Key() + "-check"
+	if err := hostos.StartJob(ctx, l.held(), key, script); err != nil {
+		return fail(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
+	defer cancel()
+	_, err = hostos.WaitJob(ctx, l, key, t.cfg.Pace.Poll, nil)
+	if je := new(hostos.JobError); errors.As(err, &je) {
+		return engine.Definitive(fmt.Errorf("the check of %s before its upgrade (os.precheck) speaks against it: %w; put right what it says and resume", t.name(r), fail(err)))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	a.Progress("%s: os.precheck has nothing against the upgrade", l.target)
+	return nil
 }
 
 // assess resolves a transaction of a host's own, or with replay the given one.
@@ -227,6 +267,10 @@ func (t *transition) upgraded(ctx context.Context, a *engine.Act, r role, res os
 	if res.Set, err = putPackages(a, u.Packages); err != nil {
 		return nil, err
 	}
+	if c.InReboot {
+		a.Progress("%s: everything is prepared; the reboot upgrades it", t.name(r))
+		return res, nil // what it becomes is seen after that
+	}
 	a.Progress("%s: %d packages came, %d went; kernel %s is to run", t.name(r), len(u.Installed), len(u.Removed), u.Kernel)
 	if r == prod {
 		diff, err := t.packageDiff(a, u.Packages)
@@ -266,6 +310,9 @@ func (t *transition) osLines(r role) []string {
 		if script, err := hostos.UpgradeScript(t.strategy(), f.OS, nil); err == nil {
 			lines = strings.Split(strings.TrimSpace(script), "\n")
 		}
+		if pre := t.p.Facts.Precheck; r == old && pre != "" {
+			lines = slices.Concat([]string{"before (os.precheck):"}, indent(pre), []string{"then (os.script):"}, lines)
+		}
 		if !f.Transaction.Empty() {
 			lines = append(lines, "as of now: "+f.Transaction.String())
 			for _, p := range firstPackages(f.Transaction.Incoming(), 200) {
@@ -275,6 +322,14 @@ func (t *transition) osLines(r role) []string {
 		for _, p := range f.Transaction.Remove {
 			lines = append(lines, "  goes: "+p.String())
 		}
+	}
+	return lines
+}
+
+func indent(text string) []string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i := range lines {
+		lines[i] = "  " + lines[i]
 	}
 	return lines
 }
@@ -484,7 +539,7 @@ func (t *transition) beforeReboot(ctx context.Context, a *engine.Act, l *link, r
 	var res osResult
 	var was osBefore
 	step, _ := r.id("3.6", "os")
-	if ok, err := a.Result(step, &res); err != nil || !ok || res.Kernel == "" {
+	if ok, err := a.Result(step, &res); err != nil || !ok || res.Kernel == "" && !t.cfg.OS.InReboot {
 		return b, errors.Join(errors.New("internal error: no transaction recorded"), err)
 	}
 	if _, err := a.BeforeOf(step, &was); err != nil {
@@ -509,10 +564,14 @@ func (t *transition) beforeReboot(ctx context.Context, a *engine.Act, l *link, r
 
 func (t *transition) reboot(r role) engine.Step {
 	id, sec := r.id("3.6", "reboot")
+	lines := []string{"before: the kernel of the transaction is installed, whole, started by default, its initramfs has the drivers of the disks, no transaction is open", "shutdown -r now", "after: another boot ID, that kernel, no unit failed that had not before"}
+	if t.cfg.OS.InReboot {
+		lines = []string{"before: what the boot loader starts is whole, its initramfs has the drivers of the disks, no transaction is open", "shutdown -r now", fmt.Sprintf("the reboot upgrades %s; it may be away for %s, in several boots", t.name(r), t.blackout()), "after: release " + t.cfg.OS.Release + ", no unit failed that had not before"}
+	}
 	return engine.Step{
 		ID: id, Section: sec, Title: "reboot " + t.name(r) + " and prove it by its boot ID", Effect: engine.OneShot, NoUndo: r.noUndo(),
 		Pivot: r == prod, Version: 2,
-		Lines: []string{"before: the kernel of the transaction is installed, whole, started by default, its initramfs has the drivers of the disks, no transaction is open", "shutdown -r now", "after: another boot ID, that kernel, no unit failed that had not before"},
+		Lines: lines,
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
 			if !t.cfg.OS.Reboot {
 				return engine.Proposal{NotApplicable: "os.reboot is false"}, nil
@@ -541,8 +600,11 @@ func (t *transition) reboot(r role) engine.Step {
 				// It may be on its way down or up: Do waits for it.
 				return engine.Sight{State: engine.InProgress, Detail: err.Error()}, nil
 			}
-			if now.ID == b.Boot.ID {
+			switch {
+			case now.ID == b.Boot.ID:
 				return engine.Sight{State: engine.Absent}, nil
+			case t.cfg.OS.InReboot:
+				return engine.Sight{State: engine.InProgress, Detail: "it was rebooted; release " + now.Release}, nil
 			}
 			return engine.Sight{State: engine.Ours, Result: now}, nil
 		},
@@ -560,9 +622,9 @@ func (t *transition) reboot(r role) engine.Step {
 					return nil, err
 				}
 			}
-			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+			wait, cancel := context.WithTimeout(ctx, t.blackout())
 			defer cancel()
-			half, stop := context.WithTimeout(wait, t.cfg.Pace.Timeout/2)
+			half, stop := context.WithTimeout(wait, t.blackout()/2)
 			defer stop()
 			err = hostos.StartReboot(wait, l.held(), b.Boot.ID)
 			if errors.Is(err, hostos.ErrFenced) {
@@ -582,17 +644,30 @@ func (t *transition) reboot(r role) engine.Step {
 				}
 				now, err = t.waitBoot(wait, a, l, b.Boot.ID)
 			}
+			if err == nil && t.cfg.OS.InReboot {
+				now, err = t.waitRelease(wait, a, l, now)
+			}
 			if err != nil && ctx.Err() == nil {
 				err = fmt.Errorf("%w; %s", err, t.evidence(ctx, a, r))
 			}
 			if err != nil {
 				return nil, err // an interruption says nothing about the host
 			}
-			return now, nil
+			res := rebootResult{Boot: now}
+			if t.cfg.OS.InReboot {
+				set, err := hostos.GetPackages(ctx, l)
+				if err != nil {
+					return nil, fmt.Errorf("host %s: %w", l.target, err)
+				}
+				if res.Set, err = putPackages(a, set); err != nil {
+					return nil, err
+				}
+			}
+			return res, nil
 		},
 		Verify: func(ctx context.Context, a *engine.Act) (any, error) {
 			var was rebootBefore
-			var now hostos.Boot
+			var now rebootResult
 			if err := a.Before(&was); err != nil {
 				return nil, err
 			}
@@ -607,11 +682,24 @@ func (t *transition) reboot(r role) engine.Step {
 				return nil, fmt.Errorf("%s was rebooted, and is not as it should be: %w", t.name(r), err)
 			}
 			if r == prod {
-				var c hostos.Boot
+				var c rebootResult
 				if ok, err := a.Result("3.6-reboot", &c); err != nil {
 					return nil, err
 				} else if ok && c.Kernel != now.Kernel && !t.cfg.OS.AllowDrift {
 					return nil, fmt.Errorf("%s runs kernel %s after its upgrade, the transition host runs %s", t.p.Host, now.Kernel, c.Kernel)
+				}
+				if now.Set != "" {
+					set, err := getPackages(a, now.Set)
+					if err != nil {
+						return nil, err
+					}
+					diff, err := t.packageDiff(a, set)
+					if err != nil {
+						return nil, err
+					}
+					if len(diff) > 0 && !t.cfg.OS.AllowDrift {
+						return nil, fmt.Errorf("%s has other packages than the transition host: %s; make them the same and resume", t.p.Host, strings.Join(firstOf(diff, 20), "; "))
+					}
 				}
 			}
 			return now, nil
@@ -619,11 +707,64 @@ func (t *transition) reboot(r role) engine.Step {
 	}
 }
 
+// rebootResult is the boot that a reboot has come to, and, where the reboot
+// upgrades, the packages that are there then.
+type rebootResult struct {
+	hostos.Boot
+	Set string `json:"set,omitempty"` // blob: a PackageSet
+}
+
+// blackout bounds how long a host may be away in its reboot.
+func (t *transition) blackout() time.Duration { return cmp.Or(t.cfg.OS.Blackout, t.cfg.Pace.Timeout) }
+
+// waitRelease blocks until a host that upgrades itself in its reboot has the
+// release, and the kernel where one is asked for, has no package transaction
+// open, and is in the same boot at three looks in a row. It may come up in
+// between and go away again.
+func (t *transition) waitRelease(ctx context.Context, a *engine.Act, l *link, now hostos.Boot) (hostos.Boot, error) {
+	there := func(b hostos.Boot) bool {
+		return strings.Contains(b.Release, t.cfg.OS.Release) && (t.cfg.OS.Kernel == "" || b.Kernel == t.cfg.OS.Kernel)
+	}
+	tick := time.NewTicker(t.cfg.Pace.Poll)
+	defer tick.Stop()
+	var last error
+	for n, same, was := 1, 0, ""; ; n++ {
+		if last == nil && there(now) {
+			last = hostos.CheckTransactions(ctx, l)
+		}
+		if last != nil || !there(now) || now.ID != was {
+			same = 0
+		}
+		if was = now.ID; last == nil && there(now) {
+			same++
+		}
+		if same == 3 {
+			return now, nil
+		}
+		if n%20 == 0 {
+			a.Progress("waiting for release %q on %s: %s, kernel %s in the last boot seen", t.cfg.OS.Release, l.target, now.Release, now.Kernel)
+		}
+		select {
+		case <-ctx.Done():
+			return now, fmt.Errorf("host %s was rebooted and is not upgraded: it has release %q, kernel %s: %w (last: %v)", l.target, now.Release, now.Kernel, ctx.Err(), last)
+		case <-tick.C:
+		}
+		ask, stop := context.WithTimeout(ctx, 20*time.Second)
+		var b hostos.Boot
+		if b, last = hostos.GetBoot(ask, l); last == nil {
+			now = b
+		} else {
+			l.drop(nil)
+		}
+		stop()
+	}
+}
+
 // waitBoot blocks until the host answers in another boot than the one with
 // ID from, or in any boot when from is empty. Connections fail meanwhile;
 // that is what a reboot looks like from here.
 func (t *transition) waitBoot(ctx context.Context, a *engine.Act, l *link, from string) (hostos.Boot, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.blackout())
 	defer cancel()
 	tick := time.NewTicker(t.cfg.Pace.Poll)
 	defer tick.Stop()

@@ -29,9 +29,10 @@ type Facts struct {
 	Inventory   *hostinv.Inventory `json:"inventory"`
 	Nginx       []NginxFacts       `json:"nginx"`
 	Memberships []slb.Membership   `json:"memberships"`
-	Direct      []string           `json:"direct"`           // peers that reach the host past nginx and the balancers
-	Script      string             `json:"script,omitempty"` // content of os.script
-	OS          *hostos.Assessment `json:"os,omitempty"`     // of production, by the strategy; nil in a plan of an older version
+	Direct      []string           `json:"direct"`             // peers that reach the host past nginx and the balancers
+	Script      string             `json:"script,omitempty"`   // content of os.script
+	Precheck    string             `json:"precheck,omitempty"` // content of os.precheck
+	OS          *hostos.Assessment `json:"os,omitempty"`       // of production, by the strategy; nil in a plan of an older version
 
 	Docker        *hostos.Docker `json:"docker,omitempty"`         // what production has of it, and runs in it
 	DockerProfile string         `json:"docker_profile,omitempty"` // content of docker.profile, when that is a file

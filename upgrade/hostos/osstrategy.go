@@ -31,6 +31,14 @@ func Strategies() []Strategy {
 type StrategyConfig struct {
 	Strategy Strategy `json:"strategy"`
 	Script   string   `json:"script,omitempty"` // of Script: what /bin/sh runs as root
+	// Precheck, of Script, is run as root before Script and changes nothing; any
+	// status but 0 means that Script would not do here.
+	Precheck string `json:"precheck,omitempty"`
+	// InReboot, of Script: Script only prepares, and the reboot after it upgrades,
+	// as that of leapp does, in as many boots as it likes. Release says when it is
+	// over.
+	InReboot bool   `json:"in_reboot,omitempty"`
+	From     string `json:"from,omitempty"` // text that the release must contain beforehand
 	// Vault is the URL of a CentOS 7 tree that still exists, down to the release,
 	// such as https://mirrors.aliyun.com/centos-vault/7.9.2009; "": repositories
 	// stay as they are.
@@ -78,10 +86,19 @@ func (c StrategyConfig) Applies(o *OS) []string {
 		if strings.TrimSpace(c.Script) == "" {
 			say("strategy script has no script to run")
 		}
+		if c.InReboot && c.Release == "" {
+			say("strategy script: when the reboot does the upgrade, only the release tells that it is over, and none is given")
+		}
+		if c.InReboot && c.Release != "" && strings.Contains(o.Boot.Release, c.Release) {
+			say("strategy script: this host is %s already, so that nothing would tell that its reboot has upgraded it", is)
+		}
 	case External:
 		if c.Kernel == "" && c.Release == "" {
 			say("strategy external needs to know what must be there afterwards: a release or a kernel")
 		}
+	}
+	if !strings.Contains(o.Boot.Release, c.From) && (c.Release == "" || !strings.Contains(o.Boot.Release, c.Release)) {
+		say("the upgrade is meant for hosts of %q (os.from); this host is %s", c.From, is)
 	}
 	if c.Vault != "" && (o.ID != "centos" || o.VersionID != "7" || !rpm) {
 		say("a vault mirror is for CentOS 7; this host is %s", is)

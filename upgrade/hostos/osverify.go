@@ -14,7 +14,7 @@ type Upgraded struct {
 	Packages  PackageSet `json:"-"`         // after
 	Installed PackageSet `json:"installed"` // came, in whatever version
 	Removed   PackageSet `json:"removed"`   // went, in whatever version
-	Kernel    string     `json:"kernel"`    // that the next boot must run
+	Kernel    string     `json:"kernel"`    // that the next boot must run; "", of InReboot: any
 }
 
 // CheckUpgraded sees what an upgrade has done, and does not trust its exit
@@ -26,7 +26,11 @@ func CheckUpgraded(ctx context.Context, h Host, c StrategyConfig, a *Assessment,
 		return nil, err
 	}
 	u := &Upgraded{Packages: o.Packages, Installed: o.Packages.Minus(before), Removed: before.Minus(o.Packages)}
-	u.Kernel = cmp.Or(c.Kernel, a.Kernel, u.Installed.NewestKernel(), o.DefaultKernel, o.Boot.Kernel)
+	if c.InReboot {
+		u.Kernel = c.Kernel // as far as it is known before it is there
+	} else {
+		u.Kernel = cmp.Or(c.Kernel, a.Kernel, u.Installed.NewestKernel(), o.DefaultKernel, o.Boot.Kernel)
+	}
 	if len(o.Unfinished) > 0 {
 		return u, &TransactionError{o.Unfinished}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,26 +36,45 @@ func Failed(checks []Check) []string {
 // drivers of the host's disks in its initramfs, started by default, no
 // transaction open, and nothing mounted by a name that may move. It changes
 // nothing. All checks are done, also after one that fails; those in c.Accept
-// count as passed.
+// count as passed. Of c.InReboot, kernel is not looked at: there the next boot
+// is that of whatever upgrades, and what the boot loader starts must be whole.
 func CheckPreReboot(ctx context.Context, h Host, c StrategyConfig, kernel string) ([]Check, error) {
-	if !validRelease.MatchString(kernel) {
+	if !c.InReboot && !validRelease.MatchString(kernel) {
 		return nil, fmt.Errorf("cannot check the boot of kernel %q: that is no kernel's release", firstBytes(kernel, 80))
 	}
 	o, err := GetOS(ctx, h)
 	if err != nil {
 		return nil, err
 	}
+	if c.InReboot {
+		kernel = o.DefaultKernel
+	}
+	if c.InReboot && !bootName.MatchString(kernel) {
+		return c.accepted([]Check{{"boot-default", "", false, "what the boot loader starts, which is to upgrade the host, cannot be read", "see grubby --default-kernel, grub2-editenv list and /etc/default/grub"}}), nil
+	}
 	ramfs, err := getInitramfs(ctx, h, o, kernel)
 	if err != nil {
 		return nil, err
 	}
 	checks := o.preReboot(kernel, ramfs)
+	if c.InReboot {
+		checks = slices.DeleteFunc(checks, func(k Check) bool { return k.ID == "kernel-package" })
+	}
+	return c.accepted(checks), nil
+}
+
+// bootName is the form of what comes after vmlinuz- in the name of a kernel's
+// file: its release, or the word of whoever made it, as upgrade.x86_64 of leapp.
+var bootName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
+
+// accepted lets those checks pass that a person has judged harmless.
+func (c StrategyConfig) accepted(checks []Check) []Check {
 	for i, k := range checks {
 		if !k.OK && c.accepts(k.ID, k.Object) {
 			checks[i] = Check{ID: k.ID, Object: k.Object, OK: true, Evidence: k.Evidence + " (accepted)"}
 		}
 	}
-	return checks, nil
+	return checks
 }
 
 // An initramfs is what lsinitrd (dracut) or lsinitramfs (initramfs-tools) say.
