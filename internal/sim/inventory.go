@@ -47,14 +47,23 @@ func (w *World) inventory() []machine {
 			UpdateRelease: updatedRelease, UpdateKernel: updatedKernel,
 			Users: users,
 			Files: map[string]host.File{
-				"/srv/order/order.jar":         app("order"),
-				"/srv/order/start.sh":          start("order", 8080),
-				"/srv/pay/pay.jar":             app("pay"),
-				"/srv/pay/start.sh":            start("pay", 8083),
-				"/srv/order":                   dir(),
-				"/srv/pay":                     dir(),
-				"/srv/shop/docker-compose.yml": {Data: []byte(composeFile)},
+				"/srv/order/order.jar":          app("order"),
+				"/srv/order/start.sh":           start("order", 8080),
+				"/srv/pay/pay.jar":              app("pay"),
+				"/srv/pay/start.sh":             start("pay", 8083),
+				"/srv/order":                    dir(),
+				"/srv/pay":                      dir(),
+				"/srv/shop/docker-compose.yml":  {Data: []byte(composeFile)},
+				"/srv/worker/worker.jar":        app("worker"),
+				"/srv/worker":                   dir(),
+				"/etc/supervisord.conf":         {Data: []byte(supervisordConf)},
+				"/etc/supervisord.d/worker.ini": {Data: []byte(workerProgram)},
 			},
+			Packages: []string{"supervisor-3.4.0-1.el7.noarch"},
+			Units: []host.Unit{{
+				Name: "supervisord", Description: "Process Monitoring and Control Daemon", Enabled: true, Active: true,
+				Start: "/usr/bin/supervisord -c /etc/supervisord.conf", Forking: true,
+			}},
 			Compose: []string{"/srv/shop"},
 			Containers: []host.Container{{
 				Name: "cache", Image: "registry.internal/cache:6.2", Restart: "always",
@@ -136,6 +145,29 @@ services:
     ports:
       - "8081:8080"
 `
+
+// What supervisor's package of EPEL 7 puts there, as far as it matters, and a
+// program without a port: a consumer of messages.
+const (
+	supervisordConf = `[unix_http_server]
+file=/run/supervisor/supervisor.sock
+[supervisord]
+logfile=/var/log/supervisor/supervisord.log
+pidfile=/run/supervisord.pid
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix:///run/supervisor/supervisor.sock
+[include]
+files = supervisord.d/*.ini
+`
+	workerProgram = `[program:worker]
+command=java -Xmx256m -jar worker.jar
+directory=/srv/worker
+user=app
+autorestart=true
+`
+)
 
 // balancers is the world's one CLB: a weighted group, the default group, and
 // a group behind a TCP listener.

@@ -178,6 +178,9 @@ services:
     kind: container
     container: cache
     ports: [8082]
+  - name: worker
+    kind: supervisor
+    program: worker
 transition:
   name: web-90-transition
   public_ip: false

@@ -32,6 +32,7 @@ func programs(more map[string]Command) map[string]Command {
 		"java": cmdJava, "curl": cmdCurl, "rpm": cmdRpm, "rpmdb": cmdRpmdb, "yum": cmdYum,
 		"find": cmdFind, "basename": cmdBasename, "dirname": cmdDirname,
 		"docker": cmdDocker, "docker-compose": cmdCompose, "dockerd": cmdDockerd, "docker-init": cmdDockerInit,
+		"supervisord": cmdSupervisord, "supervisorctl": cmdSupervisorctl,
 		"tar": cmdTar, "tail": cmdTail, "cmp": cmdCmp,
 	}
 	maps.Copy(all, more)
@@ -51,6 +52,10 @@ func (h *Host) install() {
 			dir = "/usr/sbin"
 		case slices.Contains([]string{"docker", "dockerd", "docker-init"}, name):
 			continue // come with their package
+		case name == "supervisord" || name == "supervisorctl":
+			if _, has := h.spec.Files[supervisorConf]; !has {
+				continue
+			}
 		case name == "docker-compose":
 			dir = "/usr/local/bin"
 		}

@@ -65,6 +65,7 @@ type Host struct {
 	transient map[string]*transient
 	sshConns  map[net.Conn]struct{}
 	refused   []string
+	super     *supervisor // nil: none runs
 }
 
 // New makes a host, powered off.
