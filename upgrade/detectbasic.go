@@ -165,7 +165,7 @@ func checkJava(inv *hostinv.Inventory, services []Service) []Finding {
 		}
 	}
 	for _, j := range inv.Java {
-		if j.Container != "" {
+		if j.Container != "" || supervised(inv, j.PID) {
 			continue
 		}
 		if !slices.ContainsFunc(services, func(s Service) bool {
