@@ -219,13 +219,13 @@ func (o ServiceOptions) say(format string, args ...any) {
 // OrderServices, and waits until each is healthy and warm. Health is asked at
 // ip through dial, commands run on h. It may be called again at any point: what
 // runs is not started twice. It waits first until the host has booted, so that
-// what starts by itself has started.
+// what starts by itself has started, and supervisord answers.
 func StartServices(ctx context.Context, h Host, dial Dial, ip string, all []Service, o ServiceOptions) error {
 	waves, err := OrderServices(all)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(all, Service.ByHand) {
+	if slices.ContainsFunc(all, func(s Service) bool { return s.ByHand() || s.Kind == Supervisor }) {
 		if err := waitBooted(ctx, h, o); err != nil {
 			return err
 		}

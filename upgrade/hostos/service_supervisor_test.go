@@ -2,11 +2,15 @@ package hostos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/shellq"
+	"github.com/upgradectl/upgradectl/internal/sim/host"
 	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
@@ -27,52 +32,36 @@ func (h in) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr
 	return h.local.Run(ctx, "cd "+shellq.Quote(h.dir)+"\n"+cmd, stdin, stdout, stderr)
 }
 
-// The real supervisord: a program, a group, one that fails, one that is not
-// there, and no supervisord at all.
-func TestRealSupervisor(t *testing.T) {
-	testenv.Slow(t) // every question is a Python program
-	daemon := testenv.Need(t, "supervisord")
-	testenv.Need(t, "supervisorctl")
-	dir := t.TempDir()
-	text := fmt.Sprintf(`[supervisord]
-nodaemon=true
-logfile=%[1]s/log
-pidfile=%[1]s/pid
-[unix_http_server]
-file=%[1]s/sock
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-[supervisorctl]
-serverurl=unix://%[1]s/sock
-[program:worker]
-command=/bin/sleep 600
+const supervisorPrograms = `[program:worker]
+command=/bin/sleep 1000000
 startsecs=0
 [program:pool]
-command=/bin/sleep 600
+command=/bin/sleep 1000000
 process_name=%%(program_name)s_%%(process_num)d
 numprocs=2
 startsecs=0
+[program:slow]
+command=/bin/sleep 1000000
+autostart=false
+startsecs=%d
 [program:broken]
 command=/bin/false
 autostart=false
 startsecs=1
 startretries=0
-`, dir)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "supervisord.conf"), []byte(text), 0o600))
-	h := in{local{[]string{"/bin/sh"}}, dir}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+[program:retries]
+command=/bin/false
+autostart=false
+startretries=100
+`
+
+// testSupervisor holds the work on services against a supervisord: a program, a
+// group, programs that are starting, that are tried again, that are given up,
+// and one that is not there.
+func testSupervisor(t *testing.T, h Host, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	worker := Service{Name: "worker", Kind: Supervisor, Program: "worker"}
-	_, err := ServiceRunning(ctx, h, worker)
-	require.ErrorContains(t, err, "supervisord does not answer", "not known is not stopped")
-
-	cmd := exec.Command(daemon, "-c", filepath.Join(dir, "supervisord.conf"))
-	cmd.Dir = dir
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	})
 	require.Eventually(t, func() bool { up, err := ServiceRunning(ctx, h, worker); return err == nil && up }, 30*time.Second, 50*time.Millisecond)
 	o := ServiceOptions{Poll: 50 * time.Millisecond, Healthy: 1}
 	words := func(program string) []string {
@@ -88,13 +77,116 @@ startretries=0
 	require.NoError(t, StopServices(ctx, h, both, o))
 	assert.Equal(t, []string{"STOPPED", "STOPPED"}, words("pool:*"))
 	assert.Equal(t, []string{"STOPPED"}, words("worker"))
-	require.NoError(t, StartServices(ctx, h, nil, "", both, o))
+	require.EqualError(t, CheckService(ctx, h, nil, "", worker), "service worker does not run: 0 of 1 programs run; worker STOPPED "+stoppedAt(t, h, "worker"))
+	for range 2 {
+		require.NoError(t, StartServices(ctx, h, nil, "", both, o))
+	}
 	assert.Equal(t, []string{"RUNNING", "RUNNING"}, words("pool:*"))
 	assert.Equal(t, []string{"RUNNING"}, words("worker"))
-	_, err = ServiceRunning(ctx, h, Service{Name: "x", Kind: Supervisor, Program: "nothing"})
+	_, err := ServiceRunning(ctx, h, Service{Name: "x", Kind: Supervisor, Program: "nothing"})
 	require.ErrorIs(t, err, errNoProgram)
-	short, stop := context.WithTimeout(ctx, 10*time.Second)
-	defer stop()
-	err = StartServices(short, h, nil, "", []Service{{Name: "broken", Kind: Supervisor, Program: "broken"}}, o)
-	require.ErrorContains(t, err, "service broken")
+
+	// STARTING is not running yet, and not gone.
+	slow := Service{Name: "slow", Kind: Supervisor, Program: "slow"}
+	started := make(chan error, 1)
+	go func() { started <- StartServices(ctx, h, nil, "", []Service{slow}, o) }()
+	require.Eventually(t, func() bool { return slices.Equal(words("slow"), []string{"STARTING"}) }, 30*time.Second, 10*time.Millisecond)
+	require.EqualError(t, CheckService(ctx, h, nil, "", slow), "service slow does not run: 0 of 1 programs run; slow STARTING")
+	require.NoError(t, StartService(ctx, h, slow, o), "it is on its way")
+	require.NoError(t, <-started)
+	require.NoError(t, StopService(ctx, h, slow, o))
+	assert.Equal(t, []string{"STOPPED"}, words("slow"))
+
+	// BACKOFF is waited for: supervisord tries again.
+	retries := Service{Name: "retries", Kind: Supervisor, Program: "retries", StartTimeout: patience}
+	require.ErrorContains(t, StartServices(ctx, h, nil, "", []Service{retries}, o), "(service retries does not run: 0 of 1 programs run; retries BACKOFF Exited too quickly (process log may have details))")
+	require.NoError(t, StopService(ctx, h, retries, o))
+	assert.Equal(t, []string{"STOPPED"}, words("retries"))
+
+	// FATAL is not: it ends the wait at once, also where a port is asked.
+	broken := Service{Name: "broken", Kind: Supervisor, Program: "broken"}
+	refused := Dial(func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") })
+	for _, ports := range [][]int{nil, {8085}} {
+		broken.Ports = ports
+		err = StartServices(ctx, h, refused, "172.31.0.90", []Service{broken}, o)
+		require.ErrorIs(t, err, errGaveUp)
+		require.ErrorContains(t, err, "service broken: 0 of 1 programs run; broken FATAL Exited too quickly (process log may have details): supervisord has given up on it; see its log, mend what it ends of, and start it with supervisorctl start broken")
+	}
+	require.NoError(t, StopService(ctx, h, broken, o), "it is gone")
+}
+
+// stoppedAt is when a program was stopped, as supervisorctl says it.
+func stoppedAt(t *testing.T, h Host, program string) string {
+	t.Helper()
+	list, err := listPrograms(t.Context(), h, program)
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	return list[0].Detail
+}
+
+func TestRealSupervisor(t *testing.T) {
+	testenv.Slow(t) // every question is a Python program
+	daemon := testenv.Need(t, "supervisord")
+	testenv.Need(t, "supervisorctl")
+	dir := t.TempDir()
+	text := fmt.Sprintf(`[supervisord]
+nodaemon=true
+logfile=%[1]s/log
+pidfile=%[1]s/pid
+[unix_http_server]
+file=%[1]s/sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://%[1]s/sock
+`, dir) + fmt.Sprintf(supervisorPrograms, 4)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "supervisord.conf"), []byte(text), 0o600))
+	h := in{local{[]string{"/bin/sh"}}, dir}
+	_, err := ServiceRunning(t.Context(), h, Service{Name: "worker", Kind: Supervisor, Program: "worker"})
+	require.ErrorContains(t, err, "supervisord does not answer", "not known is not stopped")
+	cmd := exec.Command(daemon, "-c", filepath.Join(dir, "supervisord.conf"))
+	cmd.Dir = dir
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	})
+	testSupervisor(t, h, 4*time.Second)
+}
+
+// The same on the simulated supervisord, of 4.2 and of 3.4.
+func TestSupervisor(t *testing.T) {
+	for _, version := range []string{"", "supervisor-3.4.0-1.el7.noarch"} {
+		s := simulate(t, func(s *host.Spec) {
+			s.Files = map[string]host.File{"/etc/supervisord.conf": {Data: []byte("[supervisorctl]\nserverurl=unix:///run/supervisor.sock\n" + fmt.Sprintf(supervisorPrograms, 150))}}
+			s.Units = append(s.Units, host.Unit{Name: "supervisord", Enabled: true, Start: "supervisord -c /etc/supervisord.conf", Forking: true})
+			if version != "" {
+				s.Packages = append(s.Packages, version)
+			}
+		})
+		testSupervisor(t, s.dial(), 300*time.Millisecond)
+		s.StopUnit("supervisord")
+		_, err := ServiceRunning(t.Context(), s.dial(), Service{Name: "worker", Kind: Supervisor, Program: "worker"})
+		require.ErrorContains(t, err, "supervisord does not answer", "not known is not stopped")
+	}
+}
+
+// After a boot sshd may answer before supervisord does: what asks it waits.
+func TestSupervisorBoots(t *testing.T) {
+	answers := []string{"starting\n", "starting\n", "running\n"}
+	f := &fake{}
+	f.run = func(cmd string, w io.Writer) error {
+		switch {
+		case strings.Contains(cmd, "is-system-running"):
+			_, err := io.WriteString(w, answers[0])
+			answers = answers[1:]
+			return err
+		case len(answers) > 0:
+			return errors.New("asked before the host had booted")
+		}
+		_, err := io.WriteString(w, "worker RUNNING pid 7, uptime 0:00:01\n")
+		return err
+	}
+	require.NoError(t, StartServices(t.Context(), f, nil, "", []Service{{Name: "worker", Kind: Supervisor, Program: "worker"}}, ServiceOptions{Poll: time.Millisecond, Healthy: 1}))
+	assert.Empty(t, answers)
 }

@@ -90,18 +90,24 @@ func expected(status int, expect []StatusRange) bool {
 // CheckService looks once whether s is healthy: Probe, its HealthCommand on the
 // host, and, where it has neither, that it runs.
 func CheckService(ctx context.Context, h Host, dial Dial, ip string, s Service) error {
-	if err := Probe(ctx, dial, ip, s); err != nil {
-		return err
-	}
-	if s.HealthCommand != "" {
+	err := Probe(ctx, dial, ip, s)
+	if err == nil && s.HealthCommand != "" {
 		ctx, cancel := context.WithTimeout(ctx, 4*probeTime)
 		defer cancel()
-		if _, err := output(ctx, h, asUser(s, s.HealthCommand), nil); err != nil {
-			return fmt.Errorf("service %s is not healthy: its health command: %w", s.Name, err)
+		if _, err = output(ctx, h, asUser(s, s.HealthCommand), nil); err != nil {
+			err = fmt.Errorf("service %s is not healthy: its health command: %w", s.Name, err)
 		}
 	}
-	if len(s.Ports) > 0 || s.HealthCommand != "" {
-		return nil
+	asked := len(s.Ports) > 0 || s.HealthCommand != ""
+	if s.Kind == Supervisor && h != nil && (err != nil || !asked) {
+		// Why a program does not answer is known to supervisord.
+		if why := checkPrograms(ctx, h, s); why != nil && (err == nil || errors.Is(why, errGaveUp)) {
+			return why
+		}
+		return err
+	}
+	if err != nil || asked {
+		return err
 	}
 	up, err := ServiceRunning(ctx, h, s)
 	if err == nil && !up {
@@ -124,7 +130,8 @@ func asUser(s Service, cmd string) string {
 
 // WaitHealthy blocks until CheckService has succeeded need times in a row,
 // asking every poll (0: 3 seconds). The error of an ended wait says what the
-// service answered last. h may be nil for a service that has ports and no
+// service answered last. A program that supervisord has given up on (FATAL) ends
+// it at once: it does not come back by itself. h may be nil for a service that has ports and no
 // HealthCommand.
 func WaitHealthy(ctx context.Context, h Host, dial Dial, ip string, s Service, poll time.Duration, need int) error {
 	t := newTicker(poll)
@@ -136,6 +143,8 @@ func WaitHealthy(ctx context.Context, h Host, dial Dial, ip string, s Service, p
 			if ok++; ok >= need {
 				return nil
 			}
+		} else if errors.Is(err, errGaveUp) {
+			return err
 		} else {
 			if ok = 0; ctx.Err() == nil {
 				last = err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/internal/shellq"
@@ -69,11 +70,13 @@ func containerStates(ctx context.Context, h Host, name string) ([]string, error)
 	return fields(ctx, h, containerStatus+shellq.Quote(name))
 }
 
-// programStates asks supervisord for the states of a program or a group of
-// programs. supervisorctl of 3.x ends with 0 whatever they are, of 4.x with 3
-// when one does not run, and with 4 when there is no such program; its output
-// decides.
-func programStates(ctx context.Context, h Host, program string) ([]string, error) {
+// errGaveUp says that supervisord does not start a program again by itself.
+var errGaveUp = errors.New("supervisord has given up on it")
+
+// listPrograms asks supervisord for a program or a group of programs.
+// supervisorctl of 3.x ends with 0 whatever they do, of 4.x with 3 when one does
+// not run, and with 4 when there is no such program; its output decides.
+func listPrograms(ctx context.Context, h Host, program string) ([]pitrix.Program, error) {
 	out, err := output(ctx, h, "supervisorctl status "+shellq.Quote(program)+" </dev/null 2>&1", nil)
 	status, ran := exitStatus(err)
 	if err != nil && !ran {
@@ -86,11 +89,35 @@ func programStates(ctx context.Context, h Host, program string) ([]string, error
 	if perr != nil {
 		return nil, errors.New(perr.Error() + "; start supervisord, or enable its unit")
 	}
-	var words []string
-	for _, p := range sup.Programs {
+	return sup.Programs, nil
+}
+
+func programStates(ctx context.Context, h Host, program string) (words []string, err error) {
+	list, err := listPrograms(ctx, h, program)
+	for _, p := range list {
 		words = append(words, p.State)
 	}
-	return words, nil
+	return words, err
+}
+
+// checkPrograms says which programs of a service do not run, and why; errGaveUp
+// where waiting for one is in vain.
+func checkPrograms(ctx context.Context, h Host, s Service) error {
+	list, err := listPrograms(ctx, h, s.Program)
+	if err != nil {
+		return fmt.Errorf("cannot look at service %s: %w", s.Name, err)
+	}
+	fatal := false
+	for _, p := range list {
+		fatal = fatal || p.State == "FATAL"
+	}
+	switch what := (pitrix.Supervisor{Programs: list}).String(); {
+	case fatal:
+		return fmt.Errorf("service %s: %s: %w; see its log, mend what it ends of, and start it with supervisorctl start %s", s.Name, what, errGaveUp, s.Program)
+	case len(list) == 0 || slices.ContainsFunc(list, func(p pitrix.Program) bool { return p.State != "RUNNING" }):
+		return fmt.Errorf("service %s does not run: %s", s.Name, what)
+	}
+	return nil
 }
 
 // sum makes one state of those of containers, of a unit or of programs.
