@@ -146,7 +146,7 @@ done`, mirrorRepos, ownRepos, shellq.Quote(f.Root)))
 // is known of them.
 func (f *Firstbox) releases(ctx context.Context) ([]string, error) {
 	repos, err := f.GetRepositories(ctx)
-	if err != nil {
+	if err != nil || len(repos) == 0 {
 		return nil, err
 	}
 	images, err := f.BaseImages(ctx)
