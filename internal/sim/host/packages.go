@@ -259,7 +259,7 @@ func (h *Host) ownerOf(file string) string {
 }
 
 func cmdYum(ctx context.Context, p *Proc) int {
-	f, ok := p.flags("-y", "-q", "--assumeno", "--setopt=")
+	f, ok := p.flags("-y", "-q", "--assumeno", "--security", "--setopt=")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -274,6 +274,9 @@ func cmdYum(ctx context.Context, p *Proc) int {
 		return 1
 	}
 	verb, names := f.rest[0], f.rest[1:]
+	if f.is["--security"] && (verb != "update" || len(names) > 0) {
+		return p.refusef("--security but for update")
+	}
 	if verb == "list" {
 		return p.yumList(f.is["-q"], names)
 	}
@@ -309,6 +312,10 @@ func cmdYum(ctx context.Context, p *Proc) int {
 	case "update":
 		if len(names) > 0 && !slices.Equal(names, []string{"kernel"}) {
 			return p.refusef("yum update of single packages but the kernel")
+		}
+		if f.is["--security"] { // repositories of CentOS have no updateinfo
+			fmt.Fprintf(p.Stdout, "No packages needed for security; %d packages available\n", len(y.offered()))
+			return 0
 		}
 		return y.update(len(names) > 0)
 	case "install":
