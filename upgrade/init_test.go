@@ -38,16 +38,27 @@ func grown() *Surroundings {
 			{PID: 75, Cwd: "/srv/old (deleted)", Ports: []int{8086}},
 			{PID: 76, Cwd: "/opt/tomcat", Unit: "tomcat.service", Ports: []int{8087}, MainClass: "org.apache.catalina.startup.Bootstrap"},
 			{PID: 77, Cwd: "/work", Container: "c0ffee", Ports: []int{9999}},
+			{PID: 51, Cwd: "/srv/stock", User: "app", Jar: "stock.jar", Unit: "supervisord.service", Ports: []int{8091}},
 			{PID: 78, Cwd: "/srv/登录", User: "app", Jar: "login.jar", Unit: "session-3.scope", Ports: []int{8088}},
 		},
 		Listeners: []hostinv.Listener{
 			listen("0.0.0.0", 8080, 71, "java"), {Proto: "tcp", Addr: "0.0.0.0", Port: 33333, PID: 71, Process: "java", Ephemeral: true}, listen("127.0.0.1", 8443, 71, "java"),
 			listen("::", 8083, 72, "java"), listen("::", 8084, 73, "java"), listen("::", 8085, 74, "java"), listen("::", 8087, 76, "java"), listen("::", 8088, 78, "java"),
 			listen("0.0.0.0", 80, 90, "nginx"), listen("0.0.0.0", 22, 91, "sshd"), listen("0.0.0.0", 7000, 92, "python3"), listen("0.0.0.0", 7001, 94, "nc"), listen("0.0.0.0", 9100, 93, "node_exporter"),
+			listen("0.0.0.0", 9001, 50, "supervisord"), listen("::", 8091, 51, "java"), listen("0.0.0.0", 8092, 53, "gunicorn"), listen("127.0.0.1", 8093, 53, "gunicorn"), listen("0.0.0.0", 8094, 54, "x"),
+		},
+		Supervisor: []hostinv.Program{
+			{Name: "api:api_0", State: "RUNNING", Settings: []string{"command=/usr/local/bin/gunicorn -w 4", "numprocs=2"}}, {Name: "api:api_1", State: "RUNNING", Settings: []string{"command=/usr/local/bin/gunicorn -w 4"}},
+			{Name: "idle", State: "STOPPED"}, {Name: "stock", State: "RUNNING", Settings: []string{"command=java -jar stock.jar", "directory=/srv/stock/"}}, {Name: "名", State: "RUNNING"},
 		},
 		Processes: []hostinv.Process{
 			{PID: 90, Name: "nginx", Program: "nginx", Unit: "nginx.service"}, {PID: 92, Name: "python3", Program: "python3 serve.py", Exe: "/usr/bin/python3.11", Cwd: "/home/w", User: "w", Unit: "session-9.scope"},
 			{PID: 94, Name: "nc", Program: "nc"},
+			{PID: 50, PPID: 1, Name: "supervisord", Program: "python supervisord", Exe: "/usr/bin/python2.7", Unit: "supervisord.service"},
+			{PID: 51, PPID: 50, Name: "java", Program: "java", Exe: "/usr/bin/java", Cwd: "/srv/stock", Unit: "supervisord.service"},
+			{PID: 52, PPID: 50, Name: "gunicorn", Program: "python3 gunicorn", Exe: "/usr/bin/python3.11", Cwd: "/", Unit: "supervisord.service"},
+			{PID: 53, PPID: 52, Name: "gunicorn", Program: "python3 gunicorn", Exe: "/usr/bin/python3.11", Cwd: "/srv/api", Unit: "supervisord.service"},
+			{PID: 54, PPID: 50, Name: "x", Program: "x", Exe: "/opt/x", Cwd: "/opt", Unit: "supervisord.service"},
 			{PID: 93, Name: "node_exporter", Program: "node_exporter", Unit: "node_exporter.service"},
 		},
 		Containers: []hostinv.Container{
@@ -91,6 +102,8 @@ func TestDraft(t *testing.T) {
 	assert.Equal(t, []Service{
 		{Name: "shop", Kind: KindCompose, Dir: "/srv/shop", Ports: []int{8081}},
 		{Name: "cache", Kind: KindContainer, Container: "cache", Ports: []int{6379}},
+		{Name: "api", Kind: KindSupervisor, Program: "api:*", Ports: []int{8092}},
+		{Name: "stock", Kind: KindSupervisor, Program: "stock", Ports: []int{8091}},
 		{Name: "order", Kind: KindJava, Dir: "/srv/order", User: "app", Ports: []int{8080}},
 		{Name: "pay", Kind: KindJava, Dir: "/srv/pay", Match: "pay.jar", Ports: []int{8083}},
 		{Name: "pay-2", Kind: KindJava, Dir: "/srv/pay", Match: "pay-job.jar", Ports: []int{8084}},
@@ -111,17 +124,20 @@ func TestDraft(t *testing.T) {
 		"service report: is it started by one of go.sh?",
 		`process 75 is java in "/srv/old (deleted)"`,
 		"process 94, nc (in ?, as , port 7001) was started by hand",
+		"port 8094 is served below supervisord by x: write it into the ports of the program that it belongs to",
+		`supervisor "名" has a name that this file cannot hold: it is left out`,
 	} {
 		assert.Contains(t, all, want)
 	}
 
 	table := ListProjects(s)
-	assert.Equal(t, []string{"tcp/8081 (shop)", "tcp/6379 (cache)", "tcp/8084 (pay-2)", "tcp/8085 (report)", "tcp/8087 (tomcat)", "tcp/8088 (service)", "tcp/80 (nginx)", "tcp/7000 (python3.11)", "tcp/7001 (nc)"}, table.Unreferenced)
+	assert.Equal(t, []string{"tcp/8081 (shop)", "tcp/6379 (cache)", "tcp/8092 (api)", "tcp/8091 (stock)", "tcp/8084 (pay-2)", "tcp/8085 (report)", "tcp/8087 (tomcat)", "tcp/8088 (service)", "tcp/80 (nginx)", "tcp/7000 (python3.11)", "tcp/7001 (nc)", "tcp/9001 (supervisord)", "tcp/8094 (x)"}, table.Unreferenced)
 	assert.Equal(t, []string{"lb-shop rsp-gone, tcp 99: leads to port 9009, where nothing listens", "172.31.0.5 upstream gone (app.conf:4): leads to port 9010, where nothing listens"}, table.Dead)
-	order := table.Projects[2]
+	assert.Equal(t, "stock.jar", table.Projects[3].Jar)
+	order := table.Projects[4]
 	assert.Equal(t, "order.jar", order.Jar)
 	assert.Equal(t, []ProjectPort{{8080, []string{"lb-shop (shop) rsp-order, http 80 (rule rule-1, a.example)"}, []string{"172.31.0.5 upstream order (app.conf:3)"}, []string{"a.example"}, []string{}}}, order.Ports)
-	assert.Equal(t, []string{"172.31.9.9"}, table.Projects[3].Ports[0].Peers)
+	assert.Equal(t, []string{"172.31.9.9"}, table.Projects[5].Ports[0].Peers)
 	assert.Equal(t, []string{"shop_web_1", "shop_db_1"}, table.Projects[0].Containers)
 }
 

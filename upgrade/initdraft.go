@@ -13,11 +13,12 @@ import (
 
 // What a configuration is drafted from the facts alone. All of it is pure.
 
-// draftServices fills Config.Services: Compose projects, containers, units and
-// processes started by hand, as far as upgrade.yaml knows such a kind.
+// draftServices fills Config.Services: Compose projects, containers, programs of
+// supervisord, units and processes started by hand, as far as upgrade.yaml knows such a kind.
 func draftServices(s *Surroundings) {
 	d := &drafter{s: s, inv: s.Facts.Inventory, names: map[string]bool{}, ports: map[int]bool{}, units: map[string]int{}}
 	d.containers()
+	d.supervised()
 	d.java()
 	d.otherUnits()
 	d.byHand()
@@ -72,10 +73,12 @@ func (d *drafter) add(s Service) bool {
 		{s.User, s.User == "" || goodUser.MatchString(s.User)},
 		{s.Container, s.Container == "" || goodContainer.MatchString(s.Container)},
 		{s.Unit, s.Unit == "" || goodUnitName.MatchString(s.Unit)},
+		{s.Program, s.Kind != KindSupervisor || supervisorProgram.MatchString(s.Program)},
 	} {
 		if !x.good {
 			d.todo("%s %q has a name that this file cannot hold: it is left out", "%s %q 的名称无法写入本文件，已略去", s.Kind, x.value)
 			d.release(s.Ports)
+			delete(d.names, s.Name)
 			return false
 		}
 	}
@@ -177,7 +180,7 @@ var sessions = regexp.MustCompile(`^(ssh|sshd|crond?|atd|user@.*|session-.*|cons
 
 func (d *drafter) java() {
 	for _, j := range d.inv.Java {
-		if j.Container != "" {
+		if j.Container != "" || supervised(d.inv, j.PID) {
 			continue
 		}
 		ports := d.reachable(j.Ports)
@@ -273,7 +276,7 @@ func (d *drafter) unit(name string, ports []int) {
 func (d *drafter) otherUnits() {
 	for _, l := range d.inv.Listeners {
 		p := d.process(l.PID)
-		if p == nil || p.Container != "" || p.Unit == "" || l.Proto != "tcp" || l.Ephemeral || loopback(l.Addr) || sessions.MatchString(p.Unit) || systemUnit(p.Unit) || slices.Contains(systemListeners, l.Process) {
+		if p == nil || p.Container != "" || p.Unit == "" || supervised(d.inv, p.PID) || l.Proto != "tcp" || l.Ephemeral || loopback(l.Addr) || sessions.MatchString(p.Unit) || systemUnit(p.Unit) || slices.Contains(systemListeners, l.Process) {
 			continue
 		}
 		d.unit(p.Unit, []int{l.Port})
@@ -288,7 +291,7 @@ func (d *drafter) otherUnits() {
 // systemUnit tells whether a unit is part of the system and nobody's service.
 func systemUnit(name string) bool {
 	switch strings.TrimSuffix(name, ".service") {
-	case "docker", "containerd", "sshd", "ssh", "crond", "cron", "chronyd", "chrony", "ntpd", "rsyslog", "auditd", "dbus", "NetworkManager", "network", "polkit", "tuned", "postfix", "exim4", "snmpd", "rpcbind", "firewalld", "irqbalance", "lvm2-monitor", "nscd", "sssd",
+	case "docker", "containerd", "supervisord", "supervisor", "sshd", "ssh", "crond", "cron", "chronyd", "chrony", "ntpd", "rsyslog", "auditd", "dbus", "NetworkManager", "network", "polkit", "tuned", "postfix", "exim4", "snmpd", "rpcbind", "firewalld", "irqbalance", "lvm2-monitor", "nscd", "sssd",
 		"zabbix-agent", "zabbix-agent2", "salt-minion", "ilogtaild", "cloudmonitor", "aliyun-util", "AssistDaemon", "node_exporter", "unattended-upgrades", "multipathd":
 		return true
 	}
@@ -302,7 +305,7 @@ func (d *drafter) byHand() {
 	ports := map[int][]int{}
 	for _, l := range d.inv.Listeners {
 		p := d.process(l.PID)
-		if p == nil || p.Container != "" || l.Proto != "tcp" || l.Ephemeral || loopback(l.Addr) || d.ports[l.Port] || slices.Contains(systemListeners, l.Process) || l.Port == 22 || p.Unit != "" && !sessions.MatchString(p.Unit) || p.Program == "docker-proxy" || p.Name == "java" {
+		if p == nil || p.Container != "" || supervised(d.inv, p.PID) || l.Proto != "tcp" || l.Ephemeral || loopback(l.Addr) || d.ports[l.Port] || slices.Contains(systemListeners, l.Process) || l.Port == 22 || p.Unit != "" && !sessions.MatchString(p.Unit) || p.Program == "docker-proxy" || p.Name == "java" {
 			continue
 		}
 		if ports[l.PID] == nil {

@@ -138,7 +138,7 @@ func ListProjects(s *Surroundings) *Projects {
 			}
 		}
 		for _, j := range inv.Java {
-			if j.Container == "" && (sv.Kind == KindJava && j.Cwd == sv.Dir && (sv.Match == "" || sv.Match == j.Jar || sv.Match == j.MainClass) || sv.Kind == KindUnit && strings.TrimSuffix(j.Unit, ".service") == strings.TrimSuffix(sv.Unit, ".service")) {
+			if j.Container == "" && (sv.Kind == KindJava && j.Cwd == sv.Dir && (sv.Match == "" || sv.Match == j.Jar || sv.Match == j.MainClass) || sv.Kind == KindUnit && strings.TrimSuffix(j.Unit, ".service") == strings.TrimSuffix(sv.Unit, ".service") || sv.Kind == KindSupervisor && runsBelow(inv, sv.Program, j.PID)) {
 				p.Dir, p.Jar = cmp.Or(p.Dir, j.Cwd), cmp.Or(p.Jar, j.Jar, j.MainClass)
 			}
 		}
