@@ -121,6 +121,8 @@
 //  27. What CheckSite needs is read of variables in both forms, of repositories and
 //     images, and of the hosts themselves; what is not there stays unknown
 //     (TestReadSite, TestDriveSimulated).
+//  28. MissingLines names each line of an old node's file that the new one's
+//     lacks, and no value (TestTrapCronusConfig).
 //
 // # Limits
 //

@@ -563,6 +563,9 @@ func (r *rebuild) compareMachines() engine.Step {
 				if err := r.samePackages(ctx, node, n, hostsPackage); err != nil {
 					return nil, err
 				}
+				if err := r.compareConfigs(ctx, a, n); err != nil {
+					return nil, err
+				}
 				before, err := r.before(a, n)
 				if err != nil {
 					return nil, err

@@ -150,6 +150,18 @@ func TestRebuildLacks(t *testing.T) {
 	}
 }
 
+// Disaster migration would start elsewhere what is shut down here, and scaling
+// would install what is built here: the plan says so before anything begins.
+func TestTrapDisasterMigration(t *testing.T) {
+	c := rebuildConfig(t, "proxy", "proxy0")
+	p, err := BuildPlan(c, rebuildFacts(c), time.Now(), "test")
+	require.NoError(t, err)
+	text := p.Text()
+	at := strings.Index(text, "switch disaster migration off; until the end nobody scales")
+	require.Positive(t, at)
+	assert.Less(t, at, strings.Index(text, "2.1-marker"))
+}
+
 func TestStepWord(t *testing.T) {
 	assert.Equal(t, "pitrix-ks-proxy", stepWord("pitrix-ks-proxy"))
 	assert.Equal(t, "a_b_1.2", stepWord("a+b:1.2"))

@@ -81,11 +81,14 @@ func (r *rebuild) before(a *engine.Act, n *RebuildNodeFacts) (*hostinv.Inventory
 	return getInventory(a, all[n.Name].Blob)
 }
 
+// byHand is what no command of the installer is known for.
+const byHand = "by hand, before: switch disaster migration off; until the end nobody scales, upgrades or maintains the site"
+
 func (r *rebuild) checkPair() engine.Step {
 	return engine.Step{
 		ID: "1.2-pair", Section: "1.2", Effect: engine.ReadOnly,
 		Title: "the old machines are well: programs, floating address, console",
-		Lines: when(r.c.VIP != "", "one holder of "+r.c.VIP+"; "+strings.Join(r.f.Console, ", ")),
+		Lines: append(when(r.c.VIP != "", "one holder of "+r.c.VIP+"; "+strings.Join(r.f.Console, ", ")), byHand),
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			for i := range r.f.Nodes {
 				node, _, err := r.old(&r.f.Nodes[i])

@@ -16,6 +16,9 @@ type profile struct {
 	haproxy bool
 	// rclocal: rc.local, rc.local.head and rc.local.tail are.
 	rclocal bool
+	// configs are other files that people edit on the machines: the new one's
+	// must have every line of the old one's.
+	configs []string
 	// restore is copied from the old machine to the new one.
 	restore []restored
 }
@@ -35,7 +38,7 @@ var profiles = []profile{
 	{
 		role: "proxy", floating: true,
 		packages: []string{"pitrix-ks-proxy"}, optional: []string{"pitrix-ks-proxy-", "pitrix-wanctl-", "pitrix-wan-gate-"},
-		haproxy: true, rclocal: true,
+		haproxy: true, rclocal: true, configs: []string{"/etc/cronus-api/config.yaml"},
 	},
 	{
 		role:     "webservice",

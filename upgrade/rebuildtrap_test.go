@@ -140,6 +140,29 @@ func TestTrapLostHandMade(t *testing.T) {
 	})
 }
 
+// So does a line of cronus' configuration; its value is in no message.
+func TestTrapLostCronusConfig(t *testing.T) {
+	t.Parallel()
+	testenv.Slow(t)
+	synctest.Test(t, func(t *testing.T) {
+		put := func(w *sim.Rebuild, addr, text string) {
+			require.NoError(t, w.Site().Machine(addr).Host.WriteFile("/etc/cronus-api/config.yaml", []byte(text), 0o600))
+		}
+		s := newRebuildStage(t, sim.RebuildConfig{}, func(w *sim.Rebuild) {
+			put(w, "192.0.2.61", "listen: 192.0.2.61:8881\nzone_server: lab1b\n")
+		}, nil)
+		r := s.apply(quiet)
+		require.Equal(t, "failed", r.State)
+		assert.Equal(t, "6.5-compare", r.Step, r.Reason)
+		assert.Contains(t, r.Reason, "/etc/cronus-api/config.yaml lacks of the old machine's: line 1 (listen), line 2 (zone_server)")
+		assert.NotContains(t, r.Reason, "lab1b")
+		put(s.world, "192.0.2.71", "zone_server: lab1b\nlisten: 192.0.2.71:8881\n")
+		r = s.resume(quiet)
+		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+		s.end("succeeded")
+	})
+}
+
 // Two machines never have one address: whoever else answers at the final
 // address stops the switch before the old machine is touched.
 func TestScenario69DuplicateAddress(t *testing.T) {
