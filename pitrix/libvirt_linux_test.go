@@ -309,4 +309,8 @@ func TestRealLibvirt(t *testing.T) {
 		assert.NoFileExists(t, dir+"/proxy1.img")
 		assert.FileExists(t, dir+"/old-proxy0.img")
 	})
+	t.Run("set aside", func(t *testing.T) {
+		make("proxy2", "00:16:3e:1a:07:f1")
+		setAside(t, h, dir, func() { make("proxy2", "00:16:3e:1a:07:f2") })
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,12 +19,28 @@ import (
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
-// rebuildSteps is the rebuild of management nodes: new machines beside the old
-// ones, then one old machine after the other makes room for its successor. The
-// chapters are those of docs/rebuild.md. With a nil Env the steps can be
+// rebuildSteps is the rebuild of management nodes, by the strategy of the plan.
+// The chapters are those of docs/rebuild.md. With a nil Env the steps can be
 // listed, not run.
 func rebuildSteps(p *Plan, e *Env) []engine.Step {
 	r := newRebuild(p, e)
+	steps := r.sideBySideSteps
+	if r.inPlace() {
+		steps = r.inPlaceSteps
+	}
+	out := steps()
+	for _, section := range p.Config.Gates {
+		i := slices.IndexFunc(out, func(s engine.Step) bool { return s.Section == section })
+		if i >= 0 && out[i].Gate == "" {
+			out[i].Gate = r.gateText(section)
+		}
+	}
+	return out
+}
+
+// sideBySideSteps make new machines beside the old ones; then one old machine
+// after the other makes room for its successor.
+func (r *rebuild) sideBySideSteps() []engine.Step {
 	steps := []engine.Step{
 		r.recordInventory(), // 1.1
 		r.checkPair(),       // 1.2
@@ -39,7 +56,7 @@ func rebuildSteps(p *Plan, e *Env) []engine.Step {
 		r.install(),         // 4.1
 		r.recordInstalled(), // 4.2
 	}
-	for _, pkg := range p.Facts.Rebuild.Packages {
+	for _, pkg := range r.f.Packages {
 		steps = append(steps, r.update(pkg)) // 5.1
 	}
 	steps = append(steps,
@@ -71,7 +88,7 @@ func rebuildSteps(p *Plan, e *Env) []engine.Step {
 		}
 		steps = append(steps, node...)
 	}
-	steps = append(steps,
+	return append(steps,
 		r.cleanKnownHosts(), // 8.1
 		r.checkEverything(), // 8.2
 		r.clearMarker(),     // 8.3
@@ -80,18 +97,17 @@ func rebuildSteps(p *Plan, e *Env) []engine.Step {
 		r.undefine(),        // 9.2
 		r.verifyEnd(),       // 9.3
 	)
-	for _, section := range p.Config.Gates {
-		i := slices.IndexFunc(steps, func(s engine.Step) bool { return s.Section == section })
-		if i >= 0 && steps[i].Gate == "" {
-			steps[i].Gate = r.gateText(section)
-		}
-	}
-	return steps
 }
 
 // gateText is what a person is asked before a section.
 func (r *rebuild) gateText(section string) string {
 	for i, n := range r.f.Nodes {
+		if r.inPlace() {
+			if section == fmt.Sprintf("7.%d.1", i+1) {
+				return fmt.Sprintf("%s goes on alone, and whatever happens to it is an outage, until %s is built anew on %s; shut the old one on %s down?", strings.Join(r.others(i), ", "), n.Name, n.PhysicalHost, n.OldHost)
+			}
+			continue
+		}
 		if section == fmt.Sprintf("7.%d", i+1) {
 			return fmt.Sprintf("the new %s is as good as the old one; shut the old one on %s down and give its address to the new one on %s?", n.Name, n.OldHost, n.PhysicalHost)
 		}
@@ -106,8 +122,12 @@ func (r *rebuild) gateText(section string) string {
 }
 
 // rebuild is what the steps share: the plan and the way to the world. Nothing
-// of a run is kept in it; that is the journal's.
+// of a run is kept in it; that is the journal's. It works on all nodes of the
+// plan, or is a view of one of them.
 type rebuild struct {
+	own   []int // the nodes it works on, by their places in the plan; nil = all
+	apart []int // nodes that have no machine at this point: nothing is asked of them
+
 	p    *Plan
 	cfg  *Config
 	c    *RebuildConfig
@@ -122,13 +142,52 @@ func newRebuild(p *Plan, e *Env) *rebuild {
 	return &rebuild{p: p, cfg: &p.Config, c: p.Config.Rebuild, f: p.Facts.Rebuild, role: role, e: e, t: &transition{p: p, cfg: &p.Config, e: e}}
 }
 
-// names of the nodes that are rebuilt.
+// nodes are those that this view works on, with their places in the plan.
+func (r *rebuild) nodes() iter.Seq2[int, *RebuildNodeFacts] {
+	return func(yield func(int, *RebuildNodeFacts) bool) {
+		for i := range r.f.Nodes {
+			if (r.own == nil || slices.Contains(r.own, i)) && !yield(i, &r.f.Nodes[i]) {
+				return
+			}
+		}
+	}
+}
+
+// names of the nodes that this view works on.
 func (r *rebuild) names() []string {
 	var out []string
-	for _, n := range r.f.Nodes {
+	for _, n := range r.nodes() {
 		out = append(out, n.Name)
 	}
 	return out
+}
+
+// others are the names of all nodes but one.
+func (r *rebuild) others(i int) []string {
+	var out []string
+	for j, n := range r.f.Nodes {
+		if j != i {
+			out = append(out, n.Name)
+		}
+	}
+	return out
+}
+
+// place is where a node stands in the plan.
+func (r *rebuild) place(n *RebuildNodeFacts) int {
+	return slices.IndexFunc(r.f.Nodes, func(o RebuildNodeFacts) bool { return o.Name == n.Name })
+}
+
+// stepID is the ID of a step for one node. Side by side one step is for all of
+// them; in place each node has its own: what is 3.1-launch there is 7.2.3-launch
+// here for the second one.
+func (r *rebuild) stepID(i int, id string) string {
+	if !r.inPlace() {
+		return id
+	}
+	section, word, _ := strings.Cut(id, "-")
+	chapter, _, _ := strings.Cut(section, ".")
+	return fmt.Sprintf("7.%d.%s-%s", i+1, chapter, word)
 }
 
 // ---- the way to the machines ----
@@ -209,7 +268,7 @@ func (r *rebuild) fresh(a *engine.Act, n *RebuildNodeFacts, addr string) (*pitri
 func (r *rebuild) recorded(a *engine.Act, n *RebuildNodeFacts) (Machine, error) {
 	for _, step := range []string{"4.2-machines", "3.2-machines"} {
 		var all map[string]Machine
-		ok, err := a.Result(step, &all)
+		ok, err := a.Result(r.stepID(r.place(n), step), &all)
 		if err != nil {
 			return Machine{}, err
 		}
@@ -305,12 +364,17 @@ func (r *rebuild) prove(ctx context.Context, node *pitrix.Node, m Machine) error
 	return got.Same(want)
 }
 
-// node gives whoever serves as the node now: its new machine once that has the
-// final address, else the old one. Which of them the journal says.
+// serving gives whoever serves as the node now: its new machine once that has
+// the final address, else the old one. Which of them the journal says. In place
+// a new machine has that address from its launch on.
 func (r *rebuild) serving(a *engine.Act, i int) (*pitrix.Node, *link, error) {
 	n := &r.f.Nodes[i]
-	var done Machine
-	ok, err := a.Result(fmt.Sprintf("7.%d-address", i+1), &done)
+	var done json.RawMessage
+	step := r.sec(i) + "-address"
+	if r.inPlace() {
+		step = r.stepID(i, "3.1-launch")
+	}
+	ok, err := a.Result(step, &done)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -399,3 +463,5 @@ func atoi(s string) int64 {
 	n, _ := strconv.ParseInt(s, 10, 64)
 	return n
 }
+
+func (r *rebuild) inPlace() bool { return r.c.Strategy == StrategyInPlace }

@@ -39,8 +39,7 @@ func (r *rebuild) holdKeepalived() engine.Step {
 }
 
 func (r *rebuild) holdAll(ctx context.Context, a *engine.Act) error {
-	for i := range r.f.Nodes {
-		n := &r.f.Nodes[i]
+	for _, n := range r.nodes() {
 		node, _, m, err := r.fresh(a, n, n.Address)
 		if err != nil {
 			return err
@@ -62,8 +61,7 @@ func (r *rebuild) checkHeld(ctx context.Context, a *engine.Act) error {
 	if r.c.VIP == "" {
 		return nil
 	}
-	for i := range r.f.Nodes {
-		n := &r.f.Nodes[i]
+	for i, n := range r.nodes() {
 		var done Machine
 		if ok, err := a.Result(r.sec(i)+"-address", &done); err != nil {
 			return err
@@ -155,8 +153,7 @@ func (r *rebuild) compareHAProxy() engine.Step {
 			}
 			var p carriedParams
 			var lines []string
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				was, is, l, err := r.both(ctx, a, n, haproxyFile)
 				if err != nil {
 					return engine.Proposal{}, err
@@ -193,7 +190,7 @@ func (r *rebuild) compareHAProxy() engine.Step {
 			})
 		},
 		Verify: func(ctx context.Context, a *engine.Act) (any, error) {
-			for i := range r.f.Nodes {
+			for i := range r.nodes() {
 				bad, err := r.haproxyLeft(ctx, a, i)
 				if err != nil {
 					return nil, err
@@ -333,7 +330,7 @@ func (r *rebuild) haproxyLeft(ctx context.Context, a *engine.Act, i int) (string
 	}
 	n := &r.f.Nodes[i]
 	var p carriedParams
-	if ok, err := a.ParamsOf("6.1-haproxy", &p); err != nil || !ok {
+	if ok, err := a.ParamsOf(r.stepID(i, "6.1-haproxy"), &p); err != nil || !ok {
 		return "", errors.Join(errors.New("internal error: no comparison of haproxy.cfg recorded"), err)
 	}
 	for _, f := range p.Files {
@@ -392,8 +389,7 @@ func (r *rebuild) compareRCLocal() engine.Step {
 			}
 			var p carriedParams
 			var lines []string
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				opts, err := r.compareOptions(a, n)
 				if err != nil {
 					return engine.Proposal{}, err
@@ -467,8 +463,7 @@ func (r *rebuild) restoreData() engine.Step {
 			return engine.Proposal{}, nil
 		},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				for _, d := range r.role.restore {
 					if err := r.restore(ctx, a, n, d); err != nil {
 						return nil, err
@@ -519,8 +514,7 @@ func (r *rebuild) checkPrograms() engine.Step {
 		Lines: []string{"supervisorctl status"},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			out := map[string]pitrix.Supervisor{}
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				node, _, _, err := r.fresh(a, n, n.Address)
 				if err != nil {
 					return nil, err
@@ -554,8 +548,7 @@ func (r *rebuild) compareMachines() engine.Step {
 		Lines: []string{"inventory of 1.1 against a new one; keepalived is held down, and the floating address is not there yet"},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			out := map[string]compareResult{}
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				node, l, _, err := r.fresh(a, n, n.Address)
 				if err != nil {
 					return nil, err

@@ -16,6 +16,10 @@ import (
 // old ones, which serve until they are switched one after the other.
 const StrategySideBySide = "side-by-side"
 
+// StrategyInPlace shuts one old machine after the other down and builds the new
+// one at its address; meanwhile the others of its role serve alone.
+const StrategyInPlace = "in-place"
+
 // RebuildConfig says which management nodes are replaced by what.
 type RebuildConfig struct {
 	Strategy  string        `json:"strategy"` // StrategySideBySide

@@ -18,7 +18,7 @@ import (
 // knownNames are the names under which somebody may know a node's host key.
 func (r *rebuild) knownNames() []string {
 	var out []string
-	for _, n := range r.f.Nodes {
+	for _, n := range r.nodes() {
 		out = append(out, n.Name, n.Final, n.Address)
 	}
 	// The port is where this program reaches them too.

@@ -26,7 +26,7 @@ func (r *rebuild) holder(ctx context.Context, nodes ...*pitrix.Node) (string, er
 func (r *rebuild) holderNow(ctx context.Context, a *engine.Act, without ...int) (string, error) {
 	var nodes []*pitrix.Node
 	for i := range r.f.Nodes {
-		if slices.Contains(without, i) {
+		if slices.Contains(without, i) || slices.Contains(r.apart, i) {
 			continue
 		}
 		node, _, err := r.serving(a, i)

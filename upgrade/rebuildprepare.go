@@ -118,8 +118,7 @@ func (r *rebuild) hostsReady(ctx context.Context, _ *engine.Act) ([]string, erro
 		return nil, fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
 	}
 	var out []string
-	for i := range r.f.Nodes {
-		n := &r.f.Nodes[i]
+	for _, n := range r.nodes() {
 		s := fleet[n.Name]
 		if s == nil {
 			return []string{"the settings of " + n.Name + " are gone"}, nil
@@ -375,14 +374,13 @@ func (r *rebuild) settingsStep(id, section, title string, lines []string, next f
 
 func (r *rebuild) writeSettings() engine.Step {
 	var lines []string
-	for _, n := range r.f.Nodes {
+	for _, n := range r.nodes() {
 		lines = append(lines, n.Diff)
 	}
 	return r.settingsStep("2.2-settings", "2.2", "write the settings of the new machines, with temporary addresses", lines,
 		func(_ *engine.Act, fleet pitrix.Fleet) (map[string]*pitrix.Settings, error) {
 			out := map[string]*pitrix.Settings{}
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				s := fleet[n.Name]
 				if s == nil || PlanHash(s.Bytes()) != n.Settings {
 					return nil, &DriftError{[]string{"the settings of " + n.Name + " have changed"}}

@@ -213,8 +213,7 @@ func (r *rebuild) runScript(ctx context.Context, a *engine.Act, key, cmd string)
 // proveNames sees that the names of all nodes lead to their new machines: the
 // scripts ping the address of the settings and log in by name.
 func (r *rebuild) proveNames(ctx context.Context, a *engine.Act) error {
-	for i := range r.f.Nodes {
-		n := &r.f.Nodes[i]
+	for _, n := range r.nodes() {
 		m, err := r.recorded(a, n)
 		if err != nil {
 			return err
@@ -312,7 +311,7 @@ func (r *rebuild) buildPackages() engine.Step {
 
 func (r *rebuild) launch() engine.Step {
 	var lines []string
-	for _, n := range r.f.Nodes {
+	for _, n := range r.nodes() {
 		lines = append(lines, fmt.Sprintf("%s: a new machine on %s, address %s until the switch, MAC %s", n.Name, n.PhysicalHost, n.Address, n.MAC))
 	}
 	return r.scriptStep(script{
@@ -344,8 +343,7 @@ func (r *rebuild) launch() engine.Step {
 				return nil, err
 			}
 			uuids := map[string]string{}
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				d, err := r.newDomain(ctx, n)
 				if err != nil {
 					return nil, err
@@ -386,8 +384,7 @@ func wrapHost(addr string, err error) error {
 
 // discard takes the new machines away again: power, definition, files.
 func (r *rebuild) discard(ctx context.Context, a *engine.Act) error {
-	for i := range r.f.Nodes {
-		n := &r.f.Nodes[i]
+	for _, n := range r.nodes() {
 		if err := r.off(ctx, a, n); err != nil {
 			return err
 		}
@@ -406,7 +403,7 @@ func (r *rebuild) discard(ctx context.Context, a *engine.Act) error {
 	// What the launch has taught the firstbox's ssh of the names and of the
 	// temporary addresses is void.
 	var names []string
-	for _, n := range r.f.Nodes {
+	for _, n := range r.nodes() {
 		names = append(names, n.Name, n.Address)
 	}
 	fb := r.firstbox()
@@ -456,8 +453,7 @@ func (r *rebuild) machinesStep(id, section, title string) engine.Step {
 		Lines: []string{"ssh-keyscan on the physical host; MAC addresses against settings and domain"},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			out := map[string]Machine{}
-			for i := range r.f.Nodes {
-				n := &r.f.Nodes[i]
+			for _, n := range r.nodes() {
 				var m Machine
 				err := r.t.holds(ctx, r.cfg.Pace.Poll, "the new "+n.Name+" does not answer", func(ctx context.Context) error {
 					var err error

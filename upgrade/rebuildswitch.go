@@ -131,7 +131,7 @@ func (r *rebuild) finalSettings(i int) engine.Step {
 // address, as this run has derived them.
 func (r *rebuild) settings(a *engine.Act, n *RebuildNodeFacts) (temporary, final *pitrix.Settings, err error) {
 	var c settingsChange
-	if ok, err := a.ParamsOf("2.2-settings", &c); err != nil || !ok {
+	if ok, err := a.ParamsOf(r.stepID(r.place(n), "2.2-settings"), &c); err != nil || !ok {
 		return nil, nil, errors.Join(errors.New("internal error: no settings recorded"), err)
 	}
 	for _, f := range c.Files {
