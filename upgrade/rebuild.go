@@ -67,7 +67,7 @@ func (r *rebuild) sideBySideSteps() []engine.Step {
 		r.checkPrograms(),   // 6.4
 		r.compareMachines(), // 6.5
 	)
-	for i := range p.Facts.Rebuild.Nodes { // the holder of the floating address last
+	for i := range r.f.Nodes { // the holder of the floating address last
 		node := []engine.Step{
 			r.checkReady(i),        // 7.i
 			r.finalSettings(i),     // 7.i
@@ -190,6 +190,26 @@ func (r *rebuild) stepID(i int, id string) string {
 	return fmt.Sprintf("7.%d.%s-%s", i+1, chapter, word)
 }
 
+// powerID is the ID of the step that shuts a node's old machine down.
+func (r *rebuild) powerID(i int) string {
+	if r.inPlace() {
+		return r.stepID(i, "3-poweroff")
+	}
+	return r.sec(i) + "-poweroff"
+}
+
+// switched gives the new machine of a node that it serves as, where the run
+// stands.
+func (r *rebuild) switched(h *engine.History, i int) (m Machine, ok bool) {
+	if !r.inPlace() {
+		ok = decode(h.StepByID(r.sec(i)+"-address"), &m)
+		return m, ok
+	}
+	var all map[string]Machine
+	ok = h.StepByID(r.stepID(i, "7-keepalived")).State == engine.StepDone && decode(h.StepByID(r.stepID(i, "4.2-machines")), &all)
+	return all[r.f.Nodes[i].Name], ok
+}
+
 // ---- the way to the machines ----
 
 // fence gives a machine as package pitrix uses it. While a run is under way,
@@ -293,12 +313,12 @@ func (r *rebuild) machinesAt(h *engine.History, i int) []leaseTarget {
 		return s.Attempt > 0 && s.State != engine.StepUndone
 	}
 	var out []leaseTarget
-	if !began(r.sec(i) + "-poweroff") {
+	if !began(r.powerID(i)) {
 		out = append(out, old)
 	}
 	for _, step := range []string{"4.2-machines", "3.2-machines"} {
 		var all map[string]Machine
-		if s := h.StepByID(step); s.State != engine.StepDone || !began("3.1-launch") || json.Unmarshal(s.Result, &all) != nil || len(all[n.Name].HostKeys) == 0 {
+		if s := h.StepByID(r.stepID(i, step)); s.State != engine.StepDone || !began(r.stepID(i, "3.1-launch")) || json.Unmarshal(s.Result, &all) != nil || len(all[n.Name].HostKeys) == 0 {
 			continue
 		}
 		switch address := h.StepByID(r.sec(i) + "-address"); {

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -269,12 +270,8 @@ func (r *rebuild) on(ctx context.Context, n *RebuildNodeFacts) (bool, error) {
 // both reads a file of a node's old and new machine. One that the old machine
 // does not have is empty.
 func (r *rebuild) both(ctx context.Context, a *engine.Act, n *RebuildNodeFacts, name string) (was, is []byte, l *link, err error) {
-	_, ol, err := r.old(n)
-	if err != nil {
+	if was, err = r.oldFile(ctx, a, n, name); err != nil {
 		return nil, nil, nil, err
-	}
-	if was, err = ol.ReadFile(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil, fmt.Errorf("old %s: %w", n.Name, err)
 	}
 	_, l, _, err = r.fresh(a, n, n.Address)
 	if err != nil {
@@ -478,28 +475,34 @@ func (r *rebuild) restoreData() engine.Step {
 // restore copies one tree. Owners do not travel by number: the new release may
 // have others.
 func (r *rebuild) restore(ctx context.Context, a *engine.Act, n *RebuildNodeFacts, d restored) error {
-	_, ol, err := r.old(n)
+	tree, err := r.oldTree(ctx, a, n, d)
 	if err != nil {
 		return err
-	}
-	path := shellq.Quote(strings.TrimPrefix(d.path, "/"))
-	out, err := run(ctx, ol, "tar -C / -czf - "+path)
-	if err != nil {
-		return fmt.Errorf("old %s: %w", n.Name, err)
-	}
-	if len(out) > maxRestored {
-		return fmt.Errorf("old %s: %s is larger than %d MiB; copy it by hand, and leave it out of the profile", n.Name, d.path, maxRestored>>20)
 	}
 	_, l, _, err := r.fresh(a, n, n.Address)
 	if err != nil {
 		return err
 	}
-	if err := l.held().Run(ctx, fmt.Sprintf("tar -C / --no-same-owner -xzf - && chown -R %s %s", shellq.Quote(d.owner), shellq.Quote(d.path)), strings.NewReader(out), nil, nil); err != nil {
-		return fmt.Errorf("new %s: %s: %w", n.Name, d.path, err)
+	return wrapNode("new "+n.Name, unpackTree(ctx, l, d, tree))
+}
+
+// packTree reads a tree of an old machine as a tar archive.
+func packTree(ctx context.Context, l *link, d restored) ([]byte, error) {
+	out, err := run(ctx, l, "tar -C / -czf - "+shellq.Quote(strings.TrimPrefix(d.path, "/")))
+	if err == nil && len(out) > maxRestored {
+		err = fmt.Errorf("%s is larger than %d MiB; copy it by hand, and leave it out of the profile", d.path, maxRestored>>20)
+	}
+	return []byte(out), err
+}
+
+// unpackTree writes what packTree read, and has it used.
+func unpackTree(ctx context.Context, l *link, d restored, tree []byte) error {
+	if err := l.held().Run(ctx, fmt.Sprintf("tar -C / --no-same-owner -xzf - && chown -R %s %s", shellq.Quote(d.owner), shellq.Quote(d.path)), bytes.NewReader(tree), nil, nil); err != nil {
+		return fmt.Errorf("%s: %w", d.path, err)
 	}
 	for _, cmd := range []string{d.test, d.after} {
 		if _, err := run(ctx, l.held(), cmd); err != nil {
-			return fmt.Errorf("new %s: %s: %w", n.Name, cmd, err)
+			return fmt.Errorf("%s: %w", cmd, err)
 		}
 	}
 	return nil
@@ -522,17 +525,13 @@ func (r *rebuild) checkPrograms() engine.Step {
 				if out[n.Name], err = r.waitPrograms(ctx, node); err != nil {
 					return nil, fmt.Errorf("new %s: %w", n.Name, err)
 				}
-				old, _, err := r.old(n)
+				was, err := r.oldPrograms(ctx, a, n)
 				if err != nil {
 					return nil, err
 				}
-				was, err := old.SupervisorStatus(ctx)
-				if err != nil {
-					return nil, fmt.Errorf("old %s: %w", n.Name, err)
-				}
-				for _, p := range was.Programs {
-					if !slices.ContainsFunc(out[n.Name].Programs, func(q pitrix.Program) bool { return q.Name == p.Name }) {
-						return nil, fmt.Errorf("the new %s does not have the program %s of the old one: a package is missing", n.Name, p.Name)
+				for _, name := range was {
+					if !slices.ContainsFunc(out[n.Name].Programs, func(p pitrix.Program) bool { return p.Name == name }) {
+						return nil, fmt.Errorf("the new %s does not have the program %s of the old one: a package is missing", n.Name, name)
 					}
 				}
 			}
@@ -553,7 +552,16 @@ func (r *rebuild) compareMachines() engine.Step {
 				if err != nil {
 					return nil, err
 				}
-				if err := r.samePackages(ctx, node, n, hostsPackage); err != nil {
+				var later []string
+				if r.inPlace() {
+					err = r.hostsFile(ctx, node, n)
+				} else {
+					later = append(later, hostsPackage)
+				}
+				if err != nil {
+					return nil, err
+				}
+				if err := r.samePackages(ctx, node, n, later...); err != nil {
 					return nil, err
 				}
 				if err := r.compareConfigs(ctx, a, n); err != nil {
@@ -563,7 +571,7 @@ func (r *rebuild) compareMachines() engine.Step {
 				if err != nil {
 					return nil, err
 				}
-				res, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(false))
+				res, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(r.inPlace()))
 				if err != nil {
 					return nil, err
 				}
@@ -644,7 +652,11 @@ func (r *rebuild) expect(switched bool) hostinv.Expect {
 // and what is bound to the floating or to the final address cannot be yet.
 func (r *rebuild) expected(f hostinv.Finding) bool {
 	words := []string{f.Key, f.Before}
-	for _, s := range append(r.finals(), "keepalived", r.c.VIP) {
+	later := []string{"keepalived", r.c.VIP}
+	if !r.inPlace() {
+		later = append(later, r.finals()...)
+	}
+	for _, s := range later {
 		if s != "" && slices.ContainsFunc(words, func(w string) bool { return containsWord(w, s) }) {
 			return true
 		}

@@ -22,7 +22,7 @@ const StrategyInPlace = "in-place"
 
 // RebuildConfig says which management nodes are replaced by what.
 type RebuildConfig struct {
-	Strategy  string        `json:"strategy"` // StrategySideBySide
+	Strategy  string        `json:"strategy"` // StrategySideBySide or StrategyInPlace
 	Role      string        `json:"role"`     // name of a profile: proxy, webservice or dnsmaster
 	OSName    string        `json:"os_name"`  // os_name of the new machines, such as xenial
 	OSVersion string        `json:"os_version"`
@@ -39,13 +39,13 @@ type RebuildConfig struct {
 // old one has not. An empty field stays as in the node's settings.
 type RebuildNode struct {
 	Name         string `json:"name"`          // as in /pitrix/conf/settings
-	Address      string `json:"address"`       // temporary management address
+	Address      string `json:"address"`       // temporary management address; in place it has none, nor what belongs to it
 	Netmask      string `json:"netmask"`       // of the temporary address
 	Gateway      string `json:"gateway"`       // of the temporary address
 	EIP          string `json:"eip,omitempty"` // unused stand-in for the outer address until the switch
 	EIPNetmask   string `json:"eip_netmask,omitempty"`
 	EIPGateway   string `json:"eip_gateway,omitempty"`
-	PhysicalHost string `json:"physical_host"` // management address of the host that gets the new machine
+	PhysicalHost string `json:"physical_host"` // management address of the host that gets the new machine; in place empty = the old one's
 	Bridge       string `json:"bridge"`        // its management bridge
 	EIPBridge    string `json:"eip_bridge"`    // its bridge for the outer address
 }
@@ -58,7 +58,7 @@ func (d *configDecoder) rebuild(root *yaml.Node, c *Config) {
 	m.need(": what is rebuilt", "rebuild")
 	s := d.mapping(m.values["rebuild"], "rebuild", "strategy", "role", "os_name", "os_version", "vip", "ssh", "nodes", "console", "accept", "sub", "soak")
 	r := &RebuildConfig{
-		Strategy:  s.enum("strategy", StrategySideBySide, StrategySideBySide),
+		Strategy:  s.enum("strategy", StrategySideBySide, StrategySideBySide, StrategyInPlace),
 		Role:      s.enum("role", "", roleNames()...),
 		OSName:    s.text("os_name", "", matches(`^[a-z]+$`, "is not the name of a release such as xenial")),
 		OSVersion: s.text("os_version", "", matches(`^[0-9]+(\.[0-9]+)+(-[a-z0-9]+)?$`, "is not a release such as 16.04.5")),
@@ -101,12 +101,23 @@ func (d *configDecoder) rebuild(root *yaml.Node, c *Config) {
 	}, &r.Accept)
 
 	var sections, def []string
-	sections = append(sections, "1.1", "1.2", "1.3", "2.1", "2.2", "3.1", "3.2", "3.3", "4.1", "5.1", "6.1")
-	for i := range r.Nodes {
-		sections = append(sections, fmt.Sprintf("7.%d", i+1))
-		def = append(def, fmt.Sprintf("7.%d", i+1))
+	sections = append(sections, "1.1", "1.2", "1.3", "2.1")
+	if r.Strategy == StrategyInPlace {
+		for i := range r.Nodes {
+			for chapter := 1; chapter <= 8; chapter++ {
+				sections = append(sections, fmt.Sprintf("7.%d.%d", i+1, chapter))
+			}
+			def = append(def, fmt.Sprintf("7.%d.1", i+1))
+		}
+		sections = append(sections, "8.2", "9.1", "9.2")
+	} else {
+		sections = append(sections, "2.2", "3.1", "3.2", "3.3", "4.1", "5.1", "6.1")
+		for i := range r.Nodes {
+			sections = append(sections, fmt.Sprintf("7.%d", i+1))
+			def = append(def, fmt.Sprintf("7.%d", i+1))
+		}
+		sections = append(sections, "8.1", "8.2", "9.1", "9.2")
 	}
-	sections = append(sections, "8.1", "8.2", "9.1", "9.2")
 	d.gates(m, c, sections, append(def, "9.2"), "docs/rebuild.md")
 	d.approvals(m, c)
 	d.pace(m, c)
@@ -127,8 +138,16 @@ func (d *configDecoder) rebuildNodes(m mapping, r *RebuildConfig) {
 	m.list("nodes", func(n *yaml.Node, path string) {
 		s := m.d.mapping(n, path, "name", "address", "netmask", "gateway", "eip", "eip_netmask", "eip_gateway", "physical_host", "bridge", "eip_bridge")
 		s.need("", "name")
-		s.need(": a management address that nobody uses, until the switch", "address")
-		s.need(": the management address of the host that gets the new machine", "physical_host")
+		if r.Strategy == StrategyInPlace {
+			for _, key := range []string{"address", "netmask", "gateway", "eip", "eip_netmask", "eip_gateway"} {
+				if s.has(key) {
+					s.problem(key, "is of no use in place: the new machine has the addresses of the old one from the beginning; leave it out")
+				}
+			}
+		} else {
+			s.need(": a management address that nobody uses, until the switch", "address")
+			s.need(": the management address of the host that gets the new machine", "physical_host")
+		}
 		v := RebuildNode{
 			// It becomes a word of command lines and part of file names.
 			Name:         s.text("name", "", matches(`^[A-Za-z0-9][A-Za-z0-9-]{0,62}$`, "is not the name of a node: letters, digits and hyphens")),
@@ -153,6 +172,9 @@ func (d *configDecoder) rebuildNodes(m mapping, r *RebuildConfig) {
 	})
 	if m.has("nodes") && len(r.Nodes) == 0 && !m.failed("nodes") {
 		m.problem("nodes", "is empty: name the nodes that are rebuilt")
+	}
+	if r.Strategy == StrategyInPlace && len(r.Nodes) == 1 && !m.failed("nodes") {
+		m.problem("nodes", "names one node: in place the others of its role serve alone while it is rebuilt; name all of them")
 	}
 }
 

@@ -242,10 +242,27 @@ func (r *rebuild) shutOff(ctx context.Context, n *RebuildNodeFacts) error {
 	return nil
 }
 
+// oldName is the name that the domain of a node's old machine has in the end.
+func (r *rebuild) oldName(n *RebuildNodeFacts) string {
+	if r.inPlace() {
+		return pitrix.AsideName(n.Name)
+	}
+	return n.Name
+}
+
+// backedUp tells whether the files of a node's old machine are backups. In place
+// they may have those of the new one beside them.
+func (r *rebuild) backedUp(n *RebuildNodeFacts, files pitrix.VMFiles) bool {
+	if r.inPlace() && n.OldHost == n.PhysicalHost {
+		return files.Image == pitrix.PlaceBoth && files.XML == pitrix.PlaceBoth
+	}
+	return files.State() == pitrix.Parked
+}
+
 func (r *rebuild) undefine() engine.Step {
 	var lines []string
 	for _, n := range r.f.Nodes {
-		lines = append(lines, fmt.Sprintf("%s: virsh undefine %s (%s), shut off; old-%s.img and old-%s.xml stay", n.OldHost, n.Name, n.UUID, n.Name, n.Name))
+		lines = append(lines, fmt.Sprintf("%s: virsh undefine %s (%s), shut off; old-%s.img and old-%s.xml stay", n.OldHost, r.oldName(&n), n.UUID, n.Name, n.Name))
 	}
 	return engine.Step{
 		ID: "9.2-undefine", Section: "9.2", Effect: engine.Irreversible,
@@ -260,7 +277,8 @@ func (r *rebuild) undefine() engine.Step {
 			for i := range r.f.Nodes {
 				n := &r.f.Nodes[i]
 				hv := r.hypervisor(n.OldHost)
-				d, err := hv.GetDomain(ctx, n.Name)
+				name := r.oldName(n)
+				d, err := hv.GetDomain(ctx, name)
 				if err != nil {
 					return nil, wrapHost(n.OldHost, err)
 				}
@@ -274,10 +292,10 @@ func (r *rebuild) undefine() engine.Step {
 				if err != nil {
 					return nil, wrapHost(n.OldHost, err)
 				}
-				if st := files.State(); st != pitrix.Parked {
-					return nil, fmt.Errorf("the files of the old %s on host %s are not put aside (%s)", n.Name, n.OldHost, st)
+				if !r.backedUp(n, files) {
+					return nil, fmt.Errorf("the files of the old %s on host %s are not put aside (%s)", n.Name, n.OldHost, files.State())
 				}
-				if err := hv.Undefine(ctx, n.Name, n.UUID); err != nil {
+				if err := hv.Undefine(ctx, name, n.UUID); err != nil {
 					return nil, wrapHost(n.OldHost, err)
 				}
 			}
@@ -379,15 +397,15 @@ func (r *rebuild) verifyNode(ctx context.Context, a *engine.Act, n *RebuildNodeF
 	}
 	if dev, err := node.AddressDevice(ctx, temporary); err != nil {
 		return RebuiltNode{}, nil, fmt.Errorf("new %s: %w", n.Name, err)
-	} else if dev != "" {
+	} else if dev != "" && n.Address != n.Final {
 		say("it still has its temporary address %s", n.Address)
 	}
 	files, err := r.hypervisor(n.OldHost).GetFiles(ctx, n.Name)
 	if err != nil {
 		return RebuiltNode{}, nil, wrapHost(n.OldHost, err)
 	}
-	if st := files.State(); st != pitrix.Parked {
-		say("its backups on %s are not as they were left (%s)", n.OldHost, st)
+	if !r.backedUp(n, files) {
+		say("its backups on %s are not as they were left (%s)", n.OldHost, files.State())
 	}
 	d, err := r.newDomain(ctx, n)
 	if err != nil {

@@ -25,6 +25,8 @@ type RebuildFacts struct {
 	Console   []string           `json:"console"`   // names that must answer at the floating address
 	Problems  []string           `json:"problems,omitempty"`
 	Unasked   []string           `json:"unasked,omitempty"` // what could not be asked, and why
+
+	ill []string // nodes that do not serve as they should
 }
 
 // RebuildNodeFacts is what is known of a node before its rebuild.
@@ -108,6 +110,9 @@ func discoverRebuild(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 			f.Nodes = append(f.Nodes, *nf)
 		}
 	}
+	if well := len(cfg.Rebuild.Nodes) - len(f.ill); r.inPlace() && well < 2 {
+		f.problem("%d of %d nodes is well, and in place the others serve alone while one is rebuilt: nobody would; repair %s first", well, len(cfg.Rebuild.Nodes), strings.Join(f.ill, ", "))
+	}
 	if len(f.Nodes) < len(cfg.Rebuild.Nodes) {
 		return nil, &RefusedError{What: "cannot plan the rebuild on " + cfg.Host, Reasons: f.Problems}
 	}
@@ -139,6 +144,14 @@ func (f *RebuildFacts) problem(format string, args ...any) {
 	}
 }
 
+// sick notes a problem of a node that keeps it from carrying the service.
+func (f *RebuildFacts) sick(name, format string, args ...any) {
+	f.problem(format, args...)
+	if !slices.Contains(f.ill, name) {
+		f.ill = append(f.ill, name)
+	}
+}
+
 // discoverNode reads one node, the host it stands on and the one that its new
 // machine goes to. Nil: there is no such node.
 func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitrix.Fleet, n RebuildNode) (*RebuildNodeFacts, error) {
@@ -152,6 +165,9 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 		RebuildNode: n, Settings: PlanHash(s.Bytes()),
 		Final: get("mgmt_network_address"), Interface: get("mgmt_network_interface"), FinalEIP: get("eip_network_address"), OldHost: get("physical_host"),
 	}
+	if r.inPlace() { // it has its final address from the beginning
+		nf.Address, nf.PhysicalHost = nf.Final, cmp.Or(n.PhysicalHost, nf.OldHost)
+	}
 	roles := strings.FieldsFunc(get("role"), func(c rune) bool { return c == ',' || c == ' ' })
 	switch {
 	case !slices.Contains(roles, r.role.role):
@@ -160,7 +176,7 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 	case checkIPv4(nf.Final) != "" || checkIPv4(nf.OldHost) != "":
 		f.problem("the settings of %s name no usable mgmt_network_address and physical_host", n.Name)
 		return nil, nil
-	case nf.OldHost == n.PhysicalHost:
+	case nf.OldHost == n.PhysicalHost && !r.inPlace():
 		f.problem("%s stands on %s already: launching its new machine there would destroy the old one; choose another host", n.Name, nf.OldHost)
 		return nil, nil
 	}
@@ -170,6 +186,10 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 	node := &pitrix.Node{Host: l, Name: n.Name}
 	var err error
 	if nf.Old, err = r.machine(ctx, node); err != nil {
+		if r.inPlace() && ctx.Err() == nil {
+			f.sick(n.Name, "%s does not answer: %v", n.Name, err)
+			return nil, nil
+		}
 		return nil, fmt.Errorf("old %s: %w", n.Name, err)
 	}
 	if nf.Inventory, err = hostinv.Collect(ctx, l, hostinv.Options{}); err != nil {
@@ -185,13 +205,13 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 		return nil, fmt.Errorf("old %s: %w", n.Name, err)
 	}
 	if v := sup.Verdict(); v != pitrix.VerdictRunning {
-		f.problem("%s is not well: %s; repair it first", n.Name, sup)
+		f.sick(n.Name, "%s is not well: %s; repair it first", n.Name, sup)
 	}
 
 	if k, err := node.GetKeepalived(ctx); err != nil {
 		return nil, fmt.Errorf("old %s: %w", n.Name, err)
 	} else if k.Active != (r.c.VIP != "") {
-		f.problem("keepalived runs on %s: %t; name its floating address in rebuild.vip if there is one", n.Name, k.Active)
+		f.sick(n.Name, "keepalived runs on %s: %t; name its floating address in rebuild.vip if there is one", n.Name, k.Active)
 	}
 
 	// Its domain.
@@ -204,13 +224,22 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 	default:
 		nf.UUID, nf.Autostart = d.UUID, d.Autostart
 		if d.State != pitrix.DomainRunning {
-			f.problem("domain %s on host %s is %s", n.Name, nf.OldHost, d.State)
+			f.sick(n.Name, "domain %s on host %s is %s", n.Name, nf.OldHost, d.State)
 		}
 		if !slices.ContainsFunc(d.Definition.MACs(), func(m pitrix.MAC) bool { return slices.Contains(nf.Old.MACs, m.String()) }) {
 			f.problem("domain %s on host %s is not the machine at %s: their MAC addresses differ", n.Name, nf.OldHost, nf.Final)
 		}
+		image := "/pitrix/kernels/" + n.Name + ".img"
 		for _, disk := range d.Definition.Disks {
 			nf.Base = cmp.Or(nf.Base, disk.Backing)
+		}
+		if r.inPlace() && !slices.ContainsFunc(d.Definition.Disks, func(d pitrix.DomainDisk) bool { return d.File == image }) {
+			f.problem("domain %s on host %s has no disk %s, and can not be set aside as a backup", n.Name, nf.OldHost, image)
+		}
+		if away, err := r.hypervisor(nf.OldHost).GetDomain(ctx, pitrix.AsideName(n.Name)); err != nil {
+			return nil, fmt.Errorf("host %s: %w", nf.OldHost, err)
+		} else if r.inPlace() && away != nil {
+			f.problem("host %s has a domain %s (%s): an earlier backup stands in the way", nf.OldHost, away.Name, away.State)
 		}
 	}
 	files, err := r.hypervisor(nf.OldHost).GetFiles(ctx, n.Name)
@@ -228,11 +257,13 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 		return nil, err
 	}
 	f.Problems = append(f.Problems, why...)
-	used, err := r.inUse(ctx, node, nf)
-	if err != nil {
-		return nil, err
+	if !r.inPlace() {
+		used, err := r.inUse(ctx, node, nf)
+		if err != nil {
+			return nil, err
+		}
+		f.Problems = append(f.Problems, used...)
 	}
-	f.Problems = append(f.Problems, used...)
 	return nf, nil
 }
 
@@ -248,6 +279,12 @@ func (r *rebuild) newHost(ctx context.Context, n *RebuildNodeFacts, s *pitrix.Se
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", n.PhysicalHost, err)
 	}
+	// Where the new machine is made in the old one's place, the old one is still
+	// there until its turn, and leaves its memory then.
+	stands := r.inPlace() && n.PhysicalHost == n.OldHost && !slices.Contains(r.apart, r.place(n))
+	if stands {
+		c.AvailableKiB += atoi(get("memory_size")) * 1024
+	}
 	for _, lack := range lacks(c, n.Name, atoi(get("memory_size")), cmp.Or(n.Bridge, get("physical_host_network_interface")), cmp.Or(n.EIPBridge, get("physical_host_eip_network_interface"))) {
 		say("%s", lack)
 	}
@@ -255,14 +292,14 @@ func (r *rebuild) newHost(ctx context.Context, n *RebuildNodeFacts, s *pitrix.Se
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", n.PhysicalHost, err)
 	}
-	if d != nil {
+	if d != nil && !(stands && d.UUID == n.UUID) {
 		say("a domain %s exists already (%s); look whose it is", n.Name, d.State)
 	}
 	files, err := hv.GetFiles(ctx, n.Name)
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", n.PhysicalHost, err)
 	}
-	if st := files.State(); st != pitrix.ParkNone && st != pitrix.Parked {
+	if st := files.State(); st != pitrix.ParkNone && st != pitrix.Parked && !(stands && st == pitrix.ParkLive) {
 		say("files of a %s are in /pitrix/kernels (%s); move them away", n.Name, st)
 	}
 	return out, nil
@@ -451,6 +488,9 @@ func (r *rebuild) fleetAt(f *RebuildFacts, old pitrix.Fleet, switched int) (pitr
 	next, phases := maps.Clone(old), map[string]pitrix.Phase{}
 	for i := range f.Nodes {
 		n := &f.Nodes[i]
+		if r.inPlace() && i > switched {
+			continue // nothing of it has been touched
+		}
 		s, err := n.next(old[n.Name], r.c, i <= switched)
 		if err != nil {
 			return nil, nil, fmt.Errorf("settings of %s: %w", n.Name, err)
@@ -458,6 +498,9 @@ func (r *rebuild) fleetAt(f *RebuildFacts, old pitrix.Fleet, switched int) (pitr
 		next[n.Name], phases[n.Name] = s, pitrix.PhaseBuild
 		if i <= switched {
 			phases[n.Name] = pitrix.PhaseSwitch
+		}
+		if r.inPlace() {
+			phases[n.Name] = pitrix.PhaseInPlace
 		}
 	}
 	return next, phases, nil

@@ -105,7 +105,7 @@ func (r *rebuild) moveFloating(i int) engine.Step {
 			}
 			if len(r.f.Nodes) > 1 {
 				// Whoever takes over must be there: looked at right before.
-				if err := r.t.holds(ctx, r.cfg.Pace.Sample, "the peers of "+n.Name+" are not well", func(ctx context.Context) error { return r.peersWell(ctx, a, i) }); err != nil {
+				if err := r.waitPeers(ctx, a, i); err != nil {
 					return nil, err
 				}
 			}
@@ -135,8 +135,8 @@ func (r *rebuild) moveFloating(i int) engine.Step {
 	return s
 }
 
-// peersWell sees that the other nodes can carry the floating address: their
-// keepalived runs and their programs do.
+// peersWell sees that the other nodes can carry the service: their programs run,
+// and their keepalived where there is a floating address.
 func (r *rebuild) peersWell(ctx context.Context, a *engine.Act, i int) error {
 	for j := range r.f.Nodes {
 		if j == i {
@@ -146,12 +146,14 @@ func (r *rebuild) peersWell(ctx context.Context, a *engine.Act, i int) error {
 		if err != nil {
 			return err
 		}
-		k, err := node.GetKeepalived(ctx)
-		if err != nil {
-			return fmt.Errorf("%s: %w", node.Name, err)
-		}
-		if !k.Active {
-			return fmt.Errorf("keepalived does not run on %s", node.Name)
+		if r.c.VIP != "" {
+			k, err := node.GetKeepalived(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", node.Name, err)
+			}
+			if !k.Active {
+				return fmt.Errorf("keepalived does not run on %s", node.Name)
+			}
 		}
 		s, err := node.SupervisorStatus(ctx)
 		if err != nil {
@@ -162,6 +164,26 @@ func (r *rebuild) peersWell(ctx context.Context, a *engine.Act, i int) error {
 		}
 	}
 	return nil
+}
+
+// waitPeers blocks until the other nodes are seen to be well three times in a
+// row.
+func (r *rebuild) waitPeers(ctx context.Context, a *engine.Act, i int) error {
+	return r.t.holds(ctx, r.cfg.Pace.Sample, "the peers of "+r.f.Nodes[i].Name+" are not well", func(ctx context.Context) error { return r.peersWell(ctx, a, i) })
+}
+
+// othersServe sees, right before the old machine of a node is of no more use,
+// that it is not needed either.
+func (r *rebuild) othersServe(ctx context.Context, a *engine.Act, i int, without ...int) error {
+	if len(r.f.Nodes) == 1 {
+		return nil
+	}
+	if r.inPlace() { // what follows takes long
+		if err := r.peersWell(ctx, a, i); err != nil {
+			return err
+		}
+	}
+	return r.serves(ctx, a, without...)
 }
 
 // releaseKeepalived lets the new machine take part in holding the floating
@@ -209,6 +231,11 @@ func (r *rebuild) releaseKeepalived(i int) engine.Step {
 			want, err := m.identity()
 			if err != nil {
 				return err
+			}
+			if len(r.f.Nodes) > 1 {
+				if err := r.waitPeers(ctx, a, i); err != nil {
+					return err
+				}
 			}
 			if err := node.HoldKeepalived(ctx, want); err != nil {
 				return fmt.Errorf("new %s: %w", n.Name, err)

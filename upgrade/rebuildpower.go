@@ -25,10 +25,8 @@ func (r *rebuild) stopPrograms(i int) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			if r.c.VIP != "" && len(r.f.Nodes) > 1 {
-				if err := r.serves(ctx, a); err != nil {
-					return nil, err
-				}
+			if err := r.othersServe(ctx, a, i); err != nil {
+				return nil, err
 			}
 			want, err := n.Old.identity()
 			if err != nil {
@@ -76,10 +74,13 @@ func (r *rebuild) waitPrograms(ctx context.Context, node *pitrix.Node) (pitrix.S
 
 func (r *rebuild) powerOff(i int) engine.Step {
 	n := &r.f.Nodes[i]
+	lines := []string{"shutdown -h now, on the machine with machine-id " + n.Old.MachineID, "virsh domstate " + n.Name + ": shut off"}
+	if r.inPlace() {
+		lines = append(lines, r.risk(i))
+	}
 	return engine.Step{
 		ID: r.sec(i) + "-poweroff", Section: r.sec(i), Effect: engine.SetState,
-		Title: "shut the old " + n.Name + " on " + n.OldHost + " down",
-		Lines: []string{"shutdown -h now, on the machine with machine-id " + n.Old.MachineID, "virsh domstate " + n.Name + ": shut off"},
+		Title: "shut the old " + n.Name + " on " + n.OldHost + " down", Lines: lines,
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
 			_, l, err := r.old(n)
 			if err != nil {
@@ -107,10 +108,8 @@ func (r *rebuild) powerOff(i int) engine.Step {
 				return nil, err
 			}
 			if d.State != pitrix.DomainShutOff {
-				if r.c.VIP != "" && len(r.f.Nodes) > 1 {
-					if err := r.serves(ctx, a, i); err != nil {
-						return nil, err
-					}
+				if err := r.othersServe(ctx, a, i, i); err != nil {
+					return nil, err
 				}
 				old, l, err := r.old(n)
 				if err != nil {
@@ -256,6 +255,9 @@ const probeLimit = 20 * time.Second
 // the plan.
 func (r *rebuild) oldDomain(ctx context.Context, n *RebuildNodeFacts) (*pitrix.Domain, error) {
 	d, err := r.hypervisor(n.OldHost).GetDomain(ctx, n.Name)
+	if err == nil && r.inPlace() && (d == nil || d.UUID != n.UUID) {
+		d, err = r.hypervisor(n.OldHost).GetDomain(ctx, pitrix.AsideName(n.Name))
+	}
 	if err != nil {
 		return nil, wrapHost(n.OldHost, err)
 	}

@@ -74,7 +74,11 @@ func (r *rebuild) siteProblems(ctx context.Context, f *RebuildFacts, old pitrix.
 		return nil, fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
 	}
 	site.Releases = nil // releaseReady says it in the operator's words
-	next, phases, err := r.fleetAt(f, old, -1)
+	state := -1
+	if r.inPlace() { // no new settings but the final ones
+		state = len(f.Nodes) - 1
+	}
+	next, phases, err := r.fleetAt(f, old, state)
 	if err != nil {
 		return nil, nil // checkFleet says why
 	}

@@ -1,9 +1,11 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,6 +130,16 @@ func (r *rebuild) hostsReady(ctx context.Context, _ *engine.Act) ([]string, erro
 			return nil, err
 		}
 		out = append(out, why...)
+		if r.inPlace() { // no address is new, and that of a machine that is gone is nobody's
+			if slices.Contains(r.apart, r.place(n)) {
+				bridge, _ := s.Get("physical_host_network_interface")
+				if why, err = r.silent(ctx, n, cmp.Or(n.Bridge, bridge)); err != nil {
+					return nil, err
+				}
+				out = append(out, why...)
+			}
+			continue
+		}
 		node, _, err := r.old(n)
 		if err != nil {
 			return nil, err
@@ -141,10 +153,23 @@ func (r *rebuild) hostsReady(ctx context.Context, _ *engine.Act) ([]string, erro
 	return out, nil
 }
 
+// replaceable fails with all that keeps the new machines from being made.
+func (r *rebuild) replaceable(ctx context.Context, a *engine.Act) error {
+	bad, err := r.hostsReady(ctx, a)
+	if err == nil && len(bad) > 0 {
+		err = &DriftError{bad}
+	}
+	return err
+}
+
 func (r *rebuild) checkHosts() engine.Step {
+	title := "the firstbox has image and repositories; the new hosts have room and bridges and nothing of that name; the temporary addresses are unused"
+	if r.inPlace() {
+		title = "the firstbox has image and repositories; the hosts of the new machines have room and bridges, and nothing of that name but the old machines"
+	}
 	s := engine.Step{
 		ID: "1.3-hosts", Section: "1.3", Effect: engine.ReadOnly,
-		Title: "the firstbox has image and repositories; the new hosts have room and bridges and nothing of that name; the temporary addresses are unused",
+		Title: title,
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			bad, err := r.releaseReady(ctx, nil)
 			if err != nil {
@@ -163,7 +188,11 @@ func (r *rebuild) checkHosts() engine.Step {
 		},
 	}
 	for _, n := range r.f.Nodes {
-		s.Lines = append(s.Lines, fmt.Sprintf("%s: from %s to %s, temporary address %s", n.Name, n.OldHost, n.PhysicalHost, n.Address))
+		line := fmt.Sprintf("%s: from %s to %s", n.Name, n.OldHost, n.PhysicalHost)
+		if !r.inPlace() {
+			line += ", temporary address " + n.Address
+		}
+		s.Lines = append(s.Lines, line)
 	}
 	return s
 }
@@ -377,7 +406,11 @@ func (r *rebuild) writeSettings() engine.Step {
 	for _, n := range r.nodes() {
 		lines = append(lines, n.Diff)
 	}
-	return r.settingsStep("2.2-settings", "2.2", "write the settings of the new machines, with temporary addresses", lines,
+	title := "write the settings of the new machines, with temporary addresses"
+	if r.inPlace() {
+		title = "write the settings of the new " + strings.Join(r.names(), ", ")
+	}
+	return r.settingsStep("2.2-settings", "2.2", title, lines,
 		func(_ *engine.Act, fleet pitrix.Fleet) (map[string]*pitrix.Settings, error) {
 			out := map[string]*pitrix.Settings{}
 			for _, n := range r.nodes() {

@@ -290,8 +290,12 @@ func problemsText(bad []pitrix.Problem) string {
 }
 
 func (r *rebuild) buildPackages() engine.Step {
+	title := "build the packages of the firstbox, with the temporary addresses"
+	if r.inPlace() {
+		title = "build the packages of the firstbox"
+	}
 	return r.scriptStep(script{
-		id: "2.4-build", section: "2.4", title: "build the packages of the firstbox, with the temporary addresses",
+		id: "2.4-build", section: "2.4", title: title,
 		lines: []string{"build_pkgs_allinone"},
 		command: func(ctx context.Context, _ *engine.Act) (string, error) {
 			s, err := r.firstbox().GetScripts(ctx)
@@ -310,29 +314,24 @@ func (r *rebuild) buildPackages() engine.Step {
 // ---- 3 and 4: the new machines ----
 
 func (r *rebuild) launch() engine.Step {
+	title, address := "launch the new machines beside the old ones", "address %s until the switch"
+	if r.inPlace() {
+		title, address = "launch the new machine where the old one was", "address %s"
+	}
 	var lines []string
 	for _, n := range r.nodes() {
-		lines = append(lines, fmt.Sprintf("%s: a new machine on %s, address %s until the switch, MAC %s", n.Name, n.PhysicalHost, n.Address, n.MAC))
+		lines = append(lines, fmt.Sprintf("%s: a new machine on %s, "+address+", MAC %s", n.Name, n.PhysicalHost, n.Address, n.MAC))
 	}
 	return r.scriptStep(script{
-		id: "3.1-launch", section: "3.1", title: "launch the new machines beside the old ones",
+		id: "3.1-launch", section: "3.1", title: title,
 		lines: append([]string{"launch_vms.sh " + strings.Join(r.names(), ",") + " (never with -f: it would destroy what has the name)"}, lines...),
-		ready: func(ctx context.Context, a *engine.Act) error {
-			bad, err := r.hostsReady(ctx, a)
-			if err != nil {
-				return err
-			}
-			if len(bad) > 0 {
-				return &DriftError{bad}
-			}
-			return nil
-		},
+		ready: r.replaceable,
 		command: func(ctx context.Context, _ *engine.Act) (string, error) {
 			s, scope, err := r.scope(ctx)
 			if err != nil {
 				return "", err
 			}
-			return s.LaunchVMs(scope, pitrix.Launch{Strategy: pitrix.SideBySide})
+			return s.LaunchVMs(scope, pitrix.Launch{Strategy: pitrix.Strategy(r.c.Strategy)})
 		},
 		judge: func(ctx context.Context, a *engine.Act, log []byte, status int) (any, error) {
 			_, scope, err := r.scope(ctx)
@@ -366,6 +365,9 @@ func (r *rebuild) newDomain(ctx context.Context, n *RebuildNodeFacts) (*pitrix.D
 	d, err := r.hypervisor(n.PhysicalHost).GetDomain(ctx, n.Name)
 	if err != nil || d == nil {
 		return nil, wrapHost(n.PhysicalHost, err)
+	}
+	if d.UUID == n.UUID { // in place the old one can still have the name
+		return nil, nil
 	}
 	for _, m := range d.Definition.MACs() {
 		if m.String() == n.MAC {

@@ -48,12 +48,8 @@ func (r *rebuild) ready(ctx context.Context, a *engine.Act, i int) error {
 		if err := r.waitServes(ctx, a); err != nil {
 			return err
 		}
-		holder, err := r.holderNow(ctx, a)
-		if err != nil {
+		if err := r.holderLast(ctx, a, i); err != nil {
 			return err
-		}
-		if holder == n.Name && !r.last(i) {
-			return &DriftError{[]string{fmt.Sprintf("%s holds %s by now, and whoever holds it is switched last: move it to %s (service keepalived restart on %s), or roll back", n.Name, r.c.VIP, r.f.Nodes[len(r.f.Nodes)-1].Name, n.Name)}}
 		}
 	}
 	if err := r.checkHeld(ctx, a); err != nil {
@@ -79,6 +75,20 @@ func (r *rebuild) ready(ctx context.Context, a *engine.Act, i int) error {
 		return err
 	}
 	return r.answeredBy(ctx, a, i, n.Old.MACs)
+}
+
+// holderLast refuses to go on with a node that holds the floating address while
+// there is another one left to do.
+func (r *rebuild) holderLast(ctx context.Context, a *engine.Act, i int) error {
+	if r.c.VIP == "" || r.last(i) {
+		return nil
+	}
+	n := &r.f.Nodes[i]
+	holder, err := r.holderNow(ctx, a)
+	if err != nil || holder != n.Name {
+		return err
+	}
+	return &DriftError{[]string{fmt.Sprintf("%s holds %s by now, and whoever holds it is switched last: move it to %s (service keepalived restart on %s), or roll back", n.Name, r.c.VIP, r.f.Nodes[len(r.f.Nodes)-1].Name, n.Name)}}
 }
 
 // answeredBy asks from the new machine who has the final address: only the

@@ -78,7 +78,7 @@ func ReadReport(dir string) (*Report, error) {
 		KernelBefore: p.Facts.Boot.Kernel, ReleaseBefore: p.Facts.Boot.Release, Findings: p.Findings,
 	}
 	if f := p.Facts.Rebuild; f != nil {
-		r.Nodes = reportNodes(f, h)
+		r.Nodes = reportNodes(p, f, h)
 	}
 	r.Updated = h.Updated
 	r.Approvals, r.Ways = gateWaits(h, h.Step), h.Ways()
@@ -148,7 +148,7 @@ func noteText(n engine.Note) string {
 }
 
 // reportNodes says of every node what it was and, once it is known, what it is.
-func reportNodes(f *RebuildFacts, h *engine.History) []RebuiltNode {
+func reportNodes(p *Plan, f *RebuildFacts, h *engine.History) []RebuiltNode {
 	var end rebuiltResult
 	if decode(h.StepByID("9.3-verify"), &end) {
 		return end.Nodes
@@ -156,8 +156,7 @@ func reportNodes(f *RebuildFacts, h *engine.History) []RebuiltNode {
 	var out []RebuiltNode
 	for i, n := range f.Nodes {
 		node := RebuiltNode{Name: n.Name, Address: n.Final, Host: n.OldHost, OldHost: n.OldHost, KernelBefore: n.Old.Boot.Kernel, ReleaseBefore: n.Old.Boot.Release}
-		var m Machine
-		if decode(h.StepByID(fmt.Sprintf("7.%d-address", i+1)), &m) {
+		if m, ok := newRebuild(p, nil).switched(h, i); ok {
 			node.Host, node.KernelAfter, node.ReleaseAfter = n.PhysicalHost, m.Boot.Kernel, m.Boot.Release
 		}
 		out = append(out, node)

@@ -22,6 +22,7 @@ import (
 // simulation is what `upgradectl simulate` was told.
 type simulation struct {
 	procedure string
+	strategy  string // of a rebuild
 	speed     float64
 	keep      string
 	keepFor   time.Duration
@@ -57,10 +58,14 @@ they are counted apart (gap_ms, gap_failed).`,
 			switch {
 			case s.procedure != upgrade.ProcedureTransition && s.procedure != upgrade.ProcedureRebuild:
 				return usagef(a.t("--procedure is transition or rebuild, not %q", "--procedure 必须是 transition 或 rebuild，而不是 %q"), s.procedure)
+			case s.strategy != "" && s.procedure != upgrade.ProcedureRebuild:
+				return usagef(a.t("--strategy needs --procedure rebuild", "--strategy 需要与 --procedure rebuild 一起使用"))
+			case s.strategy != "" && s.strategy != upgrade.StrategySideBySide && s.strategy != upgrade.StrategyInPlace:
+				return usagef(a.t("--strategy is side-by-side or in-place, not %q", "--strategy 必须是 side-by-side 或 in-place，而不是 %q"), s.strategy)
 			case !(s.speed > 0) || math.IsInf(s.speed, 1): // NaN neither
 				return usagef(a.t("--speed is a number greater than 0", "--speed 必须大于 0"))
 			case s.world != "" && s.procedure == upgrade.ProcedureRebuild:
-				return sim.ServeRebuild(ctx, s.world, sim.RebuildConfig{Speed: s.speed}, s.keepFor)
+				return sim.ServeRebuild(ctx, s.world, sim.RebuildConfig{Strategy: s.strategy, Speed: s.speed}, s.keepFor)
 			case s.world != "":
 				return sim.Serve(ctx, s.world, sim.Config{Speed: s.speed}, s.keepFor)
 			case s.finish != "":
@@ -79,6 +84,7 @@ they are counted apart (gap_ms, gap_failed).`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&s.procedure, "procedure", upgrade.ProcedureTransition, a.t("which procedure: transition or rebuild", "演练的流程：transition 或 rebuild"))
+	fl.StringVar(&s.strategy, "strategy", "", a.t("of a rebuild: side-by-side (new machines beside the old ones) or in-place (each at its old one's place)", "rebuild 的策略：side-by-side（新旧并存）或 in-place（原地逐台替换）"))
 	fl.Float64Var(&s.speed, "speed", 100, a.t("how much faster than a real cloud the world's clock runs", "模拟时钟相对真实云的倍速"))
 	fl.StringVar(&s.keep, "keep", "", a.t("leave the world running in a process of its own, with an operator's files in this directory", "让模拟环境在独立进程中继续运行，并把运维文件写入该目录"))
 	fl.DurationVar(&s.keepFor, "keep-for", time.Hour, a.t("when a kept world stops by itself", "保留的模拟环境自动停止的时间"))
@@ -167,7 +173,7 @@ func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgra
 // once runs everything in this process and leaves nothing.
 func (s *simulation) once(ctx context.Context, a *app) error {
 	if s.procedure == upgrade.ProcedureRebuild {
-		w, err := sim.NewRebuild(ctx, sim.RebuildConfig{Speed: s.speed})
+		w, err := sim.NewRebuild(ctx, sim.RebuildConfig{Strategy: s.strategy, Speed: s.speed})
 		if err != nil {
 			return err
 		}
@@ -267,7 +273,7 @@ func runKept[F any](ctx context.Context, a *app, s *simulation, attach func(stri
 	}
 	defer log.Close()
 	began := time.Now()
-	world := exec.Command(self, "simulate", "--world", dir, "--procedure", s.procedure, "--speed", strconv.FormatFloat(s.speed, 'g', -1, 64), "--keep-for", s.keepFor.String())
+	world := exec.Command(self, "simulate", "--world", dir, "--procedure", s.procedure, "--strategy", s.strategy, "--speed", strconv.FormatFloat(s.speed, 'g', -1, 64), "--keep-for", s.keepFor.String())
 	world.Stdout, world.Stderr = log, log
 	detach(world)
 	if err := world.Start(); err != nil {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type RebuildConfig struct {
 	StreamMax time.Duration // longest of them; 0 = 5s
 
 	Role      string // of the nodes that are rebuilt: proxy, webservice or dnsmaster; "" = proxy
+	Strategy  string // of upgrade.yaml: "side-by-side" or "in-place"; "" = the first
 	Version   string // of the installer; "" = 4.3.1
 	VG        bool   // VG nodes carry the proxies, which have EIPs
 	Sub       bool   // a sub zone: front ends of the old proxies point to the global site
@@ -48,6 +50,7 @@ func (c RebuildConfig) withDefaults() RebuildConfig {
 	if c.Speed <= 0 {
 		c.Speed = 60
 	}
+	c.Strategy = cmp.Or(c.Strategy, "side-by-side")
 	if c.Rate == 0 {
 		c.Rate = 20
 	}
@@ -59,6 +62,9 @@ func (c RebuildConfig) withDefaults() RebuildConfig {
 	}
 	return c
 }
+
+// inPlace is the strategy that puts each old machine away first.
+const inPlace = "in-place"
 
 // A Rebuild is the world of procedure B. Its methods are safe for concurrent
 // use. Operators come in through the firstbox, which forwards connections to

@@ -33,8 +33,9 @@ func (n RebuildNode) Replaced() bool { return n.After.Up && n.After.Machine != n
 
 // RebuildFigures is what a world of procedure B has counted.
 type RebuildFigures struct {
-	Role      string  `json:"role"` // of the nodes that are rebuilt
-	VIP       string  `json:"vip"`  // theirs
+	Role      string  `json:"role"`     // of the nodes that are rebuilt
+	VIP       string  `json:"vip"`      // theirs
+	Strategy  string  `json:"strategy"` // side-by-side or in-place
 	Requests  int64   `json:"requests"`
 	Failed    int64   `json:"failed"`     // outside every window without a holder of the address
 	GapMS     float64 `json:"gap_ms"`     // longest window from loss to announcement, milliseconds
@@ -63,7 +64,7 @@ func (w *Rebuild) Figures() RebuildFigures {
 	s := w.clients.Summary()
 	left := w.site.Left()
 	f := RebuildFigures{
-		Role: w.cfg.Role, VIP: firstbox.VIP(w.cfg.Role), Requests: s.Requests, Failed: s.Failed, GapFailed: s.GapFailed, SlowestMS: ms(s.Slowest),
+		Role: w.cfg.Role, Strategy: w.cfg.Strategy, VIP: firstbox.VIP(w.cfg.Role), Requests: s.Requests, Failed: s.Failed, GapFailed: s.GapFailed, SlowestMS: ms(s.Slowest),
 		OldKept: left.Kept, LeftBehind: left.Behind, Duplicates: w.site.Duplicates(), Damage: w.site.Damage(), Refused: w.site.Refused(),
 		Targets: s.Targets, Servers: s.Servers, Failures: s.Failures, Since: s.Since, Duration: s.Elapsed,
 	}
@@ -134,7 +135,7 @@ func (f RebuildFigures) CheckEnd(outcome string) []string {
 	for _, n := range f.Nodes {
 		if n.Before.Role == f.Role && outcome == succeeded {
 			kept++
-			bad = append(bad, n.checkReplaced()...)
+			bad = append(bad, n.checkReplaced(f.Strategy == inPlace)...)
 			continue
 		}
 		if !n.After.Up || n.Replaced() {
@@ -156,7 +157,7 @@ func (f RebuildFigures) CheckEnd(outcome string) []string {
 }
 
 // checkReplaced looks at a node that is to have been replaced.
-func (n RebuildNode) checkReplaced() []string {
+func (n RebuildNode) checkReplaced(inPlace bool) []string {
 	var bad []string
 	add := func(format string, a ...any) { bad = append(bad, n.Before.Name+": "+fmt.Sprintf(format, a...)) }
 	switch {
@@ -168,7 +169,7 @@ func (n RebuildNode) checkReplaced() []string {
 		return bad
 	case n.After.OS != "16.04":
 		add("runs %s", n.After.OS)
-	case n.After.Host == n.Before.Host:
+	case n.After.Host == n.Before.Host && !inPlace:
 		add("runs on the old one's host %s", n.After.Host)
 	}
 	return append(bad, n.checkSame()...)

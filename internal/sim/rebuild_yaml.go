@@ -12,6 +12,10 @@ func (w *Rebuild) upgradeYAML() string {
 	scaled := func(d time.Duration) time.Duration { return max(time.Duration(float64(d)/w.cfg.Speed), time.Minute) }
 	nodes := ""
 	for _, n := range firstbox.Nodes(w.cfg.Role) {
+		if w.cfg.Strategy == inPlace {
+			nodes += fmt.Sprintf("    - {name: %s}\n", n.Name)
+			continue
+		}
 		nodes += fmt.Sprintf("    - {name: %s, address: %s, physical_host: %s}\n", n.Name, n.Temporary, n.NewHost)
 	}
 	return fmt.Sprintf(`version: 1
@@ -21,7 +25,7 @@ ssh:
   config: ssh_config
   known_hosts: [known_hosts]
 rebuild:
-  strategy: side-by-side
+  strategy: %s
   role: %s
   os_name: xenial
   os_version: 16.04.5
@@ -34,5 +38,5 @@ pace:
   observe: 10
   timeout: %s
   job_timeout: %s
-`, firstbox.FirstboxAddr, w.cfg.Role, firstbox.VIP(w.cfg.Role), nodes, scaled(30*time.Minute), scaled(2*time.Hour))
+`, firstbox.FirstboxAddr, w.cfg.Strategy, w.cfg.Role, firstbox.VIP(w.cfg.Role), nodes, scaled(30*time.Minute), scaled(2*time.Hour))
 }

@@ -56,8 +56,7 @@ func (s *Site) cmdIP(_ context.Context, p *host.Proc) int {
 		}
 		return 0
 	case "neigh flush", "neigh del":
-		clear(m.arp)
-		return 0
+		return m.forgetNeighbours(p, verb, rest)
 	case "addr add", "addr del", "a add", "a del":
 		return m.changeAddr(p, verb, rest)
 	case "route add", "route replace", "route del", "r add":
@@ -68,6 +67,31 @@ func (s *Site) cmdIP(_ context.Context, p *host.Proc) int {
 		return p.Refusef("ip link set")
 	}
 	return p.Refusef("ip %s %s", args[0], verb)
+}
+
+// forgetNeighbours is ip neigh flush all, ip neigh flush to ADDR, and ip neigh
+// del ADDR dev DEV.
+func (m *Machine) forgetNeighbours(p *host.Proc, verb string, rest []string) int {
+	words := strings.Join(rest, " ")
+	if verb == "flush" && words == "all" {
+		clear(m.arp)
+		return 0
+	}
+	dev, other := device(rest)
+	if verb == "flush" && len(other) == 2 && other[0] == "to" {
+		other = other[1:]
+	} else if verb == "flush" || dev == "" {
+		return p.Refusef("ip neigh %s %s", verb, words)
+	}
+	ip, err := netip.ParseAddr(strings.Join(other, " "))
+	if err != nil {
+		return p.Refusef("ip neigh %s %s", verb, words)
+	}
+	if _, known := m.arp[ip]; !known && verb == "del" {
+		return p.Failf(2, "RTNETLINK answers: No such file or directory")
+	}
+	delete(m.arp, ip)
+	return 0
 }
 
 func (m *Machine) arpAddrs() []netip.Addr {

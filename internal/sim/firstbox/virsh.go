@@ -322,6 +322,12 @@ func (s *Site) define(m *Machine, text string) (string, error) {
 		}
 		d.running, d.autostart = old.running, old.autostart
 	}
+	for _, o := range m.domains {
+		if o.uuid == d.uuid && o.name != d.name {
+			s.mu.Unlock()
+			return "", fmt.Errorf("operation failed: domain '%s' is already defined with uuid %s", o.name, o.uuid)
+		}
+	}
 	d.persistent = true
 	m.domains[d.name] = d
 	s.mu.Unlock()

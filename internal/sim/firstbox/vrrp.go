@@ -165,8 +165,9 @@ func (v *vrrp) finish() {
 	if !was {
 		return
 	}
+	lost := time.Now() // before connections are cut: their ends are in the gap
 	v.release()
-	v.m.site.vipLost(v.vip.Addr(), v, true)
+	v.m.site.vipLost(v.vip.Addr(), v, true, lost)
 	for _, o := range v.m.site.routers[v.key] {
 		if o.m.alive() && !o.master && !v.m.site.cfg.Faults.Deaf {
 			o.await(o.skew())
@@ -180,8 +181,9 @@ func (v *vrrp) vanish(off bool) {
 	was := v.master
 	v.leave()
 	if was && off {
+		lost := time.Now()
 		v.release()
-		v.m.site.vipLost(v.vip.Addr(), v, false)
+		v.m.site.vipLost(v.vip.Addr(), v, false, lost)
 	}
 }
 
@@ -209,11 +211,11 @@ type Gap struct {
 }
 
 // vipLost begins a gap. Site.mu is held.
-func (s *Site) vipLost(ip netip.Addr, from *vrrp, graceful bool) {
+func (s *Site) vipLost(ip netip.Addr, from *vrrp, graceful bool, at time.Time) {
 	if s.ctx.Err() != nil || s.held(ip) {
 		return
 	}
-	s.gaps = append(s.gaps, &Gap{VIP: ip.String(), ip: ip, From: from.m.label, Graceful: graceful, Lost: time.Now()})
+	s.gaps = append(s.gaps, &Gap{VIP: ip.String(), ip: ip, From: from.m.label, Graceful: graceful, Lost: at})
 }
 
 // held reports whether a machine that is on has an address.
