@@ -64,10 +64,6 @@ func (q Quota) Short() bool { return q.Left < q.Need }
 type QuotaQuery struct {
 	Source         *Instance
 	SecurityGroups []string // of the clone, at its start and later
-
-	Disks []Disk     // of Source, of which snapshots will be made
-	Taken []Snapshot // those that there are
-	Take  int        // how many more of each disk
 }
 
 // ListQuotas asks for each quota that a clone of q.Source has to fit into, one by
@@ -133,18 +129,24 @@ func (c *Client) ListQuotas(ctx context.Context, q QuotaQuery) (all []Quota, una
 			all = append(all, Quota{Kind: QuotaAddress, Object: in.VSwitch, Need: 1, Left: v.Free})
 		}
 	}
+	return all, unasked, nil
+}
 
-	for _, d := range q.Disks {
-		taken := 0
-		for _, s := range q.Taken {
+// SnapshotQuotas tells for each disk how many snapshots it can still have besides
+// those taken, of which take are wanted. It is pure.
+func SnapshotQuotas(disks []Disk, taken []Snapshot, take int) []Quota {
+	var all []Quota
+	for _, d := range disks {
+		n := 0
+		for _, s := range taken {
 			// Those of a policy are counted apart. Nobody else may name one so.
 			if s.SourceDiskID == d.ID && !strings.HasPrefix(s.Name, "auto") {
-				taken++
+				n++
 			}
 		}
-		all = append(all, Quota{Kind: QuotaSnapshot, Object: d.ID, Need: q.Take, Left: SnapshotsPerDisk - taken, Most: SnapshotsPerDisk})
+		all = append(all, Quota{Kind: QuotaSnapshot, Object: d.ID, Need: take, Left: SnapshotsPerDisk - n, Most: SnapshotsPerDisk})
 	}
-	return all, unasked, nil
+	return all
 }
 
 // VSwitchCIDR gives the block of addresses of a vSwitch, as "172.31.0.0/20".

@@ -47,11 +47,9 @@ func TestListQuotas(t *testing.T) {
 		require.NoError(t, err)
 		in.VSwitch = "vsw-small"
 		ask := func() map[string]ecs.Quota {
-			all, unasked, err := c.ListQuotas(ctx, ecs.QuotaQuery{
-				Source: in, SecurityGroups: in.SecurityGroups, Disks: disks, Take: 2,
-				Taken: []ecs.Snapshot{{SourceDiskID: "d-sys", Name: "nightly"}, {SourceDiskID: "d-sys", Name: "auto2.0_1"}, {SourceDiskID: "d-x"}},
-			})
+			all, unasked, err := c.ListQuotas(ctx, ecs.QuotaQuery{Source: in, SecurityGroups: in.SecurityGroups})
 			require.NoError(t, err)
+			all = append(all, ecs.SnapshotQuotas(disks, []ecs.Snapshot{{SourceDiskID: "d-sys", Name: "nightly"}, {SourceDiskID: "d-sys", Name: "auto2.0_1"}, {SourceDiskID: "d-x"}}, 2)...)
 			assert.Empty(t, unasked)
 			out := map[string]ecs.Quota{}
 			for _, q := range all {

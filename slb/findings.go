@@ -1,6 +1,7 @@
 package slb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -228,6 +229,37 @@ type NotServingError struct {
 // Error lists the reasons.
 func (e *NotServingError) Error() string {
 	return fmt.Sprintf("%s does not serve in %s: %s", e.Backend, e.Group, strings.Join(e.Reasons, "; "))
+}
+
+// ListNotServing lists the members of groups, as they were read, that have a
+// weight and are not healthy behind every running listener that checks. What one
+// balancer thinks of its members is read once.
+func (c *Client) ListNotServing(ctx context.Context, ms []Membership) ([]*NotServingError, error) {
+	health := map[string][]Health{}
+	var out []*NotServingError
+	for _, m := range ms {
+		for _, l := range m.Listeners {
+			id := cmp.Or(l.LoadBalancerID, m.LoadBalancerID)
+			if _, ok := health[id]; !ok {
+				var err error
+				if health[id], err = c.ListHealth(ctx, id); err != nil {
+					return out, err
+				}
+			}
+		}
+		for _, b := range m.Backends {
+			var reasons []string
+			for _, l := range m.Listeners {
+				if s := ill(health, m, l, b); s != "" {
+					reasons = append(reasons, fmt.Sprintf("%s %s: %s", cmp.Or(l.LoadBalancerID, m.LoadBalancerID), l, s))
+				}
+			}
+			if b.Weight > 0 && len(reasons) > 0 {
+				out = append(out, &NotServingError{m.Group(), b, reasons})
+			}
+		}
+	}
+	return out, nil
 }
 
 // CheckServing reads whether b takes requests in the group of m: it is a member,

@@ -71,13 +71,20 @@ func (f Finding) open() bool { return f.Severity == FindingBlocking && f.Accepte
 // needs of the world stands in Facts.
 type detector func(cfg *Config, f *Facts, now time.Time) []Finding
 
+// found collects findings.
+type found []Finding
+
+func (l *found) add(severity, id, object, remedy, format string, args ...any) {
+	*l = append(*l, Finding{ID: id, Severity: severity, Object: object, Evidence: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
 // detectors are all of them, in the order of the procedure.
 func detectors() []detector {
 	return []detector{
-		detectInstance, detectClone, detectAdopted, detectHost, detectServices, detectDocker, detectInventory, // what BuildPlan cannot do without
-		detectNginx, detectBalancers, detectPaths, detectInbound, detectFloating, detectOutbound, // traffic
-		detectDisks, detectMounts, detectState, // disks
-		detectTwice, detectNetwork, detectCertificates, detectTime, // the first boot of the copy
+		detectInstance, detectEvents, detectClone, detectQuotas, detectAdopted, detectHost, detectServices, detectRestart, detectUnits, detectOrder, detectDocker, detectInventory, // what BuildPlan cannot do without
+		detectNginx, detectBalancers, detectPaths, detectInbound, detectFloating, detectOutbound, detectTrust, // traffic
+		detectDisks, detectMounts, detectCrypt, detectState, // disks
+		detectTwice, detectDouble, detectCloudInit, detectNetwork, detectCertificates, detectTime, // the first boot of the copy
 		detectListeners,
 		detectOS, // the operating system
 		detectWindow,
@@ -114,7 +121,7 @@ func (c *Config) accepts(f Finding) string {
 			return a
 		}
 	}
-	if isPath(f.ID) && slices.Contains(c.Paths.Accept, f.Object) {
+	if (isPath(f.ID) || isTrust(f.ID)) && slices.Contains(c.Paths.Accept, f.Object) {
 		return f.Object
 	}
 	if isState(f.ID) && c.State != "" {
@@ -124,6 +131,7 @@ func (c *Config) accepts(f Finding) string {
 }
 
 func isPath(id string) bool  { return strings.HasPrefix(id, "path-") }
+func isTrust(id string) bool { return strings.HasPrefix(id, "trust-") }
 func isState(id string) bool { return strings.HasPrefix(id, "state-") }
 
 // A findingKind is an ID that a finding can have.
@@ -136,29 +144,31 @@ type findingKind struct {
 // findingKinds are all IDs, in the order of docs/preflight.md. Never written to.
 var findingKinds = []findingKind{
 	// The host, the copy, the files.
-	{"instance-status", true}, {"instance-expiry", false}, {"instance-release", false}, {"wrong-host", true},
+	{"instance-status", true}, {"instance-expiry", false}, {"instance-release", false}, {"instance-event", false}, {"wrong-host", true},
 	{"clone-refused", true}, {"clone-stock", true}, {"clone-unasked", false}, {"snapshot-running", false},
 	{"clone-status", true}, {"clone-locked", true}, {"clone-windows", true}, {"clone-local-disk", true}, {"clone-multi-attach", true},
 	{"clone-disk-status", true}, {"clone-system-disk", true}, {"clone-disks", true},
 	{"clone-secondary-eni", false}, {"clone-secondary-ip", false}, {"clone-ipv6", false}, {"clone-hpc-cluster", false},
 	{"clone-encrypted-disk", false}, {"clone-prepaid", false}, {"clone-spot", false}, {"clone-eip", false}, {"clone-public-ip", false},
 	{"clone-user-data", false}, {"clone-dedicated-host", false}, {"clone-deployment-set", false}, {"clone-key-pair", false},
+	{"quota-vcpu", false}, {"quota-security-group", false}, {"quota-address", false}, {"quota-snapshot", true},
 	{"adopted-unfit", true},
-	{"service-down", true}, {"service-missing", true}, {"service-twice", true}, {"service-unlisted", true}, {"docker-refused", true}, {"docker-warning", false}, {"inventory-gap", true},
+	{"service-down", true}, {"service-missing", true}, {"service-twice", true}, {"service-unlisted", true}, {"service-unowned", true}, {"service-restart", true}, {"unit-disabled", false}, {"service-order", false}, {"docker-refused", true}, {"docker-warning", false}, {"inventory-gap", true},
 	// Traffic.
 	{"nginx-edit", true}, {"nginx-mark", true}, {"nginx-port", true}, {"nginx-uncertain", true},
 	{"balancer-managed", true}, {"balancer-protected", true}, {"balancer-locked", true}, {"balancer-primary-secondary", true}, {"balancer-scheduler", true},
-	{"balancer-sticky", false}, {"balancer-udp-lag", false}, {"balancer-no-health-check", false}, {"balancer-port", true}, {"balancer-alone", false},
+	{"balancer-sticky", false}, {"balancer-udp-lag", false}, {"balancer-no-health-check", false}, {"balancer-port", true}, {"balancer-alone", false}, {"balancer-full", true}, {"balancer-sick", false},
 	{"path-public-ip", false}, {"path-eip", false}, {"path-dnat", false}, {"path-havip", false}, {"path-route", false},
 	{"path-scaling-group", false}, {"path-cluster-node", false}, {"path-domain", false}, {"path-not-checked", false},
 	{"inbound-direct", false}, {"inbound-other-port", false}, {"floating-daemon", false}, {"floating-address", false}, {"cluster-member", false},
 	{"outbound-trust", false}, {"outbound-other", false},
+	{"trust-allow-list", false}, {"trust-security-group", false}, {"trust-not-checked", false},
 	// Disks.
 	{"disk-spread", false}, {"disk-moments", false}, {"disk-crash-consistent", false},
-	{"mount-network", false}, {"mount-device", false}, {"mount-no-fail", false}, {"swap-device", false}, {"disk-full", false},
+	{"mount-network", false}, {"mount-device", false}, {"mount-no-fail", false}, {"swap-device", false}, {"disk-full", false}, {"disk-crypt", false},
 	{"state-process", false}, {"state-volume", false}, {"state-file", false},
 	// The first boot of the copy.
-	{"twice-cron", false}, {"twice-timer", false}, {"twice-agent", false}, {"twice-consumer", false}, {"twice-registry", false},
+	{"twice-cron", false}, {"twice-timer", false}, {"twice-agent", false}, {"twice-consumer", false}, {"twice-registry", false}, {"twice-identity", false}, {"twice-executor", false}, {"quarantine-cloud-init", false},
 	{"net-listen", false}, {"net-argument", false}, {"net-firewall", false}, {"net-hosts", false}, {"net-hwaddr", false}, {"net-static", false},
 	{"certificate-address", false}, {"certificate-expiry", false}, {"time-sync", false}, {"time-skew", false},
 	{"listener-unlisted", false},

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -80,6 +81,31 @@ func line(to *[]hostinv.Line, source, text string) {
 	*to = append(*to, hostinv.Line{Source: source, Text: text})
 }
 
+func event(status string, in time.Duration) func(*Config, *Facts) {
+	return func(_ *Config, f *Facts) {
+		f.Events = []ecs.SystemEvent{{ID: "e-1", Type: "SystemMaintenance.Reboot", Status: status, Reason: "old hardware", NotBefore: planTime.Add(in)}}
+	}
+}
+
+func quota(kind, object string, left int) func(*Config, *Facts) {
+	return func(_ *Config, f *Facts) {
+		f.Quotas = []ecs.Quota{{Kind: kind, Object: object, Need: 1, Left: left}}
+		if kind == ecs.QuotaVCPU || kind == ecs.QuotaSnapshot {
+			f.Quotas[0].Need = 2
+		}
+	}
+}
+
+func trusts(kind, severity string) func(*Config, *Facts) {
+	return func(_ *Config, f *Facts) {
+		f.Trust = []ecs.TrustFinding{{Kind: kind, Severity: severity, Product: "rds", ID: "rm-1", Evidence: "rds rm-1 lets 172.31.0.90 in (list app) and not 172.31.0.0/20", Remedy: "add it"}}
+	}
+}
+
+func crypt(d CryptDevice) func(*Config, *Facts) {
+	return func(_ *Config, f *Facts) { f.Extra = &HostExtra{Crypt: []CryptDevice{d}} }
+}
+
 func plantedFindings() []planted {
 	const b, w, i = FindingBlocking, FindingWarning, FindingInfo
 	return []planted{
@@ -91,6 +117,19 @@ func plantedFindings() []planted {
 			f.Instance.ChargeType, f.Instance.ExpiredTime = "PrePaid", planTime.Add(200*time.Hour)
 		}, w, "instance-expiry", "i-web90", "is paid until"},
 		{func(_ *Config, f *Facts) { f.Instance.AutoReleaseTime = planTime.Add(time.Hour) }, b, "instance-release", "i-web90", "released by itself"},
+		{event("Scheduled", 4*time.Hour), b, "instance-event", "e-1", "SystemMaintenance.Reboot to instance i-web90 (old hardware) from"},
+		{event("Scheduled", 30*time.Hour), b, "instance-event", "e-1", "the run may take until"},
+		{event("Scheduled", 40*24*time.Hour), w, "instance-event", "e-1", "SystemMaintenance.Reboot"},
+		{event("Inquiring", 40*24*time.Hour), b, "instance-event", "e-1", "waits for an answer"},
+		{event("Executing", -time.Hour), b, "instance-event", "e-1", "under way"},
+		{quota(ecs.QuotaVCPU, "cn-hangzhou", 1), b, "quota-vcpu", "cn-hangzhou", "1 more vCPUs"},
+		{quota(ecs.QuotaSecurityGroup, "sg-web", 0), b, "quota-security-group", "sg-web", "room for 0 more"},
+		{quota(ecs.QuotaAddress, "vsw-1", 0), b, "quota-address", "vsw-1", "0 free addresses"},
+		{quota(ecs.QuotaAddress, "vsw-1", 2), w, "quota-address", "vsw-1", "2 free addresses"},
+		{quota(ecs.QuotaSnapshot, "d-1", 1), b, "quota-snapshot", "d-1", "1 more snapshots, and the run takes 2"},
+		{trusts(ecs.TrustAllowList, ecs.SeverityBlock), w, "trust-allow-list", "rm-1", "lets 172.31.0.90 in"},
+		{trusts(ecs.TrustSecurityGroup, ecs.SeverityBlock), w, "trust-security-group", "rm-1", "lets 172.31.0.90 in"},
+		{trusts(ecs.TrustNotChecked, ecs.SeverityWarn), w, "trust-not-checked", "rm-1", "lets 172.31.0.90 in"},
 		{func(_ *Config, f *Facts) { f.Elsewhere = "ssh leads to 172.31.0.91" }, b, "wrong-host", "172.31.0.90", "172.31.0.91"},
 		{func(_ *Config, f *Facts) { f.NoClone = "QuotaExceed.ElasticQuota" }, b, "clone-refused", "i-web90", "QuotaExceed"},
 		{func(_ *Config, f *Facts) { f.Stock = &ecs.Stock{Type: "ecs.g6.large", Zone: "z-1"} }, b, "clone-stock", "z-1", "has no ecs.g6.large left"},
@@ -133,6 +172,37 @@ func plantedFindings() []planted {
 			f.Inventory.Containers = append(f.Inventory.Containers, hostinv.Container{Name: "extra", State: "running"})
 		}, b, "service-unlisted", "extra", "container extra runs"},
 		{func(_ *Config, f *Facts) {
+			f.Inventory.Java = append(f.Inventory.Java, hostinv.Java{PID: 90, Cwd: "/srv/pay", User: "app", Jar: "pay.jar", Args: []string{"java", "-Dpw=[hidden]", "-jar", "pay.jar"}})
+		}, b, "service-unowned", "/srv/pay", "process 90: java pay.jar of app in /srv/pay (java -Dpw=[hidden] -jar pay.jar)"},
+		{func(_ *Config, f *Facts) {
+			process(hostinv.Process{PID: 91, Program: "node gate.js", Name: "node", Exe: "/usr/bin/node", Cwd: "/srv/gate", User: "app"})(nil, f)
+			f.Inventory.Listeners = append(f.Inventory.Listeners, hostinv.Listener{Proto: "tcp", Addr: "127.0.0.1", Port: 7001, PID: 91})
+			line(&f.Inventory.Cron, "/etc/cron.d/e2scrub_all", "* * * * * app cd /srv/gate/ && node gate.js")
+		}, w, "service-unowned", "/srv/gate", "/etc/cron.d/e2scrub_all: * * * * * app cd /srv/gate/ && node gate.js may"},
+		{func(_ *Config, f *Facts) {
+			f.Restart = []hostos.Kept{{Service: "order", PID: 71, Problem: "it rewrote its command line"}}
+		}, b, "service-restart", "order", "process 71 could not be started again from what is known of it: it rewrote"},
+		{func(_ *Config, f *Facts) {
+			f.Restart = []hostos.Kept{{Service: "order", PID: 71, Notes: []string{"descriptor 1 was a socket"}}}
+		}, i, "service-restart", "order", "descriptor 1 was a socket"},
+		{func(cfg *Config, f *Facts) {
+			cfg.Transition.Quarantine.Allow = []string{"*"}
+			on := hostinv.Unit{Active: "active", Sub: "running", Enabled: "disabled", SHA256: "ab"}
+			for _, n := range []string{"report.service", "by-socket.service", "sshd.service"} {
+				on.Name = n
+				f.Inventory.Units = append(f.Inventory.Units, on)
+			}
+			f.Inventory.Units = append(f.Inventory.Units, hostinv.Unit{Name: "by-socket.socket", Active: "active", Enabled: "enabled"})
+		}, b, "unit-disabled", "report.service", "runs and is not enabled"},
+		{func(cfg *Config, f *Facts) {
+			cfg.Transition.Quarantine.Allow = []string{"*"}
+			f.Inventory.Units = []hostinv.Unit{{Name: "report.service", Active: "active", Sub: "running", Enabled: "disabled"}, {Name: "off.service", Active: "inactive", Enabled: "disabled"}}
+		}, w, "unit-disabled", "report.service", "runs and is not enabled"},
+		{func(_ *Config, f *Facts) {
+			process(hostinv.Process{PID: 71, Program: "java", Name: "java", Exe: "/usr/bin/java", Cwd: "/srv/order", User: "app"})(nil, f)
+			peer("out", "java", 0, "127.0.0.1", 8082)(nil, f)
+		}, w, "service-order", "order:8082", "port 8082 of service cache"},
+		{func(_ *Config, f *Facts) {
 			f.Docker = &hostos.Docker{Command: "/usr/bin/docker", Trouble: "no daemon"}
 		}, b, "docker-refused", "dockerd", "no daemon"},
 		{func(_ *Config, f *Facts) {
@@ -160,6 +230,25 @@ func plantedFindings() []planted {
 			f.Memberships[0].Backends[0].Port = 9001
 		}, b, "balancer-port", "lb-shop:80", "port 9001"},
 		{func(_ *Config, f *Facts) { f.Memberships[0].Backends = f.Memberships[0].Backends[:1] }, w, "balancer-alone", "lb-shop default group port 8080", "nobody but production"},
+		{func(_ *Config, f *Facts) {
+			m := &f.Memberships[0]
+			for n := range 199 {
+				b := m.Backend
+				b.ServerID = fmt.Sprint("i-", n)
+				m.Backends = append(m.Backends, b)
+			}
+		}, b, "balancer-full", "lb-shop default group port 8080", "has 201 members"},
+		{func(_ *Config, f *Facts) {
+			m := &f.Memberships[0]
+			third := m.Backends[1]
+			third.ServerID = "i-app87"
+			m.Backends = append(m.Backends, third)
+			f.Sick = []SickMember{{Group: "lb-shop default group port 8080", Backend: third, Why: "http 80: abnormal"}}
+		}, w, "balancer-sick", "lb-shop default group port 8080, i-app87 (172.31.0.88):8080", "weight 100 that is not healthy: http 80: abnormal"},
+		// The only other member is sick: production is alone.
+		{func(_ *Config, f *Facts) {
+			f.Sick = []SickMember{{Group: "lb-shop default group port 8080", Backend: f.Memberships[0].Backends[1], Why: "http 80: abnormal"}}
+		}, w, "balancer-alone", "lb-shop default group port 8080", "nobody but production has a weight and is healthy"},
 
 		{pathPlant(slb.PathPublicIP, slb.SeverityWarn), w, "path-public-ip", "x-1", "leads here"},
 		{pathPlant(slb.PathEIP, slb.SeverityBlock), b, "path-eip", "x-1", "leads here"},
@@ -214,6 +303,12 @@ func plantedFindings() []planted {
 		{func(_ *Config, f *Facts) {
 			f.Inventory.Filesystems = []hostinv.Filesystem{{Target: "/", Bytes: 100 << 30, Available: 3 << 30}}
 		}, w, "disk-full", "/", "3% left (3072 MiB)"},
+		{crypt(CryptDevice{Name: "data", Source: "/dev/vdb1", Open: true}), b, "disk-crypt", "data", "asks for its passphrase"},
+		{crypt(CryptDevice{Name: "data", Open: true}), b, "disk-crypt", "data", "opened by hand"},
+		{crypt(CryptDevice{Name: "data", Source: "/dev/vdb1", Options: []string{"tpm2-device=auto"}}), b, "disk-crypt", "data", "production's machine"},
+		{crypt(CryptDevice{Name: "data", Source: "/dev/vdb1", Options: []string{"noauto"}}), w, "disk-crypt", "data", "nobody opens it at boot"},
+		{crypt(CryptDevice{Name: "data", Source: "/dev/vdb1", Key: "/etc/keys/data"}), i, "disk-crypt", "data", "opened with /etc/keys/data"},
+		{crypt(CryptDevice{Name: "swap", Source: "/dev/vdb2", Key: "/dev/urandom", Options: []string{"swap"}}), i, "disk-crypt", "swap", "a new key at each boot"},
 		{process(hostinv.Process{PID: 8, Name: "mysqld", Program: "mysqld"}), b, "state-process", "mysql", "MySQL keeps its data on the host: mysqld (process 8)"},
 		{func(_ *Config, f *Facts) {
 			f.Inventory.Containers[1].ID = "c0ffee"
@@ -254,6 +349,17 @@ func plantedFindings() []planted {
 			peer("out", "java", 0, "172.31.3.9", 8848)(cfg, f)
 			cfg.Transition.Quarantine.SecurityGroup = "sg-iso"
 		}, i, "twice-registry", "172.31.3.9:8848", "registers itself"},
+		{func(_ *Config, f *Facts) {
+			f.Inventory.Java[0].Args = []string{"java", "-Dsnowflake.workerId=7", "--instance-name=", "-Dnode.identity=x"}
+		}, w, "twice-identity", "/srv/order", "-Dsnowflake.workerId=7"},
+		{func(_ *Config, f *Facts) {
+			f.Inventory.Java[0].Args = []string{"java", "-Dxxl.job.executor.appname=order"}
+		}, w, "twice-executor", "/srv/order", "XXL-JOB"},
+		{func(_ *Config, f *Facts) { f.Inventory.Java[0].Ports = []int{8080, 27777} }, w, "twice-executor", "/srv/order", "PowerJob (port 27777)"},
+		{func(_ *Config, f *Facts) {
+			f.Inventory.Sections[hostinv.SectionPackages] = hostinv.Section{Status: hostinv.StatusOK}
+			f.Inventory.Units = []hostinv.Unit{{Name: "crond.service", Active: "active", Sub: "running", Enabled: "enabled"}}
+		}, b, "quarantine-cloud-init", "", "nothing would be held back at the first boot of the copy (crond.service)"},
 		{func(_ *Config, f *Facts) { f.Inventory.Listeners[0].Addr = "172.31.0.90" }, w, "net-listen", "tcp/8080", "the address 172.31.0.90 itself"},
 		{func(_ *Config, f *Facts) {
 			f.Inventory.Java[0].Args = []string{"java", "-Ddubbo.ip=172.31.0.90", "-Dx=172.31.0.9"}
@@ -355,13 +461,77 @@ func TestDetectPlanted(t *testing.T) {
 			}
 			// A message queue is a trusting peer as well; nothing else may echo.
 			for _, x := range others {
-				assert.True(t, x.ID == "outbound-trust" && strings.HasPrefix(p.id, "twice-") || strings.HasPrefix(p.id, "clone-") && strings.HasPrefix(x.ID, "clone-") || strings.HasPrefix(p.id, "docker-") && strings.HasPrefix(x.ID, "docker-"), "%+v", x)
+				assert.True(t, x.ID == "outbound-trust" && strings.HasPrefix(p.id, "twice-") || p.id == "balancer-alone" && x.ID == "balancer-sick" || strings.HasPrefix(p.id, "clone-") && strings.HasPrefix(x.ID, "clone-") || strings.HasPrefix(p.id, "docker-") && strings.HasPrefix(x.ID, "docker-"), "%+v", x)
 			}
 			seen[p.id] = true
 		})
 	}
 	for _, id := range FindingIDs() {
 		assert.True(t, seen[id], "no case plants %s", id)
+	}
+}
+
+// What looks like trouble and is none: no detector says a word.
+func TestDetectNothing(t *testing.T) {
+	order := hostinv.Process{PID: 71, Program: "java", Name: "java", Exe: "/usr/bin/java", Cwd: "/srv/order", User: "app"}
+	for name, plant := range map[string]func(*Config, *Facts){
+		"quotas with just enough room": func(_ *Config, f *Facts) {
+			f.Quotas = []ecs.Quota{{Kind: ecs.QuotaVCPU, Need: 2, Left: 2}, {Kind: ecs.QuotaAddress, Need: 1, Left: 3}, {Kind: ecs.QuotaSnapshot, Need: 2, Left: 2}, {Kind: ecs.QuotaSecurityGroup, Need: 1, Left: 1}}
+		},
+		"what a restart needs is known": func(_ *Config, f *Facts) { f.Restart = []hostos.Kept{{Service: "order", PID: 71, Args: 3}} },
+		"a second process of a service": func(_ *Config, f *Facts) {
+			f.Inventory.Java = append(f.Inventory.Java, hostinv.Java{PID: 72, Cwd: "/srv/order"})
+		},
+		"java in a unit of its own": func(_ *Config, f *Facts) {
+			f.Inventory.Java = append(f.Inventory.Java, hostinv.Java{PID: 72, Cwd: "/srv/pay", Unit: "pay.service"})
+		},
+		"a process that does not listen": process(hostinv.Process{PID: 90, Program: "sleep", Name: "sleep", Cwd: "/home/ops"}),
+		"a program below supervisord": func(_ *Config, f *Facts) {
+			process(hostinv.Process{PID: 40, Program: "python3 supervisord", Exe: "/usr/bin/python3"})(nil, f)
+			process(hostinv.Process{PID: 41, PPID: 40, Program: "java", Name: "java", Exe: "/usr/bin/java", Cwd: "/srv/worker"})(nil, f)
+			f.Inventory.Java = append(f.Inventory.Java, hostinv.Java{PID: 41, Cwd: "/srv/worker"})
+		},
+		"a disabled unit of the plan": func(cfg *Config, f *Facts) {
+			cfg.Services = append(cfg.Services, Service{Name: "report", Kind: KindUnit, Unit: "report"})
+			f.Inventory.Units = []hostinv.Unit{{Name: "report.service", Active: "active", Sub: "running", Enabled: "disabled"}}
+		},
+		"a service that says what it comes after": func(cfg *Config, f *Facts) {
+			process(order)(nil, f)
+			peer("out", "java", 0, "127.0.0.1", 8082)(nil, f)
+			cfg.Services[0].After, cfg.Services[1].After = []string{"shop"}, []string{"cache"}
+		},
+		"a service that uses itself": func(_ *Config, f *Facts) {
+			process(order)(nil, f)
+			peer("out", "java", 0, "172.31.0.90", 8080)(nil, f)
+		},
+		"a member of weight 0": func(_ *Config, f *Facts) {
+			b := f.Memberships[0].Backend
+			b.ServerID, b.Weight = "i-spare", 0
+			f.Memberships[0].Backends = append(f.Memberships[0].Backends, b)
+		},
+		"no encrypted device": func(_ *Config, f *Facts) {
+			f.Extra = parseExtra([]byte("== crypttab\n# <target name> <source device>\n\n== crypt\n== end\n"))
+		},
+		"an argument with an ID": func(_ *Config, f *Facts) {
+			f.Inventory.Java[0].Args = []string{"java", "-Dclient.idle=3", "--node-identity", "-Dworker.id="}
+		},
+		"ports near an executor's": func(_ *Config, f *Facts) { f.Inventory.Java[0].Ports = []int{8080, 9998} },
+		"cloud-init is a package": func(_ *Config, f *Facts) {
+			f.Inventory.Sections[hostinv.SectionPackages] = hostinv.Section{Status: hostinv.StatusOK}
+			f.Inventory.Packages = []hostinv.Package{{Name: "cloud-init"}}
+			f.Inventory.Units = []hostinv.Unit{{Name: "crond.service", Active: "active", Sub: "running", Enabled: "enabled"}}
+		},
+		"no list of packages": func(_ *Config, f *Facts) {
+			f.Inventory.Units = []hostinv.Unit{{Name: "crond.service", Active: "active", Sub: "running", Enabled: "enabled"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, f := quietInputs(t)
+			plant(cfg, f)
+			all := Detect(cfg, f, planTime)
+			require.Len(t, all, 1, "%+v", all)
+			assert.Equal(t, "disk-crash-consistent", all[0].ID)
+		})
 	}
 }
 
@@ -512,6 +682,11 @@ func TestExtraScript(t *testing.T) {
 	require.NoError(t, err)
 	put("etc/pki/self.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 	put("etc/nginx/cert/a b.pem", "not a certificate\n")
+	put("etc/crypttab", "# name source key options\ndata\t/dev/vdb1 none luks,discard\nlogs UUID=1-2 /etc/keys/logs\nswap /dev/vdb2 /dev/urandom swap,cipher=aes-xts-plain64\nshort\n")
+	put("sys/block/dm-0/dm/uuid", "CRYPT-LUKS2-0123456789abcdef0123456789abcdef-data\n")
+	put("sys/block/dm-1/dm/uuid", "LVM-abc\n")
+	put("sys/block/dm-2/dm/uuid", "CRYPT-LUKS1-0123456789abcdef0123456789abcdef-by-hand\n")
+	put("sys/block/dm-3/dm/uuid", "CRYPT-PLAIN-swap\n")
 	c := exec.Command("/bin/sh", "-s", root)
 	c.Stdin = strings.NewReader(extraScript)
 	out, err := c.Output()
@@ -523,6 +698,12 @@ func TestExtraScript(t *testing.T) {
 		{Source: "/etc/udev/rules.d/70-persistent-net.rules", Text: `SUBSYSTEM=="net", ATTR{address}=="00:16:3e:01:02:03", NAME="eth0"`},
 		{Source: "/etc/netplan/50-cloud-init.yaml", Text: "addresses: [172.31.0.90/24]"},
 	}, e.Network)
+	assert.Equal(t, []CryptDevice{
+		{Name: "data", Source: "/dev/vdb1", Options: []string{"luks", "discard"}, Open: true},
+		{Name: "logs", Source: "UUID=1-2", Key: "/etc/keys/logs"},
+		{Name: "swap", Source: "/dev/vdb2", Key: "/dev/urandom", Options: []string{"swap", "cipher=aes-xts-plain64"}, Open: true},
+		{Name: "by-hand", Open: true},
+	}, e.Crypt)
 	assert.Equal(t, []Certificate{{Path: "/etc/pki/self.pem", Names: []string{"a.example"}, Addresses: []string{"172.31.0.90"}, NotAfter: planTime}}, e.Certificates)
 
 	// A process of ours with a database open shows on a real /proc.

@@ -125,6 +125,62 @@ func heldText(is bool) string {
 	return ""
 }
 
+// identities are arguments that give a host a number or name which only one may
+// have, as generators of IDs, brokers and clusters use them.
+var identities = regexp.MustCompile(`(?i)[-.]((worker|data-?center|machine|node|broker|server|snowflake)[._-]?id|instance[._-]?(id|name|no))=\S`)
+
+// executors are programs that get jobs from a scheduler, by a word of a Java
+// command line, and the port on which an executor waits unless told otherwise.
+var executors = []struct {
+	name string
+	word *regexp.Regexp
+	port int
+}{
+	{"XXL-JOB", regexp.MustCompile(`(?i)xxl-?[.]?job`), 9999},
+	{"ElasticJob", regexp.MustCompile(`(?i)elastic-?job`), 0},
+	{"PowerJob", regexp.MustCompile(`(?i)power-?job`), 27777},
+	{"SchedulerX", regexp.MustCompile(`(?i)schedulerx`), 0},
+}
+
+// detectDouble looks for services that are somebody: while the transition host
+// serves with production beside it, there are two of them.
+func detectDouble(_ *Config, f *Facts, _ time.Time) []Finding {
+	var l found
+	for _, j := range f.Inventory.Java {
+		for _, a := range j.Args {
+			if identities.MatchString(a) {
+				l.add(FindingWarning, "twice-identity", j.Cwd, "see that two may have it, or let each host have its own (by its host name or address): two generators of one number give the same IDs",
+					"the java process in %s has a number of its own in its arguments: %s", j.Cwd, a)
+			}
+		}
+		for _, x := range executors {
+			word := slices.ContainsFunc(append(slices.Clone(j.Args), j.Jar, j.MainClass), x.word.MatchString)
+			if word || x.port != 0 && slices.Contains(j.Ports, x.port) {
+				l.add(FindingWarning, "twice-executor", j.Cwd, "take the transition host out of the scheduler's executors, or see that its jobs may run on either of two hosts: the services of both run from 3.8 to 4.4",
+					"the java process in %s looks like an executor of %s%s", j.Cwd, x.name, pick(!word, fmt.Sprintf(" (port %d)", x.port)))
+			}
+		}
+	}
+	return l
+}
+
+// detectCloudInit sees that the copy holds back what it should: cloud-init does
+// that, at its first boot.
+func detectCloudInit(cfg *Config, f *Facts, _ time.Time) []Finding {
+	var l found
+	inv := f.Inventory
+	if s := inv.Sections[hostinv.SectionPackages].Status; cfg.Transition.Instance != "" || s != hostinv.StatusOK ||
+		slices.ContainsFunc(inv.Packages, func(p hostinv.Package) bool { return p.Name == "cloud-init" }) ||
+		slices.ContainsFunc(inv.Units, func(u hostinv.Unit) bool { return strings.HasPrefix(u.Name, "cloud-init") }) {
+		return nil
+	}
+	if p := PlanQuarantine(inv, cfg); len(p.Units) > 0 || len(p.Addresses) > 0 {
+		l.add(FindingBlocking, "quarantine-cloud-init", "", "install cloud-init, or keep the first boot from reaching anybody (transition.quarantine.security_group) and allow it to run what it has (transition.quarantine.allow)",
+			"cloud-init is not installed: nothing would be held back at the first boot of the copy (%s)", list(p.names(nil)))
+	}
+	return l
+}
+
 // detectNetwork looks for places where production's address or its network card
 // is written down: they are wrong on a host with another one.
 func detectNetwork(cfg *Config, f *Facts, _ time.Time) []Finding {

@@ -100,6 +100,37 @@ func detectMounts(_ *Config, f *Facts, _ time.Time) []Finding {
 	return l
 }
 
+// detectCrypt looks for block devices that the host encrypts by itself. One that
+// asks for a passphrase keeps the host, and its copy, from coming up until
+// somebody is at the console; one that was opened by hand is not there at all.
+func detectCrypt(_ *Config, f *Facts, _ time.Time) []Finding {
+	var l found
+	if f.Extra == nil {
+		return nil
+	}
+	for _, d := range f.Extra.Crypt {
+		has := func(options ...string) bool {
+			return slices.ContainsFunc(d.Options, func(o string) bool { return slices.Contains(options, strings.SplitN(o, "=", 2)[0]) })
+		}
+		switch {
+		case d.Source == "":
+			l.add(FindingBlocking, "disk-crypt", d.Name, "write it into /etc/crypttab with a key file, or be there at every boot of both hosts", "the encrypted device %s was opened by hand: after a reboot nobody opens it", d.Name)
+		case has("swap", "tmp") || strings.HasPrefix(d.Key, "/dev/"):
+			l.add(FindingInfo, "disk-crypt", d.Name, "", "%s (%s) is encrypted with a new key at each boot", d.Name, d.Source)
+		case has("tpm2-device", "fido2-device", "pkcs11-uri"):
+			l.add(FindingBlocking, "disk-crypt", d.Name, "add a key that the copy has too: a file, or a passphrase with somebody at the console", "%s (%s) opens by a device of production's machine, which the copy does not have", d.Name, d.Source)
+		case d.Key != "":
+			l.add(FindingInfo, "disk-crypt", d.Name, "see that the key file comes along: it does when it is on a disk of the instance", "%s (%s) is encrypted, and opened with %s at boot", d.Name, d.Source, d.Key)
+		case has("noauto"):
+			l.add(FindingWarning, "disk-crypt", d.Name, "be there to open it after each boot of both hosts, or give it a key file", "%s (%s) is encrypted, and nobody opens it at boot", d.Name, d.Source)
+		default:
+			l.add(FindingBlocking, "disk-crypt", d.Name, "give it a key file in /etc/crypttab, a Tang server that both hosts reach (clevis), or somebody at both consoles (VNC)",
+				"%s (%s) is encrypted, and the boot asks for its passphrase", d.Name, d.Source)
+		}
+	}
+	return l
+}
+
 // stateful are programs whose truth is on the disk of the host they run on, by
 // the name of the process or a word of a Java command line. Never written to.
 var stateful = []struct {

@@ -20,6 +20,16 @@ type HostExtra struct {
 	Network      []hostinv.Line `json:"network,omitempty"`      // lines of network scripts with addresses of the card or the host
 	Databases    []OpenFile     `json:"databases,omitempty"`    // databases in a file that a process has open
 	Certificates []Certificate  `json:"certificates,omitempty"` // of its nginx
+	Crypt        []CryptDevice  `json:"crypt,omitempty"`        // encrypted block devices
+}
+
+// A CryptDevice is a block device that the host itself encrypts (LUKS, dm-crypt).
+type CryptDevice struct {
+	Name    string   `json:"name"`              // of the mapping
+	Source  string   `json:"source,omitempty"`  // in /etc/crypttab; "" = it has no line there
+	Key     string   `json:"key,omitempty"`     // file or device of the key; "" = none: somebody is asked
+	Options []string `json:"options,omitempty"` // of its line
+	Open    bool     `json:"open"`              // the mapping is there now
 }
 
 // An OpenFile is a file that a process has open.
@@ -49,6 +59,10 @@ for f in "$1"/etc/sysconfig/network-scripts/ifcfg-* "$1"/etc/udev/rules.d/70-per
 done
 echo '== databases'
 ls -l "$1"/proc/[0-9]*/fd 2>/dev/null | grep -E '^"?/|:$|\.(sqlite|sqlite3|db|db3|mv\.db|h2\.db)$'
+echo '== crypttab'
+[ ! -r "$1/etc/crypttab" ] || cat "$1/etc/crypttab"
+echo '== crypt'
+grep -H CRYPT- "$1"/sys/block/dm-*/dm/uuid 2>/dev/null
 echo '== certificates'
 for d in /etc/nginx /usr/local/nginx/conf /usr/local/openresty/nginx/conf /etc/tengine; do
 	[ -d "$1$d" ] || continue
@@ -95,6 +109,9 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// luksUUID is the UUID in the name that device mapper has for a LUKS device.
+var luksUUID = regexp.MustCompile(`^[0-9a-f]{32}-`)
+
 // openFile is the end of a line of ls -l of a descriptor.
 var openFile = regexp.MustCompile(` -> (/.*)$`)
 
@@ -139,6 +156,36 @@ func parseExtra(out []byte) *HostExtra {
 				if !slices.ContainsFunc(e.Databases, func(o OpenFile) bool { return o.Path == m[1] }) {
 					e.Databases = append(e.Databases, OpenFile{Path: m[1], By: owner})
 				}
+			}
+		case "crypttab":
+			// NAME SOURCE [KEY [OPTIONS]]; none and - are no key (crypttab(5)).
+			f := strings.Fields(line)
+			if len(f) < 2 || strings.HasPrefix(f[0], "#") {
+				continue
+			}
+			d := CryptDevice{Name: f[0], Source: f[1]}
+			if len(f) > 2 && f[2] != "none" && f[2] != "-" {
+				d.Key = f[2]
+			}
+			if len(f) > 3 {
+				d.Options = strings.Split(f[3], ",")
+			}
+			e.Crypt = append(e.Crypt, d)
+		case "crypt":
+			// CRYPT-TYPE-UUID-NAME, where PLAIN has no UUID (cryptsetup).
+			_, uuid, ok := strings.Cut(line, ":CRYPT-")
+			if !ok {
+				continue
+			}
+			_, name, _ := strings.Cut(uuid, "-")
+			if m := luksUUID.FindString(name); m != "" {
+				name = name[len(m):]
+			}
+			name = strings.TrimLeft(name, "-")
+			if i := slices.IndexFunc(e.Crypt, func(d CryptDevice) bool { return d.Name == name }); i >= 0 {
+				e.Crypt[i].Open = true
+			} else if name != "" {
+				e.Crypt = append(e.Crypt, CryptDevice{Name: name, Open: true})
 			}
 		case "certificates":
 			if name, ok := strings.CutPrefix(line, "-- /"); ok {

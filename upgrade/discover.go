@@ -57,15 +57,18 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if !slices.Contains(f.Instance.PrivateIPs, cfg.Address) {
 		return nil, &RefusedError{Host: cfg.Host, Reasons: []string{fmt.Sprintf("instance %s has the private addresses %s, not %s", f.Instance.ID, strings.Join(f.Instance.PrivateIPs, ", "), cfg.Address)}}
 	}
-	if cfg.Transition.Instance == "" {
-		if err := discoverClone(ctx, cfg, e, f); err != nil {
-			return nil, err
-		}
+	if err := discoverInstore(ctx, cfg, e, f); err != nil {
+		return nil, err
 	}
 	if id := cfg.Transition.Instance; id != "" {
 		if f.Adopted, err = e.ECS.GetInstance(ctx, id); err != nil {
 			return nil, &AccessError{fmt.Errorf("transition.instance: %w", err)}
 		}
+	} else if err := discoverClone(ctx, cfg, e, f); err != nil {
+		return nil, err
+	}
+	if err := discoverTrust(ctx, cfg, e, f); err != nil {
+		return nil, err
 	}
 	prod := e.host(cfg.Host)
 	if f.Boot, err = hostos.GetBoot(ctx, prod); err != nil {
@@ -84,10 +87,16 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	if f.Extra, err = collectExtra(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
 	}
+	if f.Restart, err = discoverRestart(ctx, cfg, prod); err != nil {
+		return nil, err
+	}
 	if f.Nginx, err = discoverNginx(ctx, cfg, e); err != nil {
 		return nil, err
 	}
 	if f.Memberships, err = discoverBalancers(ctx, cfg, e, f.Instance); err != nil {
+		return nil, err
+	}
+	if f.Sick, err = discoverSick(ctx, e, f.Memberships); err != nil {
 		return nil, err
 	}
 	if f.Direct, err = discoverDirect(ctx, cfg, e, f); err != nil {
@@ -194,16 +203,99 @@ func discoverClone(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
 	if f.Price, err = e.ECS.Price(ctx, in); err != nil {
 		f.Unasked = append(f.Unasked, "what the transition host costs: "+err.Error())
 	}
+	quotas, unasked, err := e.ECS.ListQuotas(ctx, ecs.QuotaQuery{Source: &f.Instance, SecurityGroups: slices.Compact(slices.Sorted(slices.Values(slices.Concat(f.Instance.SecurityGroups, in.SecurityGroups))))})
+	if err != nil {
+		return &AccessError{err}
+	}
+	f.Quotas, f.Unasked = append(f.Quotas, quotas...), append(f.Unasked, unasked...)
+	return ctx.Err()
+}
+
+// discoverInstore asks what the cloud has in store for the instance and its disks.
+func discoverInstore(ctx context.Context, cfg *Config, e *Env, f *Facts) (err error) {
+	if f.Events, err = e.ECS.ListSystemEvents(ctx, f.Instance.ID); err != nil {
+		f.Unasked = append(f.Unasked, "whether the cloud will restart or move the instance: "+err.Error())
+	}
 	snaps, err := e.ECS.ListSnapshots(ctx, ecs.SnapshotFilter{InstanceID: f.Instance.ID})
 	if err != nil {
-		f.Unasked = append(f.Unasked, "whether a snapshot is being made: "+err.Error())
+		f.Unasked = append(f.Unasked, "whether a snapshot is being made, and how many there are: "+err.Error())
+		return ctx.Err()
 	}
 	for _, s := range snaps {
 		if s.Status == "progressing" {
 			f.Snapshotting = append(f.Snapshotting, fmt.Sprintf("%s of %s (%d%%)", s.ID, s.SourceDiskID, s.Percent))
 		}
 	}
+	take := 1 // 4.5
+	if cfg.Transition.Instance == "" {
+		take = 2 // and 3.1
+	}
+	f.Quotas = ecs.SnapshotQuotas(f.Disks, snaps, take)
 	return ctx.Err()
+}
+
+// discoverTrust asks who lets production in by its address, and not everybody of
+// the block that the transition host gets its own from.
+func discoverTrust(ctx context.Context, cfg *Config, e *Env, f *Facts) error {
+	if cfg.Paths.Check == PathsNone {
+		return nil
+	}
+	in := f.Instance
+	q := ecs.TrustQuery{Old: in.PrivateIPs, VPC: in.VPC, Groups: in.SecurityGroups}
+	if f.Adopted != nil {
+		q.New = f.Adopted.PrivateIPs
+	} else {
+		cidr, err := e.ECS.VSwitchCIDR(ctx, in.VSwitch)
+		if err != nil {
+			f.Unasked = append(f.Unasked, "who will let the transition host in: "+err.Error())
+			return ctx.Err()
+		}
+		q.New = []string{cidr}
+	}
+	var err error
+	if f.Trust, err = e.ECS.ListTrust(ctx, q); err != nil {
+		return &AccessError{err}
+	}
+	return nil
+}
+
+// discoverSick lists the members besides production that do not serve although
+// they have a weight.
+func discoverSick(ctx context.Context, e *Env, ms []slb.Membership) ([]SickMember, error) {
+	not, err := e.SLB.ListNotServing(ctx, ms)
+	if err != nil {
+		return nil, &AccessError{err}
+	}
+	var out []SickMember
+	for _, x := range not {
+		for _, m := range ms {
+			if m.Group() == x.Group && m.Backend != x.Backend {
+				s := SickMember{Group: groupName(m), Backend: x.Backend, Why: strings.Join(x.Reasons, "; ")}
+				if !slices.Contains(out, s) && !slices.ContainsFunc(ms, func(o slb.Membership) bool { return o.Group() == x.Group && o.Backend == x.Backend }) {
+					out = append(out, s)
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// discoverRestart looks what a restart of services without a start command would
+// have. That one of them does not run is said by another finding.
+func discoverRestart(ctx context.Context, cfg *Config, l *link) ([]hostos.Kept, error) {
+	kept, err := hostos.CheckRestart(ctx, l, hostServices(cfg))
+	var ran interface{ ExitStatus() int }
+	var problems *hostos.RestartError
+	switch {
+	case err == nil, errors.Is(err, hostos.ErrNotRunning), errors.As(err, &problems):
+		return kept, nil
+	case errors.As(err, &ran): // as one who is not root
+		for _, s := range hostos.NeedRestart(hostServices(cfg)) {
+			kept = append(kept, hostos.Kept{Service: s.Name, Problem: err.Error()})
+		}
+		return kept, nil
+	}
+	return nil, fmt.Errorf("host %s: %w", l.target, err)
 }
 
 // cloneInput describes the transition host; token, name and tags come with the

@@ -264,7 +264,7 @@ func CheckHost(ctx context.Context, e *Env, target string, cfg *Config, c hostos
 		}
 	}
 	out.Unowned = append(out.Unowned, checkContainers(inv, cfg.Services)...)
-	out.Unowned = append(out.Unowned, checkJava(inv, cfg.Services)...)
+	out.Unowned = append(out.Unowned, checkByHand(inv, cfg.Services)...)
 	out.Unowned = append(out.Unowned, checkPorts(inv, cfg.Services)...)
 	out.Quarantine = PlanQuarantine(inv, cfg)
 	return out, nil

@@ -46,6 +46,12 @@ type Facts struct {
 	NoClone  string        `json:"no_clone,omitempty"` // why the cloud would refuse to make it
 	Unasked  []string      `json:"unasked,omitempty"`  // what could not be asked about it, and why
 
+	Events  []ecs.SystemEvent  `json:"events,omitempty"`  // what the cloud has in store for the instance
+	Quotas  []ecs.Quota        `json:"quotas,omitempty"`  // that the transition host has to fit into
+	Trust   []ecs.TrustFinding `json:"trust,omitempty"`   // who lets production in by its address and not all of its vSwitch
+	Sick    []SickMember       `json:"sick,omitempty"`    // other members that get no traffic although they should
+	Restart []hostos.Kept      `json:"restart,omitempty"` // of services without a start command: what a restart would have
+
 	Snapshotting []string   `json:"snapshotting,omitempty"` // snapshots of the disks that others are making
 	Extra        *HostExtra `json:"extra,omitempty"`        // of the production host, besides its inventory
 

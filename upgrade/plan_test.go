@@ -124,7 +124,7 @@ func TestRefusals(t *testing.T) {
 		{"stopped instance", func(_ *Config, f *Facts) { f.Instance.Status = "Stopped" }, "instance i-web90 is Stopped, not Running"},
 		{"java without service", func(_ *Config, f *Facts) {
 			f.Inventory.Java = append(f.Inventory.Java, hostinv.Java{PID: 9, Cwd: "/srv/pay"})
-		}, "a java process runs in /srv/pay but no service names that directory"},
+		}, ", and no service, unit, container or supervisord starts it again; add a service {kind: java, dir: /srv/pay}"},
 		{"service without java", func(_ *Config, f *Facts) { f.Inventory.Java = nil }, "service order: no java process runs in /srv/order"},
 		{"container without service", func(_ *Config, f *Facts) {
 			f.Inventory.Containers = append(f.Inventory.Containers, hostinv.Container{Name: "extra", State: "running"})

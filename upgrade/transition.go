@@ -287,9 +287,9 @@ func (t *transition) recordContainers() engine.Step {
 func (t *transition) recordProjects() engine.Step {
 	return engine.Step{
 		ID: "2.3-projects", Section: "2.3", Effect: engine.ReadOnly,
-		Title: "every java process belongs to a service of the plan",
+		Title: "every process started by hand belongs to a service of the plan",
 		Do: func(_ context.Context, a *engine.Act) (any, error) {
-			return nil, t.recorded(evidence(checkJava), a)
+			return nil, t.recorded(evidence(checkByHand), a)
 		},
 	}
 }
@@ -384,7 +384,7 @@ func (t *transition) recordDirect() engine.Step {
 	s.Lines = append(s.Lines, t.p.Facts.Direct...)
 	for _, f := range t.p.Facts.Paths {
 		line := f.String()
-		if slices.Contains(t.cfg.Paths.Accept, f.ID) {
+		if t.cfg.accepts(Finding{ID: "path-" + f.Kind, Severity: FindingBlocking, Object: f.ID}) != "" {
 			line += " (accepted)"
 		}
 		s.Lines = append(s.Lines, line)
@@ -456,11 +456,13 @@ func (t *transition) checkTrust() engine.Step {
 			}
 			var bad []string
 			for _, f := range found {
+				x := trustFinding(f)
+				x.Accepted = t.cfg.accepts(x)
 				switch {
-				case slices.Contains(t.cfg.Paths.Accept, f.ID):
-					a.Progress("accepted: %s", f)
-				case f.Severity == slb.SeverityBlock:
-					bad = append(bad, f.String())
+				case x.Accepted != "":
+					a.Progress("accepted by %q: %s", x.Accepted, f)
+				case x.open():
+					bad = append(bad, x.Text())
 				default:
 					a.Progress("%s", f)
 				}

@@ -59,7 +59,7 @@ func (w *World) inventory() []machine {
 				"/etc/supervisord.conf":         {Data: []byte(supervisordConf)},
 				"/etc/supervisord.d/worker.ini": {Data: []byte(workerProgram)},
 			},
-			Packages: []string{"supervisor-3.4.0-1.el7.noarch"},
+			Packages: []string{"cloud-init-18.5-6.el7.centos.5.x86_64", "supervisor-3.4.0-1.el7.noarch"}, // every image of the cloud has the first
 			Units: []host.Unit{{
 				Name: "supervisord", Description: "Process Monitoring and Control Daemon", Enabled: true, Active: true,
 				Start: "/usr/bin/supervisord -c /etc/supervisord.conf", Forking: true,

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/hostinv"
+	"github.com/upgradectl/upgradectl/internal/shellq"
 )
 
 // The kinds of an Unowned.
@@ -19,14 +21,15 @@ const (
 // An Unowned is a process that nobody would start again after a reboot: no
 // service names it, and no unit, container, supervisord, cron or at job owns it.
 type Unowned struct {
-	Kind     string `json:"kind"`
-	Program  string `json:"program"`
-	PID      int    `json:"pid"`
-	User     string `json:"user"`
-	Dir      string `json:"dir"`
-	Ports    []int  `json:"ports,omitempty"` // on which it accepts connections from elsewhere
-	Local    []int  `json:"local,omitempty"` // on which from the host itself alone
-	Evidence string `json:"evidence"`        // one line that says all of this
+	Kind     string   `json:"kind"`
+	Program  string   `json:"program"`
+	PID      int      `json:"pid"`
+	User     string   `json:"user"`
+	Dir      string   `json:"dir"`
+	Args     []string `json:"args,omitempty"`  // of Java, with secrets replaced
+	Ports    []int    `json:"ports,omitempty"` // on which it accepts connections from elsewhere
+	Local    []int    `json:"local,omitempty"` // on which from the host itself alone
+	Evidence string   `json:"evidence"`        // one line that says all of this
 	// Comes says what seems to start it, such as a line of cron; then it is no
 	// more than a warning.
 	Comes  string `json:"comes,omitempty"`
@@ -44,6 +47,9 @@ func FindUnowned(inv *hostinv.Inventory, services []Service) []Unowned {
 	java := map[int]hostinv.Java{}
 	for _, j := range inv.Java {
 		java[j.PID] = j
+		if byPID[j.PID] == nil {
+			byPID[j.PID] = javaProcess(j)
+		}
 	}
 	found := map[int]*Unowned{}
 	get := func(p *hostinv.Process) *Unowned {
@@ -70,7 +76,7 @@ func FindUnowned(inv *hostinv.Inventory, services []Service) []Unowned {
 		}
 	}
 	for pid := range java {
-		if p := byPID[pid]; p != nil && !owned(inv, byPID, java, services, p) {
+		if p := byPID[pid]; !owned(inv, byPID, java, services, p) {
 			get(p)
 		}
 	}
@@ -82,6 +88,33 @@ func FindUnowned(inv *hostinv.Inventory, services []Service) []Unowned {
 	slices.SortFunc(out, func(a, b Unowned) int {
 		return cmp.Or(strings.Compare(a.Dir, b.Dir), strings.Compare(a.Program, b.Program), a.PID-b.PID)
 	})
+	return out
+}
+
+// javaProcess is what is known of a Java process without the section of processes.
+func javaProcess(j hostinv.Java) *hostinv.Process {
+	return &hostinv.Process{PID: j.PID, Name: "java", Program: "java", Exe: j.Exe, Cwd: j.Cwd, User: j.User, Unit: j.Unit, Container: j.Container}
+}
+
+// FindProcesses gives the IDs of the processes of an inventory that a service
+// started by hand has, sorted. It is pure. Match is not asked where the inventory
+// does not have the arguments: of programs other than Java.
+func FindProcesses(inv *hostinv.Inventory, s Service) []int {
+	java := map[int]hostinv.Java{}
+	var out []int
+	add := func(p *hostinv.Process) {
+		if p.Container == "" && s.is(p, java) && !slices.Contains(out, p.PID) {
+			out = append(out, p.PID)
+		}
+	}
+	for _, j := range inv.Java {
+		java[j.PID] = j
+		add(javaProcess(j))
+	}
+	for i := range inv.Processes {
+		add(&inv.Processes[i])
+	}
+	slices.Sort(out)
 	return out
 }
 
@@ -138,26 +171,39 @@ func (s Service) is(p *hostinv.Process, java map[int]hostinv.Java) bool {
 func (u *Unowned) describe(inv *hostinv.Inventory, java map[int]hostinv.Java) {
 	slices.Sort(u.Ports)
 	slices.Sort(u.Local)
-	what, kind := u.Program, fmt.Sprintf("kind: process, dir: %s, program: %s", u.Dir, strings.Fields(u.Program + " ?")[0])
+	program := path.Base(strings.Fields(u.Program + " ?")[0])
+	what, kind := u.Program, fmt.Sprintf("kind: process, dir: %s, program: %s", u.Dir, program)
 	words := []string{}
 	if u.Dir != "" && u.Dir != "/" {
 		words = append(words, u.Dir+"/")
 	}
+	start := ""
 	if j, ok := java[u.PID]; ok {
 		what = strings.TrimSpace("java " + cmp.Or(j.Jar, j.MainClass))
 		kind = "kind: java, dir: " + u.Dir
 		if j.Jar != "" {
 			words = append(words, path.Base(j.Jar))
 		}
+		u.Args = j.Args
+		start = startLine(j.Args)
 	} else {
-		words = append(words, path.Base(strings.Fields(u.Program + " ?")[0]))
+		words = append(words, program)
 	}
-	u.Evidence = fmt.Sprintf("%s of %s in %s", what, u.User, cmp.Or(u.Dir, "a directory that cannot be read"))
+	if u.User != "" && u.User != "root" {
+		kind += ", user: " + u.User
+	}
+	u.Evidence = fmt.Sprintf("process %d: %s of %s in %s", u.PID, what, u.User, cmp.Or(u.Dir, "a directory that cannot be read"))
 	if len(u.Ports) > 0 {
 		u.Evidence += fmt.Sprintf(" listens on %s", numbers(u.Ports))
 		kind += fmt.Sprintf(", ports: [%s]", numbers(u.Ports))
 	} else if len(u.Local) > 0 {
 		u.Evidence += fmt.Sprintf(" listens on %s for the host itself", numbers(u.Local))
+	}
+	if len(u.Args) > 0 {
+		u.Evidence += fmt.Sprintf(" (%s)", strings.Join(u.Args, " "))
+	}
+	if start != "" {
+		kind += ", start: " + strconv.Quote(start)
 	}
 	for _, c := range inv.Cron {
 		if slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Text+"/", w) }) {
@@ -172,6 +218,15 @@ func (u *Unowned) describe(inv *hostinv.Inventory, java map[int]hostinv.Java) {
 		return
 	}
 	u.Remedy = "add a service {" + kind + "}, or stop it if nobody needs it"
+}
+
+// startLine is the command line that starts a process with args; "" when they
+// are not all known. Without one a service is started from kept values.
+func startLine(args []string) string {
+	if slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, "[hidden]") || !shellq.Valid(a) }) {
+		return ""
+	}
+	return shellq.Join(args...)
 }
 
 func numbers(all []int) string {

@@ -28,9 +28,9 @@ func TestFindUnowned(t *testing.T) {
 		},
 		Java: []hostinv.Java{
 			{PID: 20, Cwd: "/srv/order", Args: []string{"java", "-jar", "order.jar"}, Jar: "order.jar"},
-			{PID: 21, Cwd: "/srv/pay", Args: []string{"java", "-jar", "pay.jar"}, Jar: "pay.jar"},
-			{PID: 22, Cwd: "/srv/batch", Args: []string{"java", "shop.Batch"}, MainClass: "shop.Batch"},
-			{PID: 23, Cwd: "/srv/unit", Args: []string{"java", "-jar", "unit.jar"}, Jar: "unit.jar"},
+			{PID: 21, Cwd: "/srv/pay", Args: []string{"java", "-jar", "pay.jar", "a b"}, Jar: "pay.jar"},
+			{PID: 22, Cwd: "/srv/batch", Args: []string{"java", "-Dkey=[hidden]", "shop.Batch"}, MainClass: "shop.Batch"},
+			{PID: 23, Cwd: "/srv/unit", Unit: "app.service", Args: []string{"java", "-jar", "unit.jar"}, Jar: "unit.jar"},
 		},
 		Listeners: []hostinv.Listener{
 			{Proto: "tcp", Addr: "0.0.0.0", Port: 22, PID: 10}, {Proto: "tcp", Addr: "::", Port: 8080, PID: 20},
@@ -47,13 +47,25 @@ func TestFindUnowned(t *testing.T) {
 	}
 	const nobody = ", and no service, unit, container or supervisord starts it again"
 	assert.Equal(t, []string{
-		"listener: tick of root in /opt/tick listens on 9200 for the host itself" + nobody + "; /etc/crontab: * * * * * root pgrep tick || /opt/tick/tick may → see that it does, or add a service {kind: process, dir: /opt/tick, program: tick}",
-		"process: java shop.Batch of app in /srv/batch" + nobody + " → add a service {kind: java, dir: /srv/batch}, or stop it if nobody needs it",
-		"listener: node gate.js of app in /srv/gate listens on 9100" + nobody + " → add a service {kind: process, dir: /srv/gate, program: node, ports: [9100]}, or stop it if nobody needs it",
-		"listener: java pay.jar of app in /srv/pay listens on 8083, 8084" + nobody + " → add a service {kind: java, dir: /srv/pay, ports: [8083, 8084]}, or stop it if nobody needs it",
+		"listener: process 41: tick of root in /opt/tick listens on 9200 for the host itself" + nobody + "; /etc/crontab: * * * * * root pgrep tick || /opt/tick/tick may → see that it does, or add a service {kind: process, dir: /opt/tick, program: tick}",
+		"process: process 22: java shop.Batch of app in /srv/batch (java -Dkey=[hidden] shop.Batch)" + nobody + " → add a service {kind: java, dir: /srv/batch, user: app}, or stop it if nobody needs it",
+		"listener: process 40: node gate.js of app in /srv/gate listens on 9100" + nobody + " → add a service {kind: process, dir: /srv/gate, program: node, user: app, ports: [9100]}, or stop it if nobody needs it",
+		"listener: process 21: java pay.jar of app in /srv/pay listens on 8083, 8084 (java -jar pay.jar a b)" + nobody + " → add a service {kind: java, dir: /srv/pay, user: app, ports: [8083, 8084], start: \"java -jar pay.jar 'a b'\"}, or stop it if nobody needs it",
 	}, got)
 	services = append(services, Service{Name: "pay", Kind: Java, Dir: "/srv/pay", Match: "pay.jar"}, Service{Name: "other", Kind: Java, Dir: "/srv/batch", Match: "shop.Other"},
 		Service{Name: "gate", Kind: Process, Dir: "/srv/gate", Program: "node"})
 	left := FindUnowned(inv, services)
 	assert.Len(t, left, 2)
+
+	// The other way round: which processes a service has.
+	assert.Equal(t, []int{21}, FindProcesses(inv, services[1]))
+	assert.Empty(t, FindProcesses(inv, services[2]), "another main class")
+	assert.Equal(t, []int{40}, FindProcesses(inv, services[3]))
+	assert.Empty(t, FindProcesses(inv, Service{Name: "redis", Kind: Process, Dir: "/data", Program: "redis-server"}), "in a container")
+	assert.Empty(t, FindProcesses(inv, Service{Name: "unit", Kind: Unit, Unit: "app"}))
+
+	// Without the section of processes, what is known of Java is enough.
+	inv.Processes = nil
+	assert.Len(t, FindUnowned(inv, services), 1)
+	assert.Equal(t, []int{21}, FindProcesses(inv, services[1]))
 }
