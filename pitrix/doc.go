@@ -123,6 +123,9 @@
 //     (TestReadSite, TestDriveSimulated).
 //  28. MissingLines names each line of an old node's file that the new one's
 //     lacks, and no value (TestTrapCronusConfig).
+//  29. LeafRoutes makes files of hosts that keep every rule in each state of a
+//     rebuild; a host's route to a VM is there now and at its next boot, and gone
+//     again without a trace (TestTrapSpineLeafRoutes, TestRealLeafRoute).
 //
 // # Limits
 //

@@ -50,12 +50,17 @@ func (r *rebuild) sideBySideSteps() []engine.Step {
 		r.writeSettings(),   // 2.2
 		r.generateLists(),   // 2.3
 		r.buildPackages(),   // 2.4
+	}
+	if r.leafMoves() {
+		steps = append(steps, r.routeTemporary()) // 2.5
+	}
+	steps = append(steps,
 		r.launch(),          // 3.1
 		r.recordMachines(),  // 3.2
 		r.holdKeepalived(),  // 3.3
 		r.install(),         // 4.1
 		r.recordInstalled(), // 4.2
-	}
+	)
 	for _, pkg := range r.f.Packages {
 		steps = append(steps, r.update(pkg)) // 5.1
 	}
@@ -69,33 +74,43 @@ func (r *rebuild) sideBySideSteps() []engine.Step {
 	)
 	for i := range r.f.Nodes { // the holder of the floating address last
 		node := []engine.Step{
-			r.checkReady(i),        // 7.i
-			r.finalSettings(i),     // 7.i
-			r.buildHosts(i),        // 7.i
-			r.moveFloating(i),      // 7.i
-			r.stopPrograms(i),      // 7.i
-			r.powerOff(i),          // 7.i
-			r.autostartOff(i),      // 7.i
+			r.checkReady(i),    // 7.i
+			r.finalSettings(i), // 7.i
+			r.buildHosts(i),    // 7.i
+			r.moveFloating(i),  // 7.i
+			r.stopPrograms(i),  // 7.i
+			r.powerOff(i),      // 7.i
+			r.autostartOff(i),  // 7.i
+		}
+		if r.f.Nodes[i].moves() {
+			node = append(node, r.moveRoutes(i)) // 7.i
+		}
+		node = append(node,
 			r.installHosts(i),      // 7.i
 			r.takeAddress(i),       // 7.i
 			r.announce(i),          // 7.i
 			r.checkSwitched(i),     // 7.i
 			r.releaseKeepalived(i), // 7.i
-		}
+		)
 		// Nobody pauses a run while a node is between its two machines.
 		for k := range node {
 			node[k].Joined = k > slices.IndexFunc(node, func(s engine.Step) bool { return s.ID == r.sec(i)+"-floating" })
 		}
 		steps = append(steps, node...)
 	}
-	return append(steps,
+	steps = append(steps,
 		r.cleanKnownHosts(), // 8.1
 		r.checkEverything(), // 8.2
-		r.clearMarker(),     // 8.3
-		r.soak(),            // 9.1
-		r.parkImages(),      // 9.1
-		r.undefine(),        // 9.2
-		r.verifyEnd(),       // 9.3
+	)
+	if r.leafMoves() {
+		steps = append(steps, r.unrouteTemporary()) // 8.3
+	}
+	return append(steps,
+		r.clearMarker(), // 8.3
+		r.soak(),        // 9.1
+		r.parkImages(),  // 9.1
+		r.undefine(),    // 9.2
+		r.verifyEnd(),   // 9.3
 	)
 }
 

@@ -567,6 +567,9 @@ func (r *rebuild) compareMachines() engine.Step {
 				if err := r.compareConfigs(ctx, a, n); err != nil {
 					return nil, err
 				}
+				if err := r.compareLeaf(ctx, a, l, n, r.inPlace()); err != nil {
+					return nil, err
+				}
 				before, err := r.before(a, n)
 				if err != nil {
 					return nil, err
@@ -655,6 +658,11 @@ func (r *rebuild) expected(f hostinv.Finding) bool {
 	later := []string{"keepalived", r.c.VIP}
 	if !r.inPlace() {
 		later = append(later, r.finals()...)
+	}
+	for _, n := range r.f.Nodes {
+		if n.moves() { // its gateway was the old host
+			later = append(later, n.OldHost)
+		}
 	}
 	for _, s := range later {
 		if s != "" && slices.ContainsFunc(words, func(w string) bool { return containsWord(w, s) }) {

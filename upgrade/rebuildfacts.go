@@ -45,6 +45,7 @@ type RebuildNodeFacts struct {
 	Autostart bool               `json:"autostart"`
 	Base      string             `json:"base,omitempty"` // image that the old machine's one is laid over
 	Holder    bool               `json:"holder"`         // of the floating address
+	Leaf      *LeafFacts         `json:"leaf,omitempty"` // in a spine-leaf network
 	Packages  []string           `json:"packages"`       // pitrix-* of the old machine
 	Inventory *hostinv.Inventory `json:"inventory"`
 }
@@ -163,7 +164,7 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 	get := func(key string) string { v, _ := s.Get(key); return v }
 	nf := &RebuildNodeFacts{
 		RebuildNode: n, Settings: PlanHash(s.Bytes()),
-		Final: get("mgmt_network_address"), Interface: get("mgmt_network_interface"), FinalEIP: get("eip_network_address"), OldHost: get("physical_host"),
+		Final: get("mgmt_network_address"), Interface: get("mgmt_network_interface"), FinalEIP: get("eip_network_address"), OldHost: get("physical_host"), Leaf: leafFacts(n, s),
 	}
 	if r.inPlace() { // it has its final address from the beginning
 		nf.Address, nf.PhysicalHost = nf.Final, cmp.Or(n.PhysicalHost, nf.OldHost)
@@ -496,6 +497,9 @@ func (r *rebuild) fleetAt(f *RebuildFacts, old pitrix.Fleet, switched int) (pitr
 			return nil, nil, fmt.Errorf("settings of %s: %w", n.Name, err)
 		}
 		next[n.Name], phases[n.Name] = s, pitrix.PhaseBuild
+		if err := n.leafRoutes(next, nil, i > switched); err != nil {
+			return nil, nil, err
+		}
 		if i <= switched {
 			phases[n.Name] = pitrix.PhaseSwitch
 		}

@@ -36,7 +36,9 @@ func (r *rebuild) inPlaceSteps() []engine.Step {
 			r.chapter(i, 1, with.checkReplaceable(i)),
 			r.chapter(i, 2, with.writeSettings(), with.generateLists(), with.buildPackages()),
 			r.chapter(i, 3, with.moveFloating(i), with.stopPrograms(i), with.recordOld(i), with.powerOff(i), with.autostartOff(i),
-				without.setAside(i), without.forgetOld(i), without.launch(), without.recordMachines(), without.holdKeepalived()),
+				without.setAside(i), without.forgetOld(i)),
+			r.leafChapter(i),
+			r.chapter(i, 3, without.launch(), without.recordMachines(), without.holdKeepalived()),
 			r.chapter(i, 4, without.install(), without.recordInstalled()),
 		)
 		for _, pkg := range r.f.Packages {

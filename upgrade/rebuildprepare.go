@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -378,16 +379,12 @@ func (r *rebuild) settingsStep(id, section, title string, lines []string, next f
 				return engine.Proposal{}, err
 			}
 			var c settingsChange
-			for _, n := range r.f.Nodes {
-				s := files[n.Name]
-				if s == nil {
-					continue
-				}
-				f := settingsFile{Name: n.Name}
-				if f.Old, err = a.PutBlob(fleet[n.Name].Bytes()); err != nil {
+			for _, name := range slices.Sorted(maps.Keys(files)) {
+				f := settingsFile{Name: name}
+				if f.Old, err = a.PutBlob(fleet[name].Bytes()); err != nil {
 					return engine.Proposal{}, err
 				}
-				if f.New, err = a.PutBlob(s.Bytes()); err != nil {
+				if f.New, err = a.PutBlob(files[name].Bytes()); err != nil {
 					return engine.Proposal{}, err
 				}
 				c.Files = append(c.Files, f)
@@ -412,7 +409,7 @@ func (r *rebuild) writeSettings() engine.Step {
 	}
 	return r.settingsStep("2.2-settings", "2.2", title, lines,
 		func(_ *engine.Act, fleet pitrix.Fleet) (map[string]*pitrix.Settings, error) {
-			out := map[string]*pitrix.Settings{}
+			out, next := map[string]*pitrix.Settings{}, maps.Clone(fleet)
 			for _, n := range r.nodes() {
 				s := fleet[n.Name]
 				if s == nil || PlanHash(s.Bytes()) != n.Settings {
@@ -420,6 +417,10 @@ func (r *rebuild) writeSettings() engine.Step {
 				}
 				var err error
 				if out[n.Name], err = n.next(s, r.c, false); err != nil {
+					return nil, err
+				}
+				next[n.Name] = out[n.Name]
+				if err := n.leafRoutes(next, out, !r.inPlace()); err != nil {
 					return nil, err
 				}
 			}
