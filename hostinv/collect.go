@@ -50,16 +50,29 @@ var bounded = []string{
 // so that one limit for all of them will do. Never written to.
 var onlyFiles = []string{SectionFstab, SectionDNS, SectionCron, SectionLimits, SectionUsers, SectionSSH, SectionTime}
 
-// script returns the text sent to a host, with its mark. Its first line is
-// what a collector knows others by in the list of processes.
-func script(mark string) string { return strings.Replace(scriptBody(), "@MARK@", mark, 1) }
+// script returns the text sent to a host, with its mark, that reads sections,
+// or all. Its first line is what a collector knows others by in the list of
+// processes.
+func script(mark string, sections ...string) string {
+	body := scriptBody()
+	if len(sections) > 0 {
+		body = scriptOf(sections)
+	}
+	return strings.Replace(body, "@MARK@", mark, 1)
+}
 
-// scriptBody is the script without its mark, comments and indents: as a
-// command it is encoded, and sent for each host.
-var scriptBody = sync.OnceValue(func() string {
+// scriptBody is the script for all sections.
+var scriptBody = sync.OnceValue(func() string { return scriptOf(asked) })
+
+// scriptOf is the script without its mark, comments and indents: as a command
+// it is encoded, and sent for each host.
+func scriptOf(sections []string) string {
 	var calls []string
 	files := "capped"
 	for _, s := range asked {
+		if !slices.Contains(sections, s) {
+			continue
+		}
 		switch {
 		case slices.Contains(bounded, s):
 			calls = append(calls, "section "+s)
@@ -69,7 +82,9 @@ var scriptBody = sync.OnceValue(func() string {
 			calls = append(calls, "capped "+s)
 		}
 	}
-	calls = append(calls, files)
+	if files != "capped" {
+		calls = append(calls, files)
+	}
 	var b strings.Builder
 	for line := range strings.Lines(scriptText) {
 		if line = strings.TrimLeft(line, "\t"); b.Len() == 0 || line != "\n" && !strings.HasPrefix(line, "#") {
@@ -78,7 +93,7 @@ var scriptBody = sync.OnceValue(func() string {
 	}
 	return strings.NewReplacer("@FORMAT@", inspectFormat, "@INFO@", infoFormat, "@IMAGE@", imageFormat,
 		"@SECTIONS@", strings.Join(calls, "\n")).Replace(b.String())
-})
+}
 
 const (
 	shellCommand   = "/bin/sh -s"
@@ -121,18 +136,24 @@ func collect(ctx context.Context, h Host, o Options) (*Inventory, error) {
 		o.MaxOutput = defaultMaxSize
 	}
 	out, stderr := &limitWriter{left: o.MaxOutput, first: usualSize}, &limitWriter{left: 8 << 10}
+	for _, s := range o.Sections {
+		if !slices.Contains(asked, s) {
+			return nil, fmt.Errorf("cannot collect the inventory: section %q is not one that a host is asked for", s)
+		}
+	}
 	begin := time.Now()
-	cmd, stdin := shellCommand, io.Reader(strings.NewReader(script(mark)))
+	text := script(mark, o.Sections...)
+	cmd, stdin := shellCommand, io.Reader(strings.NewReader(text))
 	if _, ours := h.(*Conn); ours {
 		// An OpenSSH server takes input only when the shell runs: a script that is
 		// the command saves a round trip.
-		cmd, stdin = script(mark), nil
+		cmd, stdin = text, nil
 	}
 	err := h.Run(ctx, cmd, stdin, out, lenient{stderr})
 	if err != nil && !ran(err) {
 		return nil, fmt.Errorf("cannot collect the inventory: %w", err)
 	}
-	inv, framed := parseStream(out.buf.Bytes(), mark)
+	inv, framed := parseStream(out.buf.Bytes(), mark, o.Sections...)
 	if !framed {
 		said := strings.TrimSpace(inv.Noise + "\n" + stderr.buf.String())
 		said = strings.ReplaceAll(said, mark, "…")

@@ -17,6 +17,11 @@ type Host interface {
 type Options struct {
 	// MaxOutput limits what is taken from the host, in bytes; 0 = 64 MiB.
 	MaxOutput int64
+	// Sections, when not empty, are the only ones that are read, with what is
+	// derived from them: the others are missing from Inventory.Sections, so that
+	// nothing is known of them. SectionConnections needs SectionListeners. What a
+	// whole inventory costs a host, a question that is asked often need not.
+	Sections []string
 }
 
 // Status says how far a section of an inventory can be trusted. Only OK and

@@ -178,14 +178,18 @@ var fills = map[string]func(*Inventory, *frame) (Status, string){
 // unreadable is the status of what does not look as it should.
 func unreadable(what string) (Status, string) { return StatusError, what + " cannot be read" }
 
-// parseStream reads what the script wrote. Every section is in the result:
-// one that did not arrive whole is truncated, never empty. framed is false
-// when there is no frame at all, which means that the script did not run.
-func parseStream(stream []byte, mark string) (inv *Inventory, framed bool) {
+// parseStream reads what the script wrote. Every section that was asked for, or
+// all, is in the result: one that did not arrive whole is truncated, never
+// empty. framed is false when there is no frame at all, which means that the
+// script did not run.
+func parseStream(stream []byte, mark string, sections ...string) (inv *Inventory, framed bool) {
 	frames, noise, framed := splitFrames(stream, mark)
 	inv = &Inventory{Schema: schema, UID: -1, Sections: map[string]Section{}, uuids: map[string]string{}}
 	inv.Noise = strings.TrimSpace(strings.ToValidUTF8(string(noise[:min(len(noise), maxNoise)]), "\uFFFD"))
 	for _, name := range asked {
+		if len(sections) > 0 && !slices.Contains(sections, name) {
+			continue
+		}
 		f := frames[name]
 		s := Section{Status: StatusTruncated, Message: "the host's answer ended before it"}
 		if f != nil {

@@ -39,11 +39,15 @@ type WeightsConfig struct {
 	Down []int `json:"down"` // before 0, falling; those that are not below the recorded one are left out
 }
 
+// defaultHealthy is Pace.Healthy where nothing is said.
+const defaultHealthy = 3
+
 // Pace says how often is looked and how long is waited.
 type Pace struct {
 	Poll         time.Duration `json:"poll"`          // between two questions to the cloud
 	Sample       time.Duration `json:"sample"`        // between two samples of an observation
 	Observe      int           `json:"observe"`       // samples in a row that prove arrival or silence
+	Healthy      int           `json:"healthy"`       // good answers in a row that prove health
 	Timeout      time.Duration `json:"timeout"`       // longest wait on a host or for silence
 	JobTimeout   time.Duration `json:"job_timeout"`   // longest wait for a package transaction
 	CloudTimeout time.Duration `json:"cloud_timeout"` // without progress of a snapshot or an image
@@ -71,11 +75,12 @@ func (d *configDecoder) gates(m mapping, c *Config, sections, def []string, doc 
 }
 
 func (d *configDecoder) pace(m mapping, c *Config) {
-	s := d.mapping(m.values["pace"], "pace", "poll", "sample", "observe", "timeout", "job_timeout", "cloud_timeout")
+	s := d.mapping(m.values["pace"], "pace", "poll", "sample", "observe", "healthy", "timeout", "job_timeout", "cloud_timeout")
 	c.Pace = Pace{
 		Poll:         s.duration("poll", 3*time.Second, time.Millisecond, false),
 		Sample:       s.duration("sample", time.Second, time.Millisecond, false),
 		Observe:      s.integer("observe", 10, 1, 100000),
+		Healthy:      s.integer("healthy", defaultHealthy, 1, 1000),
 		Timeout:      s.duration("timeout", 30*time.Minute, time.Second, false),
 		JobTimeout:   s.duration("job_timeout", 3*time.Hour, time.Second, false),
 		CloudTimeout: s.duration("cloud_timeout", 2*time.Hour, time.Second, false),

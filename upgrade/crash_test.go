@@ -35,8 +35,9 @@ type killer struct {
 	cancel  context.CancelFunc
 
 	mu    sync.Mutex
-	seen  map[string]int // how often each event came
-	notes []point        // the events that changed something, in order
+	seen  map[string]int    // how often each event came
+	names map[string]string // of events: themselves, with what is random in them masked
+	notes []point           // the events that changed something, in order
 	dead  bool
 	saved string // copy of dir
 	conns map[net.Conn]struct{}
@@ -63,7 +64,11 @@ func (k *killer) happened(what string) {
 	if kind, text, _ := strings.Cut(what, " "); kind == "journal" && (strings.HasPrefix(text, "progress ") || strings.HasPrefix(text, "effect ")) {
 		return // told to the operator, not written down
 	}
-	name := masked.ReplaceAllString(what, "*")
+	name, known := k.names[what]
+	if !known {
+		name = masked.ReplaceAllString(what, "*")
+		k.names[what] = name
+	}
 	k.seen[name]++
 	here := point{name, k.seen[name]}
 	if k.changes != nil && k.changes(what) {
@@ -90,7 +95,7 @@ func (k *killer) begin(dir, saved string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dir, k.saved = dir, saved
-	k.seen, k.conns = map[string]int{}, map[net.Conn]struct{}{}
+	k.seen, k.names, k.conns = map[string]int{}, map[string]string{}, map[net.Conn]struct{}{}
 }
 
 // changesOf tells the events that changed something in the world of s: a process
@@ -337,7 +342,10 @@ func (k *killer) watch(o upgrade.RunOptions) upgrade.RunOptions {
 // seldom makes a procedure look less often and take fewer steps between two
 // weights: what that costs counts where hundreds of procedures run.
 func seldom(yaml string) string {
-	return pace("sample", "300ms")(pace("observe", "4")(yaml)) + "weights:\n  up: [10]\n  down: [10]\n"
+	for key, value := range map[string]string{"sample": "600ms", "observe": "3", "healthy": "1"} {
+		yaml = pace(key, value)(yaml)
+	}
+	return yaml + "health:\n  probes: 2\nweights:\n  up: [10]\n  down: [10]\n"
 }
 
 // killedRun is a run that is killed at a point, or at none, and what comes after

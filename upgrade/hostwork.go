@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -117,8 +118,8 @@ func (t *transition) waitAllHealthy(ctx context.Context, a *engine.Act, r role) 
 	return t.holds(ctx, t.cfg.Pace.Sample, t.name(r)+" is not healthy", func(ctx context.Context) error { return t.healthy(ctx, a, r) })
 }
 
-// holds blocks until check has succeeded three times in a row, asking every
-// interval; otherwise is what is said when it did not in time.
+// holds blocks until check has succeeded Pace.Healthy times in a row, asking
+// every interval; otherwise is what is said when it did not in time.
 func (t *transition) holds(ctx context.Context, every time.Duration, otherwise string, check func(context.Context) error) error {
 	return t.holdsWithin(ctx, t.cfg.Pace.Timeout, every, otherwise, check)
 }
@@ -128,12 +129,13 @@ func (t *transition) holdsWithin(ctx context.Context, timeout, every time.Durati
 	defer cancel()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	need := cmp.Or(t.cfg.Pace.Healthy, defaultHealthy) // plans of older versions have none
 	var last error
 	for ok := 0; ; {
 		err := check(ctx)
 		switch {
 		case err == nil:
-			if ok++; ok == 3 {
+			if ok++; ok == need {
 				return nil
 			}
 		case ctx.Err() == nil:

@@ -33,9 +33,13 @@ func (t *transition) watchOn(ctx context.Context, a *engine.Act, r role) (*watch
 	}
 	w := &watch{env: t.e, cfg: t.cfg, host: l, ip: ip, known: known, behind: behindBalancers(t.p.Facts.Memberships)}
 	if t.p.Facts.HasDocker {
-		inv, err := hostinv.Collect(ctx, l, hostinv.Options{})
+		inv, err := hostinv.Collect(ctx, l, hostinv.Options{Sections: []string{hostinv.SectionContainers}})
 		if err != nil {
 			return nil, fmt.Errorf("host %s: %w", l.target, err)
+		}
+		// A port that only the container's own tables show would look silent.
+		if s := inv.Sections[hostinv.SectionContainers]; !s.Status.Known() {
+			return nil, fmt.Errorf("host %s: cannot tell which ports its containers serve: %s: %s", l.target, s.Status, s.Message)
 		}
 		w.published = publishedPorts(inv)
 	}

@@ -167,8 +167,8 @@ func (c *Conn) sudoSFTP(ctx context.Context, talk *sudoTalk, ch ssh.Channel, req
 	pr, pw := io.Pipe()
 	out, errs := newAfterMark(w.mark, pw), newAfterMark(w.mark, io.Discard)
 	ended := make(chan struct{})
-	c.tasks.spawn(func() { _, err := io.Copy(out, ch); pw.CloseWithError(err) })
-	c.tasks.spawn(func() { defer close(ended); io.Copy(talk.listen(errs), ch.Stderr()) })
+	c.tasks.spawn(func() { _, err := copyOutput(out, ch); pw.CloseWithError(err) })
+	c.tasks.spawn(func() { defer close(ended); copyOutput(talk.listen(errs), ch.Stderr()) })
 	if err := talk.converse(ctx, ch, errs.seen, ended); err != nil {
 		pr.Close()
 		return fail(err)

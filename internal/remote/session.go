@@ -324,8 +324,8 @@ func (r *run) do(ctx context.Context) error {
 	drained := make(chan struct{})
 	var copies sync.WaitGroup
 	copies.Add(2)
-	c.tasks.spawn(func() { defer copies.Done(); io.Copy(outTo, ch) })
-	c.tasks.spawn(func() { defer copies.Done(); io.Copy(errTo, ch.Stderr()) })
+	c.tasks.spawn(func() { defer copies.Done(); copyOutput(outTo, ch) })
+	c.tasks.spawn(func() { defer copies.Done(); copyOutput(errTo, ch.Stderr()) })
 	c.tasks.spawn(func() { copies.Wait(); close(drained) })
 	stop := func() {
 		r.close()
@@ -447,6 +447,12 @@ func (r *run) exec(ctx context.Context, line string, wait bool) error {
 		return fmt.Errorf("%s refuses to run command %q: %w", r.c.target, r.shown, err)
 	}
 	return r.c.lost(r.shown, err)
+}
+
+// copyOutput is io.Copy for the output of a command, which is short as a rule:
+// there are two for each command.
+func copyOutput(to io.Writer, from io.Reader) (int64, error) {
+	return io.CopyBuffer(to, from, make([]byte, 4<<10))
 }
 
 // feed sends the command, if it is not in the request, and its input.

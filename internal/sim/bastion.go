@@ -134,6 +134,10 @@ func (b *bastion) serve(c net.Conn) {
 	wg.Wait()
 }
 
+// piece is what is carried at once. Connections are many and short: a buffer of
+// the usual size for each would be most of what a world allocates.
+const piece = 4 << 10
+
 // channel carries one direct-tcpip channel.
 func (b *bastion) channel(ctx context.Context, nc ssh.NewChannel) {
 	if nc.ChannelType() != "direct-tcpip" {
@@ -163,11 +167,11 @@ func (b *bastion) channel(ctx context.Context, nc ssh.NewChannel) {
 	var wg sync.WaitGroup
 	wg.Go(func() { ssh.DiscardRequests(requests) })
 	wg.Go(func() {
-		_, _ = io.Copy(near, far)
+		_, _ = io.CopyBuffer(near, far, make([]byte, piece))
 		_ = near.CloseWrite()
 		_ = near.Close() // the far side is gone: nobody reads what would still come
 	})
-	_, err = io.Copy(far, near)
+	_, err = io.CopyBuffer(far, near, make([]byte, piece))
 	if cw, ok := far.(interface{ CloseWrite() error }); !ok || err != nil || cw.CloseWrite() != nil {
 		_ = far.Close()
 	}

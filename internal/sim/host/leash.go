@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -20,8 +19,6 @@ const (
 	leashDetach = "8bb128d1bf067eadf107d3299047b38d0cce06f88eeea6b3b5e62908dbb19b5f"
 )
 
-var leashLine = regexp.MustCompile(`^/bin/sh -c '([^']*)' upgradectl (upgradectl-[0-9a-f]{32}) ('[^']*'|[^' ]+) (input|none)$`)
-
 // A leashed command is a session's command in that form.
 type leashed struct {
 	mark  string // printed on both outputs before the command runs
@@ -30,14 +27,33 @@ type leashed struct {
 	kill  bool   // it ends with the session
 }
 
-// parseLeash reports whether line is that script.
+// parseLeash reports whether line is that script:
+//
+//	/bin/sh -c 'SCRIPT' upgradectl upgradectl-MARK COMMAND input|none
+//
+// with 32 hexadecimal digits as MARK, and COMMAND in single quotes when it holds
+// a blank. Every command of the product comes through here.
 func parseLeash(line string) (l leashed, ok bool) {
-	m := leashLine.FindStringSubmatch(line)
-	if m == nil {
+	rest, is := strings.CutPrefix(line, "/bin/sh -c '")
+	script, rest, quoted := strings.Cut(rest, "' upgradectl ")
+	mark, rest, marked := strings.Cut(rest, " ")
+	last := strings.LastIndexByte(rest, ' ')
+	if !is || !quoted || !marked || last < 0 || strings.Contains(script, "'") || !isMark(mark) {
 		return leashed{}, false
 	}
-	sum := sha256.Sum256([]byte(m[1]))
-	l = leashed{mark: m[2], input: m[4] == "input"}
+	cmd, input := rest[:last], rest[last+1:]
+	if input != "input" && input != "none" {
+		return leashed{}, false
+	}
+	if inner, open := strings.CutPrefix(cmd, "'"); open {
+		if cmd, is = strings.CutSuffix(inner, "'"); !is || strings.Contains(cmd, "'") {
+			return leashed{}, false
+		}
+	} else if cmd == "" || strings.ContainsAny(cmd, "' ") {
+		return leashed{}, false
+	}
+	sum := sha256.Sum256([]byte(script))
+	l = leashed{mark: mark, input: input == "input"}
 	switch hex.EncodeToString(sum[:]) {
 	case leashKill:
 		l.kill = true
@@ -45,15 +61,39 @@ func parseLeash(line string) (l leashed, ok bool) {
 	default:
 		return leashed{}, false
 	}
-	l.cmd = octal.ReplaceAllStringFunc(strings.Trim(m[3], "'"), func(s string) string {
-		n, _ := strconv.ParseUint(s[2:], 8, 8) // three octal digits that fit
-		return string([]byte{byte(n)})
-	})
+	l.cmd = unescape(cmd)
 	return l, true
 }
 
-// octal is the only escape that the product writes for printf %b.
-var octal = regexp.MustCompile(`\\0[0-3][0-7]{2}`)
+// isMark reports whether s is "upgradectl-" and 32 hexadecimal digits.
+func isMark(s string) bool {
+	digits, ok := strings.CutPrefix(s, "upgradectl-")
+	return ok && len(digits) == 32 && strings.Trim(digits, "0123456789abcdef") == ""
+}
+
+// unescape undoes the only escape that the product writes for printf %b: a
+// backslash, 0 and three octal digits that fit into a byte.
+func unescape(s string) string {
+	var b strings.Builder
+	for {
+		i := strings.Index(s, `\0`)
+		if i < 0 {
+			b.WriteString(s)
+			return b.String()
+		}
+		b.WriteString(s[:i])
+		s = s[i:]
+		if len(s) >= 5 {
+			if n, err := strconv.ParseUint(s[2:5], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				s = s[5:]
+				continue
+			}
+		}
+		b.WriteString(s[:2])
+		s = s[2:]
+	}
+}
 
 // leash runs such a command.
 func (s *session) leash(l leashed) {

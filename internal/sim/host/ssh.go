@@ -136,6 +136,9 @@ func (h *Host) authorized(user string, key ssh.PublicKey) bool {
 	return false
 }
 
+// piece is what a forwarded connection carries at once: they are many and short.
+const piece = 4 << 10
+
 // direct serves a direct-tcpip channel.
 func (h *Host) direct(ctx context.Context, nc ssh.NewChannel) {
 	var to struct {
@@ -168,14 +171,14 @@ func (h *Host) direct(ctx context.Context, nc ssh.NewChannel) {
 	var wg sync.WaitGroup
 	wg.Go(func() { ssh.DiscardRequests(reqs) })
 	wg.Go(func() {
-		_, _ = io.Copy(target, ch)
+		_, _ = io.CopyBuffer(target, ch, make([]byte, piece))
 		if half, ok := target.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		} else {
 			target.Close()
 		}
 	})
-	_, _ = io.Copy(ch, target)
+	_, _ = io.CopyBuffer(ch, target, make([]byte, piece))
 	ch.Close()
 	target.Close()
 	wg.Wait()

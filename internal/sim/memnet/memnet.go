@@ -142,8 +142,9 @@ func (c *conn) SetWriteDeadline(t time.Time) error { return c.out.deadline(&c.ou
 type half struct {
 	mu     sync.Mutex
 	moved  *sync.Cond // something below has changed
-	buf    []byte
-	ended  bool // no more is written
+	buf    []byte     // what was written and not read
+	room   []byte     // where buf began, to be used again when it is empty
+	ended  bool       // no more is written
 	reader side
 	writer side
 }
@@ -175,7 +176,9 @@ func (h *half) read(p []byte) (int, error) {
 			return 0, nil
 		case len(h.buf) > 0:
 			n := copy(p, h.buf)
-			h.buf = h.buf[n:]
+			if h.buf = h.buf[n:]; len(h.buf) == 0 {
+				h.buf = h.room[:0]
+			}
 			h.moved.Broadcast()
 			return n, nil
 		case h.ended:
@@ -201,7 +204,12 @@ func (h *half) write(p []byte) (n int, err error) {
 		}
 		if room := window - len(h.buf); room > 0 {
 			k := min(room, len(p))
-			h.buf = append(h.buf, p[:k]...)
+			if len(h.buf) == 0 {
+				h.room = append(h.room[:0], p[:k]...)
+				h.buf = h.room
+			} else {
+				h.buf = append(h.buf, p[:k]...)
+			}
 			n, p = n+k, p[k:]
 			h.moved.Broadcast()
 			continue

@@ -678,6 +678,7 @@ func proxyTo(rt http.RoundTripper, addr, host string, failed func(http.ResponseW
 	return &httputil.ReverseProxy{
 		Transport:     rt,
 		FlushInterval: -1,
+		BufferPool:    pieces{},
 		ErrorLog:      log.New(io.Discard, "", 0),
 		ErrorHandler:  failed,
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -728,12 +729,22 @@ func (sv *service) carry(c net.Conn) {
 	Join(c, up)
 }
 
+// piece is what a connection carries at once: they are many, and their messages
+// short.
+const piece = 4 << 10
+
+// pieces are the buffers of a reverse proxy.
+type pieces struct{}
+
+func (pieces) Get() []byte { return make([]byte, piece) }
+func (pieces) Put([]byte)  {}
+
 // Join copies both ways between two connections until both directions have
 // ended, handing an end of data on, and closes both.
 func Join(a, b net.Conn) {
 	var wg sync.WaitGroup
 	half := func(dst, src net.Conn) {
-		_, err := io.Copy(dst, src)
+		_, err := io.CopyBuffer(dst, src, make([]byte, piece))
 		cw, ok := dst.(interface{ CloseWrite() error })
 		if err != nil || !ok || cw.CloseWrite() != nil {
 			// A broken direction breaks the connection: half of it would
