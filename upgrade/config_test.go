@@ -50,7 +50,7 @@ func TestLoadConfig(t *testing.T) {
 		Health:     HealthConfig{Probes: 10, MaxErrorPercent: 1, Factor: 3, LatencyFloor: 500 * time.Millisecond, MinRequests: 20, Window: time.Minute},
 		Weights:    WeightsConfig{Up: []int{1, 10}, Down: []int{50, 10, 1}},
 		Gates:      []string{"4.1", "4.4", "5.3"},
-		Pace: Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10,
+		Pace: Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10, Healthy: 3,
 			Timeout: 30 * time.Minute, JobTimeout: 3 * time.Hour, CloudTimeout: 2 * time.Hour},
 	}, got)
 	assert.Equal(t, filepath.Join(dir, "file"), got.Path("file"))

@@ -342,10 +342,16 @@ func (k *killer) watch(o upgrade.RunOptions) upgrade.RunOptions {
 // seldom makes a procedure look less often and take fewer steps between two
 // weights: what that costs counts where hundreds of procedures run.
 func seldom(yaml string) string {
-	for key, value := range map[string]string{"sample": "600ms", "observe": "3", "healthy": "1"} {
+	return slowly(yaml) + "health:\n  probes: 2\nweights:\n  up: [10]\n  down: [10]\n"
+}
+
+// slowly sets a pace at which hardly anything is looked at twice: each look is
+// a command or a call, and that is what a schedule's time goes into.
+func slowly(yaml string) string {
+	for key, value := range map[string]string{"poll": "300ms", "sample": "600ms", "observe": "2", "healthy": "1"} {
 		yaml = pace(key, value)(yaml)
 	}
-	return yaml + "health:\n  probes: 2\nweights:\n  up: [10]\n  down: [10]\n"
+	return yaml
 }
 
 // killedRun is a run that is killed at a point, or at none, and what comes after

@@ -10,6 +10,6 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Main()
-	debug.SetGCPercent(800) // a simulated world is garbage after a second, and there are a thousand
+	debug.SetGCPercent(1600) // a simulated world is garbage after a second, and there are a thousand
 	os.Exit(m.Run())
 }

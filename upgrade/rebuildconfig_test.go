@@ -18,7 +18,7 @@ func TestRebuildConfig(t *testing.T) {
 		Dir: dir, Version: 1, Procedure: ProcedureRebuild, Host: "root@192.0.2.2",
 		SSH:   SSHConfig{Config: filepath.Join(dir, "ssh_config"), KnownHosts: []string{filepath.Join(dir, "known_hosts")}},
 		Gates: []string{"7.1", "7.2", "9.2"},
-		Pace:  Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10, Timeout: 30 * time.Minute, JobTimeout: 3 * time.Hour, CloudTimeout: 2 * time.Hour},
+		Pace:  Pace{Poll: 3 * time.Second, Sample: time.Second, Observe: 10, Healthy: 3, Timeout: 30 * time.Minute, JobTimeout: 3 * time.Hour, CloudTimeout: 2 * time.Hour},
 		Rebuild: &RebuildConfig{
 			Strategy: StrategySideBySide, Role: "proxy", OSName: "xenial", OSVersion: "16.04.5", VIP: "192.0.2.60", SSH: "root@{address}",
 			Nodes: []RebuildNode{

@@ -108,7 +108,7 @@ func killedRebuild(t *testing.T, at point, after func(*rebuildStage) string) []p
 	if at == (point{}) {
 		k.changes = rebuildChanges
 	}
-	s := newRebuildStage(t, sim.RebuildConfig{Rate: 5, Happened: k.happened}, nil, nil)
+	s := newRebuildStage(t, sim.RebuildConfig{Rate: 5, Happened: k.happened}, nil, slowly)
 	s.killer = k
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(t.Context())

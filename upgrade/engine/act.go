@@ -45,7 +45,7 @@ func (a *Act) Params(out any) error {
 	if !a.intent {
 		return errNoIntent
 	}
-	_, err := a.load("params", a.s.ID, a.l.r.fold.get(a.s.ID).params, out)
+	_, err := a.load("params", a.s.ID, a.l.r.fold.get(a.s.ID).params(), out)
 	return err
 }
 
@@ -55,7 +55,7 @@ func (a *Act) Before(out any) error {
 	if !a.intent {
 		return errNoIntent
 	}
-	_, err := a.load("before-image", a.s.ID, a.l.r.fold.get(a.s.ID).before, out)
+	_, err := a.load("before-image", a.s.ID, a.l.r.fold.get(a.s.ID).before(), out)
 	return err
 }
 
@@ -67,7 +67,7 @@ func (a *Act) Own(out any) (bool, error) {
 	if !a.own.none() {
 		return a.load("result", a.s.ID, a.own, out)
 	}
-	return a.load("result", a.s.ID, a.l.r.fold.get(a.s.ID).result, out)
+	return a.load("result", a.s.ID, a.l.r.fold.get(a.s.ID).result(), out)
 }
 
 // Result unmarshals the result of another step that is done. It is false when
@@ -77,7 +77,7 @@ func (a *Act) Result(stepID string, out any) (bool, error) {
 	if !st.done {
 		return false, nil
 	}
-	return a.load("result", stepID, st.result, out)
+	return a.load("result", stepID, st.result(), out)
 }
 
 // ParamsOf unmarshals the parameters of another step's intent. It is false when
@@ -87,7 +87,7 @@ func (a *Act) ParamsOf(stepID string, out any) (bool, error) {
 	if !st.done && !st.open {
 		return false, nil
 	}
-	return a.load("params", stepID, st.params, out)
+	return a.load("params", stepID, st.params(), out)
 }
 
 // BeforeOf unmarshals the before-image of another step's intent. It is false
@@ -97,7 +97,7 @@ func (a *Act) BeforeOf(stepID string, out any) (bool, error) {
 	if !st.done && !st.open {
 		return false, nil
 	}
-	return a.load("before-image", stepID, st.before, out)
+	return a.load("before-image", stepID, st.before(), out)
 }
 
 func (a *Act) load(what, step string, v value, out any) (bool, error) {

@@ -2,39 +2,52 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 )
 
-// value is a journalled JSON value, in the line or in a blob.
+// value is a journalled JSON value: what stood in the line, or the name of the
+// blob that holds it.
 type value struct {
-	raw  json.RawMessage
-	blob string
+	text    json.RawMessage
+	spilled bool // text is the name of a blob
 }
 
-func (v value) none() bool { return v.raw == nil && v.blob == "" }
+// valueOf is the value of a record's field, and of its blob if it has one.
+func valueOf(raw json.RawMessage, blob string) value {
+	if blob != "" {
+		return value{text: json.RawMessage(blob), spilled: true}
+	}
+	return value{text: raw}
+}
+
+func (v value) none() bool { return v.text == nil }
 
 func (v value) load(s store) (json.RawMessage, error) {
-	if v.blob == "" {
-		return v.raw, nil
+	if !v.spilled {
+		return v.text, nil
 	}
-	return loadBlob(s, v.blob)
+	return loadBlob(s, string(v.text))
 }
 
-// stepFold is what the journal says about one step.
+// stepFold is what the journal says about one step. A run of many steps holds
+// all of them in memory, so nothing is in it twice: the values stand in the
+// fields of StepHistory, as they were journalled.
 type stepFold struct {
 	StepHistory
-	params, before, lines, result, evidence value
+	lines   json.RawMessage
+	spilled struct{ params, before, lines, result, evidence bool } // the field is the name of a blob
 
 	asked   bool // the gate record of this round is written
 	open    bool // the intent has no outcome: the effect may or may not have happened
 	done    bool // done, and not undone since
 	skipped bool
 	effect  bool // Do returned or the effect was adopted
-	form    int  // Step.Version of the last intent
 	undoing bool // an undo was begun: it is never decided anew
 
+	form      int // Step.Version of the last intent
 	approvers int // that the gate wants
 	approvals []approval
 
@@ -42,12 +55,44 @@ type stepFold struct {
 	endSeq    int // of done or skipped
 }
 
+func (s *stepFold) params() value { return value{s.Params, s.spilled.params} }
+func (s *stepFold) before() value { return value{s.Before, s.spilled.before} }
+func (s *stepFold) result() value { return value{s.Result, s.spilled.result} }
+
+func (s *stepFold) setParams(v value)   { s.Params, s.spilled.params = v.text, v.spilled }
+func (s *stepFold) setBefore(v value)   { s.Before, s.spilled.before = v.text, v.spilled }
+func (s *stepFold) setLines(v value)    { s.lines, s.spilled.lines = v.text, v.spilled }
+func (s *stepFold) setResult(v value)   { s.Result, s.spilled.result = v.text, v.spilled }
+func (s *stepFold) setEvidence(v value) { s.Evidence, s.spilled.evidence = v.text, v.spilled }
+
+// history is the step with what is in blobs. With an error it holds what could
+// be read.
+func (s *stepFold) history(from store) (StepHistory, error) {
+	h := s.StepHistory
+	h.Approvers = s.approvers
+	for _, a := range s.approvals {
+		h.Approvals = append(h.Approvals, a.Approval)
+	}
+	var errs []error
+	load := func(v value) json.RawMessage {
+		raw, err := v.load(from)
+		errs = append(errs, err)
+		return raw
+	}
+	h.Params, h.Before = load(s.params()), load(s.before())
+	h.Result, h.Evidence = load(s.result()), load(value{s.Evidence, s.spilled.evidence})
+	if raw := load(value{s.lines, s.spilled.lines}); raw != nil && json.Unmarshal(raw, &h.Lines) != nil {
+		errs = append(errs, &DamagedError{Reason: "the lines of step " + s.ID + " are no list of texts"})
+	}
+	return h, errors.Join(errs...)
+}
+
 // acted notes that the effect is there. A result that is known stays when
 // there is no new one.
 func (s *stepFold) acted(result value) {
 	s.effect = true
 	if !result.none() {
-		s.result = result
+		s.setResult(result)
 	}
 }
 
@@ -89,6 +134,16 @@ func (f *fold) get(id string) *stepFold {
 	return &stepFold{StepHistory: StepHistory{ID: id, State: StepPending}}
 }
 
+// known is e without memory of its own when it is one of the classes.
+func known(e Effect) Effect {
+	for _, k := range [...]Effect{ReadOnly, SetState, TokenCreate, OneShot, Irreversible} {
+		if e == k {
+			return k
+		}
+	}
+	return e
+}
+
 // add takes in the next record.
 func (f *fold) add(rec Record) error {
 	if rec.Time.Before(f.last) {
@@ -108,7 +163,7 @@ func (f *fold) add(rec Record) error {
 			return &DamagedError{Record: rec.Seq, Reason: err.Error()}
 		}
 	}
-	val := func(raw json.RawMessage, name string) value { return value{raw: raw, blob: b.Blobs[name]} }
+	val := func(raw json.RawMessage, name string) value { return valueOf(raw, b.Blobs[name]) }
 
 	switch rec.Kind { // of the run
 	case kindStarted:
@@ -161,11 +216,11 @@ func (f *fold) add(rec Record) error {
 		f.steps[rec.Step] = s
 		f.order = append(f.order, rec.Step)
 	}
-	if b.Title != "" {
+	if b.Title != "" && (b.Section != s.Section || b.Title != s.Title) {
 		s.Section, s.Title = b.Section, b.Title
 	}
 	if b.Effect != "" {
-		s.Effect = b.Effect
+		s.Effect = known(b.Effect)
 	}
 
 	switch rec.Kind {
@@ -180,8 +235,11 @@ func (f *fold) add(rec Record) error {
 		s.ApprovedBy = b.Actor
 	case kindIntent:
 		s.State, s.Attempt, s.Key, s.Pivot = StepRunning, rec.Attempt, rec.Key, b.Pivot
-		s.params, s.before, s.lines = val(b.Params, "params"), val(b.Before, "before"), val(b.Lines, "lines")
-		s.result, s.evidence = value{}, value{}
+		s.setParams(val(b.Params, "params"))
+		s.setBefore(val(b.Before, "before"))
+		s.setLines(val(b.Lines, "lines"))
+		s.setResult(value{})
+		s.setEvidence(value{})
 		s.Started, s.Ended, s.Reason, s.Adopted = rec.Time, time.Time{}, "", false
 		s.open, s.done, s.skipped, s.effect, s.undoing = true, false, false, false, false
 		s.intentSeq, s.form = rec.Seq, b.Form
@@ -199,7 +257,7 @@ func (f *fold) add(rec Record) error {
 			s.acted(val(b.Result, "result"))
 		}
 		s.State, s.Ended, s.Reason = StepDone, rec.Time, ""
-		s.evidence = val(b.Evidence, "evidence")
+		s.setEvidence(val(b.Evidence, "evidence"))
 		s.open, s.done, s.endSeq = false, true, rec.Seq
 	case kindSkipped:
 		s.State, s.Started, s.Ended, s.Reason = StepSkipped, rec.Time, rec.Time, b.Reason

@@ -153,26 +153,9 @@ func history(journal io.Reader, plan []byte, s store) (*History, error) {
 	h.Notes, h.ClockBack = f.notes, f.clockBack
 	h.State, h.Step, h.Reason, h.Work, h.RollingBack = f.state, f.step, f.reason, f.work, f.rollback
 	for _, id := range f.order {
-		st := f.steps[id]
-		sh := st.StepHistory
-		sh.Approvers = st.approvers
-		for _, a := range st.approvals {
-			sh.Approvals = append(sh.Approvals, a.Approval)
-		}
-		for _, x := range []struct {
-			to   *json.RawMessage
-			from value
-		}{{&sh.Params, st.params}, {&sh.Before, st.before}, {&sh.Result, st.result}, {&sh.Evidence, st.evidence}} {
-			raw, err := x.from.load(s)
-			if err != nil {
-				errs = append(errs, err)
-			}
-			*x.to = raw
-		}
-		if raw, err := st.lines.load(s); err != nil {
+		sh, err := f.steps[id].history(s)
+		if err != nil {
 			errs = append(errs, err)
-		} else if raw != nil && json.Unmarshal(raw, &sh.Lines) != nil {
-			errs = append(errs, &DamagedError{Reason: "the lines of step " + id + " are no list of texts"})
 		}
 		h.Steps = append(h.Steps, sh)
 	}

@@ -408,7 +408,7 @@ func (l *loop) finish(ctx context.Context, s *Step, made made) (*Outcome, error)
 			return l.interruptedIn(ctx, s, made)
 		}
 		act := l.act(s)
-		act.own = value{raw: made.b.Result, blob: made.b.Blobs["result"]}
+		act.own = valueOf(made.b.Result, made.b.Blobs["result"])
 		evidence, err := s.Verify(ctx, act)
 		if err != nil {
 			return l.failedIn(ctx, s, "verify", err, made)
@@ -460,15 +460,15 @@ func (l *loop) failedIn(ctx context.Context, s *Step, side string, err error, ma
 
 func (l *loop) conflict(s *Step, sight Sight) error {
 	st := l.r.fold.get(s.ID)
-	return &ConflictError{Object: s.Title, Before: l.show(st.before), Ours: l.show(st.params), Now: sight.Detail}
+	return &ConflictError{Object: s.Title, Before: l.show(st.before()), Ours: l.show(st.params()), Now: sight.Detail}
 }
 
 // show is a journalled value for one line of a message.
 func (l *loop) show(v value) string {
-	if v.blob != "" {
-		return "(blob " + v.blob + ")"
+	if v.spilled {
+		return "(blob " + string(v.text) + ")"
 	}
-	return clip(string(v.raw), 400)
+	return clip(string(v.text), 400)
 }
 
 // clip cuts an overlong text to about n bytes.
