@@ -94,12 +94,19 @@ func (r *roleFlag) flag(a *app, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.role, "role", "", a.t("the role the nodes must be of (default: NODES itself, as in 'proxy')", "节点必须属于的角色（默认即 NODES 本身，如 proxy）"))
 }
 
-func (r *roleFlag) scope(b *pitrixBox, words string) (pitrix.Scope, error) {
-	role := r.role
-	if role == "" {
-		role = words
-	}
-	return pitrix.NewScope(b.fleet, b.groups, words, pitrix.Allow{Role: role})
+// scoped is with for a command on nodes, which must be of the role.
+func (p *pitrixFlags) scoped(ctx context.Context, a *app, r *roleFlag, words string, do func(b *pitrixBox, scope pitrix.Scope) error) error {
+	return p.with(ctx, a, func(b *pitrixBox) error {
+		role := r.role
+		if role == "" {
+			role = words
+		}
+		scope, err := pitrix.NewScope(b.fleet, b.groups, words, pitrix.Allow{Role: role})
+		if err != nil {
+			return err
+		}
+		return do(b, scope)
+	})
 }
 
 func newPitrixNodes(a *app, p *pitrixFlags) *cobra.Command {
@@ -181,11 +188,7 @@ func newPitrixLaunch(a *app, p *pitrixFlags) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			how.Strategy = pitrix.Strategy(strategy)
-			return p.with(cmd.Context(), a, func(b *pitrixBox) error {
-				scope, err := role.scope(b, args[0])
-				if err != nil {
-					return err
-				}
+			return p.scoped(cmd.Context(), a, role, args[0], func(b *pitrixBox, scope pitrix.Scope) error {
 				line, err := b.scripts.LaunchVMs(scope, how)
 				if err != nil {
 					return &usageError{err}
@@ -211,11 +214,7 @@ func newPitrixInstall(a *app, p *pitrixFlags) *cobra.Command {
 		Short: a.t("install the system on new nodes, which reboot several times", "安装新节点的系统（节点将多次重启）"),
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.with(cmd.Context(), a, func(b *pitrixBox) error {
-				scope, err := role.scope(b, args[0])
-				if err != nil {
-					return err
-				}
+			return p.scoped(cmd.Context(), a, role, args[0], func(b *pitrixBox, scope pitrix.Scope) error {
 				line, err := b.scripts.InstallNodes(scope)
 				if err != nil {
 					return err
@@ -264,11 +263,7 @@ func newPitrixUpdate(a *app, p *pitrixFlags) *cobra.Command {
 		Short: a.t("install packages on nodes of one role", "在同一角色的节点上安装软件包"),
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.with(cmd.Context(), a, func(b *pitrixBox) error {
-				scope, err := role.scope(b, args[0])
-				if err != nil {
-					return err
-				}
+			return p.scoped(cmd.Context(), a, role, args[0], func(b *pitrixBox, scope pitrix.Scope) error {
 				packages := args[1:]
 				line, err := b.scripts.Update(scope, packages...)
 				if err != nil {
@@ -303,11 +298,7 @@ func newPitrixExec(a *app, p *pitrixFlags) *cobra.Command {
 		Short: a.t("run a command on nodes of one role, with its real exit status", "在同一角色的节点上执行命令，取得真实退出码"),
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.with(cmd.Context(), a, func(b *pitrixBox) error {
-				scope, err := role.scope(b, args[0])
-				if err != nil {
-					return err
-				}
+			return p.scoped(cmd.Context(), a, role, args[0], func(b *pitrixBox, scope pitrix.Scope) error {
 				const tag = "upgradectl"
 				line, err := b.scripts.Exec(scope, tag, args[1])
 				if err != nil {
@@ -367,11 +358,7 @@ func newPitrixStatus(a *app, p *pitrixFlags) *cobra.Command {
 		Short: a.t("supervisorctl status on nodes of one role, judged", "查看同一角色节点的 supervisorctl 状态并判定"),
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.with(cmd.Context(), a, func(b *pitrixBox) error {
-				scope, err := role.scope(b, args[0])
-				if err != nil {
-					return err
-				}
+			return p.scoped(cmd.Context(), a, role, args[0], func(b *pitrixBox, scope pitrix.Scope) error {
 				results, err := b.Exec(cmd.Context(), b.scripts, scope, "supervisorctl status")
 				if err != nil {
 					return err
