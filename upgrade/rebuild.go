@@ -78,6 +78,7 @@ func (r *rebuild) sideBySideSteps() []engine.Step {
 			r.finalSettings(i), // 7.i
 			r.buildHosts(i),    // 7.i
 			r.moveFloating(i),  // 7.i
+			r.refreshData(i),   // 7.i
 			r.stopPrograms(i),  // 7.i
 			r.powerOff(i),      // 7.i
 			r.autostartOff(i),  // 7.i

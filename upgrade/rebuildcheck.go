@@ -1,7 +1,6 @@
 package upgrade
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/upgradectl/upgradectl/hostinv"
-	"github.com/upgradectl/upgradectl/internal/shellq"
 	"github.com/upgradectl/upgradectl/pitrix"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
@@ -370,6 +368,26 @@ func (r *rebuild) haproxyLeft(ctx context.Context, a *engine.Act, i int) (string
 	return "", fmt.Errorf("internal error: haproxy.cfg of %s was not compared", n.Name)
 }
 
+// stillEqual sees that the new machine of a node is what was compared in
+// chapter 6.
+func (r *rebuild) stillEqual(ctx context.Context, a *engine.Act, i int) error {
+	name := r.f.Nodes[i].Name
+	bad, err := r.haproxyLeft(ctx, a, i)
+	if err != nil {
+		return err
+	}
+	if bad != "" {
+		return fmt.Errorf("haproxy.cfg of the new %s is not as the old one's any more: %s", name, bad)
+	}
+	if bad, err = r.dataLeft(ctx, a, i); err != nil {
+		return err
+	}
+	if bad != "" {
+		return fmt.Errorf("the new %s has lost what was carried over to it: %s; bring it back by hand, and resume", name, bad)
+	}
+	return nil
+}
+
 // ---- 6.2 rc.local ----
 
 var rcLocalFiles = [...]string{"/etc/rc.local", "/etc/rc.local.head", "/etc/rc.local.tail"}
@@ -437,75 +455,6 @@ func (r *rebuild) compareRCLocal() engine.Step {
 			})
 		},
 	}
-}
-
-// ---- 6.3 data of the role ----
-
-// maxRestored bounds what is copied from an old machine.
-const maxRestored = 64 << 20
-
-func (r *rebuild) restoreData() engine.Step {
-	var lines []string
-	for _, d := range r.role.restore {
-		lines = append(lines, fmt.Sprintf("%s, owner %s; %s; %s", d.path, d.owner, d.test, d.after))
-	}
-	return engine.Step{
-		ID: "6.3-restore", Section: "6.3", Effect: engine.SetState, NoUndo: "the new machines go as a whole",
-		Title: "copy the role's own data from the old machines", Lines: lines,
-		Observe: observeByDoing, // copying again gives the same
-		Plan: func(context.Context, *engine.Act) (engine.Proposal, error) {
-			if len(r.role.restore) == 0 {
-				return engine.Proposal{NotApplicable: "nodes of this role have none"}, nil
-			}
-			return engine.Proposal{}, nil
-		},
-		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			for _, n := range r.nodes() {
-				for _, d := range r.role.restore {
-					if err := r.restore(ctx, a, n, d); err != nil {
-						return nil, err
-					}
-				}
-			}
-			return nil, nil
-		},
-	}
-}
-
-// restore copies one tree. Owners do not travel by number: the new release may
-// have others.
-func (r *rebuild) restore(ctx context.Context, a *engine.Act, n *RebuildNodeFacts, d restored) error {
-	tree, err := r.oldTree(ctx, a, n, d)
-	if err != nil {
-		return err
-	}
-	_, l, _, err := r.fresh(a, n, n.Address)
-	if err != nil {
-		return err
-	}
-	return wrapNode("new "+n.Name, unpackTree(ctx, l, d, tree))
-}
-
-// packTree reads a tree of an old machine as a tar archive.
-func packTree(ctx context.Context, l *link, d restored) ([]byte, error) {
-	out, err := run(ctx, l, "tar -C / -czf - "+shellq.Quote(strings.TrimPrefix(d.path, "/")))
-	if err == nil && len(out) > maxRestored {
-		err = fmt.Errorf("%s is larger than %d MiB; copy it by hand, and leave it out of the profile", d.path, maxRestored>>20)
-	}
-	return []byte(out), err
-}
-
-// unpackTree writes what packTree read, and has it used.
-func unpackTree(ctx context.Context, l *link, d restored, tree []byte) error {
-	if err := l.held().Run(ctx, fmt.Sprintf("tar -C / --no-same-owner -xzf - && chown -R %s %s", shellq.Quote(d.owner), shellq.Quote(d.path)), bytes.NewReader(tree), nil, nil); err != nil {
-		return fmt.Errorf("%s: %w", d.path, err)
-	}
-	for _, cmd := range []string{d.test, d.after} {
-		if _, err := run(ctx, l.held(), cmd); err != nil {
-			return fmt.Errorf("%s: %w", cmd, err)
-		}
-	}
-	return nil
 }
 
 // ---- 6.4 programs, 6.5 inventory ----
@@ -646,6 +595,9 @@ func (r *rebuild) expect(switched bool) hostinv.Expect {
 	}
 	for _, s := range r.c.Accept {
 		area, key, _ := strings.Cut(s, " ")
+		if area == string(readsBind) {
+			continue // of 6.3
+		}
 		e.Rules = append(e.Rules, hostinv.ExpectRule{Area: area, Key: key, Why: "accepted by the configuration"})
 	}
 	return e

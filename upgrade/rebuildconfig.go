@@ -94,7 +94,7 @@ func (d *configDecoder) rebuild(root *yaml.Node, c *Config) {
 
 	d.words(s, "accept", func(w string) string {
 		area, key, ok := strings.Cut(w, " ")
-		if !ok || key == "" || !slices.Contains(hostinv.SectionNames(), area) {
+		if !ok || key == "" || !slices.Contains(hostinv.SectionNames(), area) && area != string(readsBind) {
 			return "is not a section of an inventory and a key, such as \"packages landscape-common *\""
 		}
 		return ""

@@ -117,7 +117,7 @@ func (r *rebuild) checkEverything() engine.Step {
 	return engine.Step{
 		ID: "8.2-check", Section: "8.2", Effect: engine.ReadOnly,
 		Title: "the new machines serve: programs by exec_nodes.sh, names, floating address, console",
-		Lines: []string{"exec_nodes.sh -f " + strings.Join(r.names(), ",") + " supervisorctl status", strings.Join(r.f.Console, ", ")},
+		Lines: []string{"exec_nodes.sh -f " + strings.Join(r.names(), ",") + " supervisorctl status", r.f.asks()},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			if err := r.proveNames(ctx, a); err != nil {
 				return nil, err

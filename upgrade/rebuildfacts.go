@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -18,11 +17,12 @@ import (
 
 // RebuildFacts is what Discover read for a rebuild.
 type RebuildFacts struct {
-	Installer string             `json:"installer"` // version
-	Nodes     []RebuildNodeFacts `json:"nodes"`     // in the order in which they are switched: the holder of the floating address last
-	Packages  []string           `json:"packages"`  // in the order in which they are installed
-	Scheme    string             `json:"scheme"`    // of the console
-	Console   []string           `json:"console"`   // names that must answer at the floating address
+	Installer string             `json:"installer"`       // version
+	Nodes     []RebuildNodeFacts `json:"nodes"`           // in the order in which they are switched: the holder of the floating address last
+	Packages  []string           `json:"packages"`        // in the order in which they are installed
+	Scheme    string             `json:"scheme"`          // of the console
+	Console   []string           `json:"console"`         // names that must answer at the floating address over HTTP
+	Zones     []string           `json:"zones,omitempty"` // those that must over DNS
 	Problems  []string           `json:"problems,omitempty"`
 	Unasked   []string           `json:"unasked,omitempty"` // what could not be asked, and why
 
@@ -43,10 +43,11 @@ type RebuildNodeFacts struct {
 	Old       Machine            `json:"old"`
 	UUID      string             `json:"uuid"` // of the old machine's domain
 	Autostart bool               `json:"autostart"`
-	Base      string             `json:"base,omitempty"` // image that the old machine's one is laid over
-	Holder    bool               `json:"holder"`         // of the floating address
-	Leaf      *LeafFacts         `json:"leaf,omitempty"` // in a spine-leaf network
-	Packages  []string           `json:"packages"`       // pitrix-* of the old machine
+	Base      string             `json:"base,omitempty"`   // image that the old machine's one is laid over
+	Holder    bool               `json:"holder"`           // of the floating address
+	Direct    bool               `json:"direct,omitempty"` // what answers at the floating address answers at its own too
+	Leaf      *LeafFacts         `json:"leaf,omitempty"`   // in a spine-leaf network
+	Packages  []string           `json:"packages"`         // pitrix-* of the old machine
 	Inventory *hostinv.Inventory `json:"inventory"`
 }
 
@@ -423,32 +424,7 @@ func (r *rebuild) discoverFloating(ctx context.Context, f *RebuildFacts, scripts
 		}
 		return -1
 	})
-	for _, w := range r.c.Console {
-		u, err := url.Parse(w)
-		if err != nil {
-			return err
-		}
-		f.Scheme = u.Scheme
-		f.Console = append(f.Console, u.Hostname())
-	}
-	if len(r.c.Console) == 0 {
-		hosts, err := r.firstbox().Console(ctx, scripts)
-		if err != nil {
-			return fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
-		}
-		for _, h := range hosts {
-			if h.Address.String() == r.c.VIP {
-				f.Console = append(f.Console, h.Name)
-			}
-		}
-	}
-	if r.role.role == "proxy" && len(f.Console) == 0 {
-		f.problem("nothing is known to answer at %s: dump_hosts.py lists no name there; name the console's URLs in rebuild.console", r.c.VIP)
-	}
-	if err := r.consoleAnswers(ctx, f); err != nil {
-		f.problem("before anything begins: %v", err)
-	}
-	return nil
+	return r.discoverAnswers(ctx, f, scripts)
 }
 
 // packages lists what is installed on the new machines, in order: the role's

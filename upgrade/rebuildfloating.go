@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/upgradectl/upgradectl/pitrix"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
@@ -38,34 +37,7 @@ func (r *rebuild) holderNow(ctx context.Context, a *engine.Act, without ...int) 
 	return r.holder(ctx, nodes...)
 }
 
-// consoleAnswers asks every name of the console at the floating address, from
-// the firstbox.
-func (r *rebuild) consoleAnswers(ctx context.Context, f *RebuildFacts) error {
-	vip, err := netip.ParseAddr(r.c.VIP)
-	if err != nil || len(f.Console) == 0 {
-		return err
-	}
-	var hosts []pitrix.ConsoleHost
-	for _, name := range f.Console {
-		hosts = append(hosts, pitrix.ConsoleHost{Address: vip, Name: name})
-	}
-	var bad []string
-	for _, p := range pitrix.ProbeConsole(ctx, r.e.host(r.cfg.Host).DialContext, f.Scheme, hosts) {
-		if !p.OK() {
-			bad = append(bad, fmt.Sprintf("%s://%s/ at %s: status %d %s", f.Scheme, p.Host.Name, vip, p.Status, p.Err))
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if len(bad) > 0 {
-		return fmt.Errorf("the console does not answer: %s", strings.Join(bad, "; "))
-	}
-	return nil
-}
-
-// serves says that the pair is seen to serve: one holder, and the console
-// answers.
+// serves says that the pair is seen to serve: one holder, and an answer.
 func (r *rebuild) serves(ctx context.Context, a *engine.Act, without ...int) error {
 	if r.c.VIP == "" {
 		return nil
@@ -73,7 +45,7 @@ func (r *rebuild) serves(ctx context.Context, a *engine.Act, without ...int) err
 	if _, err := r.holderNow(ctx, a, without...); err != nil {
 		return err
 	}
-	return r.consoleAnswers(ctx, r.f)
+	return r.answered(ctx, r.c.VIP, r.f)
 }
 
 // waitServes blocks until serves holds three times in a row.
@@ -210,10 +182,8 @@ func (r *rebuild) releaseKeepalived(i int) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			if bad, err := r.haproxyLeft(ctx, a, i); err != nil {
+			if err := r.stillEqual(ctx, a, i); err != nil {
 				return nil, err
-			} else if bad != "" {
-				return nil, fmt.Errorf("haproxy.cfg of the new %s is not as the old one's any more: %s", n.Name, bad)
 			}
 			if err := node.ReleaseKeepalived(ctx, want); err != nil {
 				return nil, fmt.Errorf("new %s: %w", n.Name, err)

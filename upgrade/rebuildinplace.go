@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -162,20 +163,29 @@ func (r *rebuild) checkReplaceable(i int) engine.Step {
 // its programs had stopped: once it is off nobody can ask it. The bytes are
 // private blobs of the run.
 type oldRecord struct {
-	Files    map[string]string `json:"files"`    // path → blob; absent: there is none
-	Trees    map[string]string `json:"trees"`    // path → blob, a tar archive
-	Programs []string          `json:"programs"` // names
+	Files    map[string]string       `json:"files"`    // path → blob; absent: there is none
+	Trees    map[string]recordedTree `json:"trees"`    // by path
+	Programs []string                `json:"programs"` // names
+}
+
+// A recordedTree is an oldTree that is kept.
+type recordedTree struct {
+	Paths []string `json:"paths,omitempty"`
+	Own   bool     `json:"own,omitempty"`
+	Data  string   `json:"data,omitempty"`  // blob
+	Lines string   `json:"lines,omitempty"` // blob
 }
 
 // oldFiles are those bytes while they are on their way into blobs.
 type oldFiles struct {
-	files, trees map[string][]byte
-	programs     []string
+	files    map[string][]byte
+	trees    map[string]oldTree
+	programs []string
 }
 
 // readOld reads what the successor of a node's old machine needs of it.
 func (r *rebuild) readOld(ctx context.Context, l *link, n *RebuildNodeFacts) (*oldFiles, error) {
-	out := &oldFiles{files: map[string][]byte{}, trees: map[string][]byte{}}
+	out := &oldFiles{files: map[string][]byte{}, trees: map[string]oldTree{}}
 	var names []string
 	if r.role.haproxy {
 		names = append(names, haproxyFile)
@@ -194,7 +204,7 @@ func (r *rebuild) readOld(ctx context.Context, l *link, n *RebuildNodeFacts) (*o
 		}
 	}
 	for _, d := range r.role.restore {
-		tree, err := packTree(ctx, l, d)
+		tree, err := readTree(ctx, l, d)
 		if err != nil {
 			return nil, fmt.Errorf("old %s: %w", n.Name, err)
 		}
@@ -234,20 +244,30 @@ func (r *rebuild) recordOld(i int) engine.Step {
 			if err := r.prove(ctx, old, n.Old); err != nil {
 				return nil, fmt.Errorf("old %s: %w", n.Name, err)
 			}
+			for _, d := range r.role.restore {
+				if err := flushData(ctx, l, d); err != nil {
+					return nil, fmt.Errorf("old %s: %w", n.Name, err)
+				}
+			}
 			is, err := r.readOld(ctx, l, n)
 			if err != nil {
 				return nil, err
 			}
-			rec := oldRecord{Files: map[string]string{}, Trees: map[string]string{}, Programs: is.programs}
-			for _, c := range []struct {
-				from map[string][]byte
-				to   map[string]string
-			}{{is.files, rec.Files}, {is.trees, rec.Trees}} {
-				for name, b := range c.from {
-					if c.to[name], err = a.PutBlob(b); err != nil {
-						return nil, err
-					}
+			rec := oldRecord{Files: map[string]string{}, Trees: map[string]recordedTree{}, Programs: is.programs}
+			for name, b := range is.files {
+				if rec.Files[name], err = a.PutBlob(b); err != nil {
+					return nil, err
 				}
+			}
+			for name, t := range is.trees {
+				kept := recordedTree{Paths: t.paths, Own: t.own}
+				if kept.Data, err = a.PutBlob(t.data); err != nil {
+					return nil, err
+				}
+				if kept.Lines, err = putJSON(a, t.lines); err != nil {
+					return nil, err
+				}
+				rec.Trees[name] = kept
 			}
 			return rec, nil
 		},
@@ -284,21 +304,28 @@ func (r *rebuild) oldFile(ctx context.Context, a *engine.Act, n *RebuildNodeFact
 	return b, nil
 }
 
-// oldTree gives a tree of a node's old machine, packed.
-func (r *rebuild) oldTree(ctx context.Context, a *engine.Act, n *RebuildNodeFacts, d restored) ([]byte, error) {
-	if r.inPlace() {
-		rec, err := r.record(a, n)
-		if err != nil {
-			return nil, err
-		}
-		return a.Blob(rec.Trees[d.path])
-	}
-	_, l, err := r.old(n)
+// recordedTree gives what was kept of a tree of a node's old machine.
+func (r *rebuild) recordedTree(a *engine.Act, n *RebuildNodeFacts, d restored) (oldTree, error) {
+	rec, err := r.record(a, n)
 	if err != nil {
-		return nil, err
+		return oldTree{}, err
 	}
-	b, err := packTree(ctx, l, d)
-	return b, wrapNode("old "+n.Name, err)
+	kept := rec.Trees[d.path]
+	t := oldTree{paths: kept.Paths, own: kept.Own}
+	if len(t.paths) == 0 {
+		return t, nil
+	}
+	if t.data, err = a.Blob(kept.Data); err != nil {
+		return t, err
+	}
+	b, err := a.Blob(kept.Lines)
+	if err != nil {
+		return t, err
+	}
+	if err := json.Unmarshal(b, &t.lines); err != nil {
+		return t, fmt.Errorf("cannot read what was kept of %s: %w", d.path, err)
+	}
+	return t, nil
 }
 
 // oldPrograms names the programs of a node's old machine.

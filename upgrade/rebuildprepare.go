@@ -91,7 +91,7 @@ func (r *rebuild) checkPair() engine.Step {
 	return engine.Step{
 		ID: "1.2-pair", Section: "1.2", Effect: engine.ReadOnly,
 		Title: "the old machines are well: programs, floating address, console",
-		Lines: append(when(r.c.VIP != "", "one holder of "+r.c.VIP+"; "+strings.Join(r.f.Console, ", ")), byHand),
+		Lines: append(when(r.c.VIP != "", "one holder of "+r.c.VIP+"; "+r.f.asks()), byHand),
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			for i := range r.f.Nodes {
 				node, _, err := r.old(&r.f.Nodes[i])

@@ -4,8 +4,11 @@ package upgrade
 // proxies, webservices and DNS masters differ is here, as data.
 type profile struct {
 	role string
-	// floating: the nodes share an address that keepalived moves.
+	// floating: the nodes always share an address that keepalived moves. Others
+	// may.
 	floating bool
+	// answers is what clients ask for at the floating address.
+	answers answers
 	// packages are installed on a new machine in this order, each with one
 	// update. In a sub region or sub zone it is subPackages, if there are any.
 	packages, subPackages []string
@@ -23,35 +26,76 @@ type profile struct {
 	restore []restored
 }
 
+// answers is how the floating address is seen to be served.
+type answers string
+
+const (
+	// answersListed: by the names that dump_hosts.py lists at the address.
+	answersListed answers = "listed pages"
+	// answersPages: by those names of dump_hosts.py that answer there when the
+	// plan is made; they are listed at the proxies' address.
+	answersPages answers = "pages"
+	// answersZones: by the zones of the old machines' name servers.
+	answersZones answers = "zones"
+)
+
 // A restored tree of files comes from the old machine.
 type restored struct {
 	path  string // a file or a directory
 	owner string // chown -R
-	test  string // succeeds when the programs accept it
-	after string // makes them use it
+	// skip is a pattern of names that do not travel.
+	skip string
+	// absent: carried over only where the new machine has none, and the old one
+	// need not have one.
+	absent bool
+	// flush is run on the old machine before: what programs have in memory is on
+	// disk then. Its success does not matter: the program may be stopped.
+	flush string
+	// before makes the new machine's programs let go of the files.
+	before string
+	test   string // succeeds when the programs accept them
+	after  string // makes them use it
+	// reader says what the programs make of the files, which is compared; "" =
+	// nobody does.
+	reader reader
+	// changes: programs write to it while the old machine serves, so it is
+	// carried over once more when the old one no longer does.
+	changes bool
 }
 
 // profiles lists the roles. The packages and the extra work are those of the
-// installer's guides (webservice: nginx.conf is copied; dnsmaster: /etc/bind
-// with owner bind:bind, or bind9 does not start). Never written to.
+// installer's guides (webservice: nginx.conf is copied, keepalived's files where
+// there is a floating address; dnsmaster: /etc/bind with owner bind:bind, or
+// bind9 does not start, and ns_restore, which enters the routers' names anew).
+// Never written to.
 var profiles = []profile{
 	{
-		role: "proxy", floating: true,
+		role: "proxy", floating: true, answers: answersListed,
 		packages: []string{"pitrix-ks-proxy"}, optional: []string{"pitrix-ks-proxy-", "pitrix-wanctl-", "pitrix-wan-gate-"},
 		haproxy: true, rclocal: true, configs: []string{"/etc/cronus-api/config.yaml"},
 	},
 	{
-		role:     "webservice",
+		role: "webservice", answers: answersPages,
 		packages: []string{"global-webservice", "global-website"}, subPackages: []string{"pitrix-ks-api", "pitrix-ks-cli", "zone-webservice"},
 		optional: []string{"pitrix-ks-webservice-"},
 		rclocal:  true,
-		restore:  []restored{{path: "/etc/nginx/nginx.conf", owner: "root:root", test: "nginx -t", after: "service nginx restart"}},
+		restore: []restored{
+			{path: "/etc/keepalived", owner: "root:root", absent: true},
+			{path: "/etc/nginx/nginx.conf", owner: "root:root", test: "nginx -t", after: "service nginx restart", reader: readsNginx},
+		},
 	},
 	{
-		role: "dnsmaster", floating: true,
+		role: "dnsmaster", floating: true, answers: answersZones,
 		packages: []string{"pitrix-ks-dnsmaster"}, optional: []string{"pitrix-ks-dns"},
 		rclocal: true,
-		restore: []restored{{path: "/etc/bind", owner: "bind:bind", test: "named-checkconf", after: "rndc sync -clean; service bind9 restart"}},
+		restore: []restored{
+			{path: "/etc/keepalived", owner: "root:root", absent: true},
+			{
+				path: "/etc/bind", owner: "bind:bind", skip: "*.jnl", flush: "rndc sync", before: "service bind9 stop", test: "named-checkconf -z",
+				after:  "service bind9 start && if command -v ns_restore >/dev/null; then ns_restore rebuild && rndc sync -clean && service bind9 restart; fi",
+				reader: readsBind, changes: true,
+			},
+		},
 	},
 }
 

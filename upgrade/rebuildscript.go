@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -559,7 +560,7 @@ func (r *rebuild) install() engine.Step {
 func (r *rebuild) update(pkg string) engine.Step {
 	return r.scriptStep(script{
 		id: "5.1-" + stepWord(pkg), section: "5.1", title: "install " + pkg + " on the new machines; the floating address and the console are watched",
-		lines: []string{"update.sh -f " + strings.Join(r.names(), ",") + " " + pkg},
+		lines: []string{"update.sh -f " + strings.Join(r.names(), ",") + " " + pkg + ", or what /pitrix/upgrade/packages/" + pkg + " lists"},
 		ready: func(ctx context.Context, a *engine.Act) error {
 			if err := r.checkHeld(ctx, a); err != nil {
 				return err
@@ -567,21 +568,18 @@ func (r *rebuild) update(pkg string) engine.Step {
 			return r.proveNames(ctx, a)
 		},
 		command: func(ctx context.Context, _ *engine.Act) (string, error) {
-			// The script takes a group of packages by the name of its file.
-			group, err := run(ctx, r.e.host(r.cfg.Host), "if [ -f /pitrix/upgrade/packages/"+shellq.Quote(pkg)+" ]; then echo yes; fi")
+			packages, err := r.packagesOf(ctx, pkg)
 			if err != nil {
 				return "", err
 			}
-			if group == "" {
-				if _, err := r.firstbox().PackageFiles(ctx, pkg); err != nil {
-					return "", fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
-				}
+			if _, err := r.firstbox().PackageFiles(ctx, packages...); err != nil {
+				return "", fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)
 			}
 			s, scope, err := r.scope(ctx)
 			if err != nil {
 				return "", err
 			}
-			return s.Update(scope, pkg)
+			return s.Update(scope, packages...)
 		},
 		watch: func(ctx context.Context, a *engine.Act) error { return r.serves(ctx, a) },
 		judge: func(ctx context.Context, a *engine.Act, log []byte, status int) (any, error) {
@@ -589,7 +587,11 @@ func (r *rebuild) update(pkg string) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			if _, err := pitrix.ParseUpdate(scope, []string{pkg}, log, status); err != nil {
+			packages, err := r.packagesOf(ctx, pkg)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := pitrix.ParseUpdate(scope, packages, log, status); err != nil {
 				return nil, err
 			}
 			return nil, r.checkHeld(ctx, a)
@@ -597,6 +599,30 @@ func (r *rebuild) update(pkg string) engine.Step {
 		undo: func(context.Context, *engine.Act) error { return nil }, // the machines go as a whole
 	})
 }
+
+// packagesOf gives the packages that update.sh installs for a name: the script
+// takes a group by the name of its file, packages=('a' 'b');, and any other name
+// as that of a package.
+func (r *rebuild) packagesOf(ctx context.Context, name string) ([]string, error) {
+	out, err := run(ctx, r.e.host(r.cfg.Host), "f=/pitrix/upgrade/packages/"+shellq.Quote(name)+`; if [ -f "$f" ]; then cat "$f"; fi`)
+	if err != nil {
+		return nil, err
+	}
+	if strings.TrimSpace(out) == "" {
+		return []string{name}, nil
+	}
+	g := packageGroup.FindStringSubmatch(out)
+	if g == nil {
+		return nil, fmt.Errorf("firstbox %s: /pitrix/upgrade/packages/%s is not a list of packages: %q", r.cfg.Host, name, clip(out))
+	}
+	list := strings.Fields(strings.NewReplacer("'", " ", `"`, " ").Replace(g[1]))
+	if len(list) == 0 {
+		return nil, fmt.Errorf("firstbox %s: /pitrix/upgrade/packages/%s names no package", r.cfg.Host, name)
+	}
+	return list, nil
+}
+
+var packageGroup = regexp.MustCompile(`(?m)^\s*packages=\(([^()]*)\)\s*;?\s*$`)
 
 // stepWord makes a word of a step's ID of the name of a package.
 func stepWord(s string) string {

@@ -65,10 +65,8 @@ func (r *rebuild) ready(ctx context.Context, a *engine.Act, i int) error {
 	if _, err := r.waitPrograms(ctx, node); err != nil {
 		return fmt.Errorf("new %s: %w", n.Name, err)
 	}
-	if bad, err := r.haproxyLeft(ctx, a, i); err != nil {
+	if err := r.stillEqual(ctx, a, i); err != nil {
 		return err
-	} else if bad != "" {
-		return fmt.Errorf("haproxy.cfg of the new %s is not as the old one's any more: %s", n.Name, bad)
 	}
 	// That the files can be edited is better known while the old machine runs.
 	if _, err := r.networkFiles(ctx, a, i); err != nil {
@@ -279,6 +277,15 @@ func (r *rebuild) checkSwitched(i int) engine.Step {
 			}
 			if err := node.CheckAddressFiles(ctx, temporary); err != nil {
 				return nil, fmt.Errorf("new %s: %w", n.Name, err)
+			}
+			if n.Direct {
+				// Clients that ask each node of the pair find it as well.
+				err := r.t.holds(ctx, r.cfg.Pace.Sample, "the new "+n.Name+" does not answer at its own address", func(ctx context.Context) error {
+					return r.answered(ctx, n.Final, r.f)
+				})
+				if err != nil {
+					return nil, err
+				}
 			}
 			return switchedResult{s, compared}, nil
 		},

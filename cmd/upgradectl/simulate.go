@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ import (
 type simulation struct {
 	procedure string
 	strategy  string // of a rebuild
+	role      string // of the nodes of a rebuild
 	speed     float64
 	keep      string
 	keepFor   time.Duration
@@ -43,15 +45,16 @@ whole procedure in it through the real client code, and ends with the figures.
 It exits 0 only if no request failed and nothing was lost or left behind.
 
 With --procedure rebuild the world is a firstbox with its scripts, physical
-hosts and a pair of proxies, which are replaced by new virtual machines. Only
+hosts and pairs of management nodes; the pair of --role (proxies, unless told
+otherwise) is replaced by new virtual machines. Only
 requests that overlap the moment in which the floating address moves may fail;
 they are counted apart (gap_ms, gap_failed).`,
 			`simulate 构建一个模拟环境（云、带容器与 Java 进程的生产主机、两台 nginx、负载均衡、
 持续不断的客户端），用真实的客户端代码执行完整流程，最后给出统计。
 只有没有任何请求失败、没有任何丢失或遗留时才返回 0。
 
-使用 --procedure rebuild 时，模拟环境为 firstbox 及其脚本、物理机和一对 proxy 节点，
-它们会被新的虚拟机替换。只有与 VIP 漂移窗口重叠的请求允许失败，并单独统计（gap_ms、gap_failed）。`),
+使用 --procedure rebuild 时，模拟环境为 firstbox 及其脚本、物理机和成对的管理节点，
+--role 指定的一对（默认 proxy）会被新的虚拟机替换。只有与 VIP 漂移窗口重叠的请求允许失败，并单独统计（gap_ms、gap_failed）。`),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -62,10 +65,14 @@ they are counted apart (gap_ms, gap_failed).`,
 				return usagef(a.t("--strategy needs --procedure rebuild", "--strategy 需要与 --procedure rebuild 一起使用"))
 			case s.strategy != "" && s.strategy != upgrade.StrategySideBySide && s.strategy != upgrade.StrategyInPlace:
 				return usagef(a.t("--strategy is side-by-side or in-place, not %q", "--strategy 必须是 side-by-side 或 in-place，而不是 %q"), s.strategy)
+			case s.role != "" && s.procedure != upgrade.ProcedureRebuild:
+				return usagef(a.t("--role needs --procedure rebuild", "--role 需要与 --procedure rebuild 一起使用"))
+			case s.role != "" && !slices.Contains(sim.Roles(), s.role):
+				return usagef(a.t("--role is one of %s, not %q", "--role 必须是 %s 之一，而不是 %q"), strings.Join(sim.Roles(), ", "), s.role)
 			case !(s.speed > 0) || math.IsInf(s.speed, 1): // NaN neither
 				return usagef(a.t("--speed is a number greater than 0", "--speed 必须大于 0"))
 			case s.world != "" && s.procedure == upgrade.ProcedureRebuild:
-				return sim.ServeRebuild(ctx, s.world, sim.RebuildConfig{Strategy: s.strategy, Speed: s.speed}, s.keepFor)
+				return sim.ServeRebuild(ctx, s.world, sim.RebuildConfig{Role: s.role, Strategy: s.strategy, Speed: s.speed}, s.keepFor)
 			case s.world != "":
 				return sim.Serve(ctx, s.world, sim.Config{Speed: s.speed}, s.keepFor)
 			case s.finish != "":
@@ -85,6 +92,7 @@ they are counted apart (gap_ms, gap_failed).`,
 	fl := cmd.Flags()
 	fl.StringVar(&s.procedure, "procedure", upgrade.ProcedureTransition, a.t("which procedure: transition or rebuild", "演练的流程：transition 或 rebuild"))
 	fl.StringVar(&s.strategy, "strategy", "", a.t("of a rebuild: side-by-side (new machines beside the old ones) or in-place (each at its old one's place)", "rebuild 的策略：side-by-side（新旧并存）或 in-place（原地逐台替换）"))
+	fl.StringVar(&s.role, "role", "", a.t("with --procedure rebuild: which nodes, proxy (the default), webservice or dnsmaster", "与 --procedure rebuild 一起使用：替换哪类节点，proxy（默认）、webservice 或 dnsmaster"))
 	fl.Float64Var(&s.speed, "speed", 100, a.t("how much faster than a real cloud the world's clock runs", "模拟时钟相对真实云的倍速"))
 	fl.StringVar(&s.keep, "keep", "", a.t("leave the world running in a process of its own, with an operator's files in this directory", "让模拟环境在独立进程中继续运行，并把运维文件写入该目录"))
 	fl.DurationVar(&s.keepFor, "keep-for", time.Hour, a.t("when a kept world stops by itself", "保留的模拟环境自动停止的时间"))
@@ -173,7 +181,7 @@ func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgra
 // once runs everything in this process and leaves nothing.
 func (s *simulation) once(ctx context.Context, a *app) error {
 	if s.procedure == upgrade.ProcedureRebuild {
-		w, err := sim.NewRebuild(ctx, sim.RebuildConfig{Strategy: s.strategy, Speed: s.speed})
+		w, err := sim.NewRebuild(ctx, sim.RebuildConfig{Role: s.role, Strategy: s.strategy, Speed: s.speed})
 		if err != nil {
 			return err
 		}
@@ -273,7 +281,7 @@ func runKept[F any](ctx context.Context, a *app, s *simulation, attach func(stri
 	}
 	defer log.Close()
 	began := time.Now()
-	world := exec.Command(self, "simulate", "--world", dir, "--procedure", s.procedure, "--strategy", s.strategy, "--speed", strconv.FormatFloat(s.speed, 'g', -1, 64), "--keep-for", s.keepFor.String())
+	world := exec.Command(self, "simulate", "--world", dir, "--procedure", s.procedure, "--role", s.role, "--strategy", s.strategy, "--speed", strconv.FormatFloat(s.speed, 'g', -1, 64), "--keep-for", s.keepFor.String())
 	world.Stdout, world.Stderr = log, log
 	detach(world)
 	if err := world.Start(); err != nil {

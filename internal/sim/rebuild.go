@@ -66,6 +66,9 @@ func (c RebuildConfig) withDefaults() RebuildConfig {
 // inPlace is the strategy that puts each old machine away first.
 const inPlace = "in-place"
 
+// Roles are those whose nodes can be rebuilt, the default one first.
+func Roles() []string { return firstbox.Roles() }
+
 // A Rebuild is the world of procedure B. Its methods are safe for concurrent
 // use. Operators come in through the firstbox, which forwards connections to
 // every address of the site.

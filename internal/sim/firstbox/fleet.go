@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
@@ -84,12 +85,16 @@ func (s *Site) machine(kind Kind, name, addr, version string, files map[string]s
 		if strings.HasPrefix(file, "/etc/rc.local") {
 			f.Mode = 0o755
 		}
+		if dir := path.Dir(file); dir == bindDirectory || dir == "/var/lib/bind" {
+			f.UID, f.GID = bindUID, bindUID
+			all[dir] = host.File{Mode: 0o755 | dirMode, UID: bindUID, GID: bindUID}
+		}
 		all[file] = f
 	}
 	units := []host.Unit{{Name: "rc-local", Description: "/etc/rc.local Compatibility", Enabled: true, Start: "/etc/rc.local", Forking: true}}
 	h, err := host.New(host.Spec{
 		Name: label, Addr: addr, Hostname: name, Kernel: kernelOf[version], Files: all, Units: units, Commands: commands,
-		Users: []host.User{{Name: "root", AuthorizedKeys: s.cfg.Keys}, {Name: bindUser, UID: 107}},
+		Users: []host.User{{Name: "root", AuthorizedKeys: s.cfg.Keys}, {Name: bindUser, UID: bindUID}},
 		Proc:  map[string]string{"meminfo": meminfo(kind)},
 	}, s.options())
 	if err != nil {
@@ -318,21 +323,23 @@ func (s *Site) buildNode(n member, hosts deb) error {
 	files := networkFiles(v)
 	files["/opt/install/os/setting"] = string(data)
 	files["/etc/rc.local.tail"] += "# made by hand: the operations network\nip route add " + handNetwork + " via " + gateway + "\n\n"
+	role := roles[n.role]
+	for name, text := range role.aged(s) {
+		files[name] = text
+	}
+	files[keepalivedFile] = keepalivedText(n.role, role.router, n.priority, role.vip)
 	m, err := s.machine(VM, n.name, n.addr, v["os_version"], files, s.nodePrograms())
 	if err != nil {
 		return err
 	}
 	m.image, m.role = newID(), n.role
 	s.images[m.image] = m
-	role := roles[n.role]
 	list := m.installed()
 	for _, pkg := range role.packages(s) {
 		list[pkg] = cmp.Or(ofTrusty[pkg], "4.1.2-20180301000000.0000")
 		s.writeProgram(m, pkg)
 	}
 	m.record(list)
-	role.aged(s, m)
-	m.put(keepalivedFile, keepalivedText(n.role, role.router, n.priority, role.vip))
 	m.placeServices(append(slices.Clone(role.services), "keepalived")...)
 	_ = s.configure(m, hosts) // writes a file of ours
 	phys := s.Machine(n.host)

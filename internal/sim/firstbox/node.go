@@ -52,7 +52,7 @@ func (s *Site) nodePrograms() map[string]host.Command {
 	for name, c := range map[string]host.Command{
 		"/usr/bin/supervisord": s.cmdSupervisord, "/usr/bin/supervisorctl": s.cmdSupervisorctl,
 		"haproxy": s.cmdHAProxy, "keepalived": s.cmdKeepalived, "apt-get": s.cmdAptGet, "nginx": s.cmdNginx,
-		"named": s.cmdNamed, "named-checkconf": s.cmdNamedCheckconf, "rndc": s.cmdRndc, "tar": s.cmdNodeTar,
+		"named": s.cmdNamed, "named-checkconf": s.cmdNamedCheckconf, "named-compilezone": s.cmdNamedCompilezone, "rndc": s.cmdRndc, "tar": s.cmdNodeTar,
 	} {
 		all[name] = c
 	}

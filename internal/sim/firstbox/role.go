@@ -23,14 +23,14 @@ type role struct {
 	packages func(s *Site) []string
 	services []string
 	fronts   func(s *Site) []Front
-	// aged gives an old node the files that people and years have made.
-	aged func(s *Site, m *Machine)
+	// aged are the files of an old node, as people and years have made them.
+	aged func(s *Site) map[string]string
 }
 
 var roles = map[string]role{
 	"proxy": {
 		vip: ProxyVIP, router: 51, packages: proxyPackages, services: []string{"haproxy"}, fronts: proxyFronts,
-		aged: func(s *Site, m *Machine) { m.put(haproxyFile, s.oldHAProxy()) },
+		aged: func(s *Site) map[string]string { return map[string]string{haproxyFile: s.oldHAProxy()} },
 	},
 	"webservice": {vip: WebVIP, router: 52, packages: webPackages, services: []string{"nginx"}, fronts: webFronts, aged: agedWeb},
 	"dnsmaster":  {vip: DNSVIP, router: 53, packages: dnsPackages, services: []string{"bind9"}, fronts: dnsFronts, aged: agedDNS},
@@ -66,9 +66,6 @@ func Nodes(name string) []Node {
 	}
 	return out
 }
-
-// put writes a file of ours, with no way to fail.
-func (m *Machine) put(name, text string) { _ = m.Host.WriteFile(name, []byte(text), 0o644) }
 
 // placeServices puts the units of services on a node, enabled.
 func (m *Machine) placeServices(names ...string) {
@@ -121,6 +118,8 @@ func (s *Site) programsOf(pkg string) map[string][]int {
 			all["ws_server"], all["io_server"] = []int{8565}, []int{8000}
 		}
 		return all
+	case "pitrix-ks-dnsmaster": // its guide asks for supervisorctl status; the name is ours
+		return map[string][]int{"ns_agent": {}}
 	case "pitrix-ks-api":
 		if !s.cfg.Sub {
 			return map[string][]int{"apiserver": {7777}}

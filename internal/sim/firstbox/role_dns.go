@@ -57,24 +57,16 @@ func dnsFiles() map[string]string {
 
 // agedDNS is an old name server: routers have entered themselves, and there is
 // a zone that no package knows of.
-func agedDNS(_ *Site, m *Machine) {
-	for name, text := range dnsFiles() {
-		switch name {
-		case namedLocal:
-			text += "\n// made by hand: names of the operations network\nzone \"ops.example\" {\n\ttype master;\n\tfile \"" + handZoneFile + "\";\n};\n"
-		case routerFile:
-			text = zoneText("router.lab.example", 214, "r-4k7x0q\tIN\tA\t10.80.1.1", "r-9zz01c\tIN\tA\t10.80.2.1")
-		}
-		m.put(name, text)
-	}
-	m.put(handZoneFile, zoneText("ops.example", 7, "wiki\tIN\tA\t10.90.0.8"))
-	m.ownBind()
+func agedDNS(*Site) map[string]string {
+	files := dnsFiles()
+	files[namedLocal] += "\n// made by hand: names of the operations network\nzone \"ops.example\" {\n\ttype master;\n\tfile \"" + handZoneFile + "\";\n};\n"
+	files[routerFile] = zoneText("router.lab.example", 214, "r-4k7x0q\tIN\tA\t10.80.1.1", "r-9zz01c\tIN\tA\t10.80.2.1")
+	files[handZoneFile] = zoneText("ops.example", 7, "wiki\tIN\tA\t10.90.0.8")
+	return files
 }
 
-// ownBind gives the files to the user that named runs as, and makes it.
-func (m *Machine) ownBind() {
-	_, _, _ = m.Host.Run(m.site.ctx, "chown -R bind:bind /etc/bind /var/lib/bind") // fails when the machine goes off
-}
+// bindUID is the user that named runs as.
+const bindUID = 107
 
 // configureDNS is the post-installation of the name server. keepalived comes
 // with it and has no configuration.
@@ -88,7 +80,9 @@ func (s *Site) configureDNS(m *Machine, _ string) error {
 			return err
 		}
 	}
-	m.ownBind()
+	if status, out, err := m.Host.Run(s.ctx, "chown -R bind:bind /etc/bind /var/lib/bind"); err != nil || status != 0 {
+		return fmt.Errorf("chown: %s %w", out, err)
+	}
 	if m.mayStart("bind9") {
 		s.restart(m, "bind9")
 	}
@@ -160,6 +154,36 @@ func (s *Site) cmdNamedCheckconf(_ context.Context, p *host.Proc) int {
 		}
 	}
 	return b2i(len(errs) > 0)
+}
+
+// cmdNamedCompilezone is named-compilezone -q -i none -k ignore -n ignore -o -
+// ZONE FILE: the records, one a line.
+func (s *Site) cmdNamedCompilezone(_ context.Context, p *host.Proc) int {
+	is, rest, bad := options(p.Args[1:], "q", "ikno")
+	if bad != "" || len(rest) != 2 || is['o'] != "-" || is['i'] != "none" || is['k'] != "ignore" || is['n'] != "ignore" {
+		return p.Refusef("only named-compilezone -q -i none -k ignore -n ignore -o - ZONE FILE")
+	}
+	data, err := p.Host.ReadFile(p.Path(rest[1]))
+	if err != nil {
+		return p.Failf(1, "zone %s/IN: loading from master file %s failed: file not found", rest[0], rest[1])
+	}
+	z, err := parseZone(strings.ToLower(rest[0]), string(data))
+	if err != nil {
+		return p.Failf(1, "zone %s/IN: loading from master file %s failed: %v", rest[0], rest[1], err)
+	}
+	for _, r := range z.records {
+		value := ""
+		switch r.kind {
+		case dnsmessage.TypeA:
+			value = "A " + r.addr.String()
+		case dnsmessage.TypeNS:
+			value = "NS " + r.target + "."
+		case dnsmessage.TypeSOA:
+			value = fmt.Sprintf("SOA %s %s %d %d %d %d %d", z.soa.NS, z.soa.MBox, z.soa.Serial, z.soa.Refresh, z.soa.Retry, z.soa.Expire, z.soa.MinTTL)
+		}
+		fmt.Fprintf(p.Stdout, "%-30s 300 IN %s\n", r.name+".", value)
+	}
+	return 0
 }
 
 // cmdRndc is rndc sync [-clean], reload and status: what is in memory is on

@@ -92,11 +92,10 @@ func webFiles(tuned bool) map[string]string {
 
 // agedWeb is an old webservice: nginx.conf is tuned, and there is a page that
 // no package knows of.
-func agedWeb(_ *Site, m *Machine) {
-	for name, text := range webFiles(true) {
-		m.put(name, text)
-	}
-	m.put(pageFile, fmt.Sprintf("# made by hand: the operations page\nserver {\n    listen 8090;\n    server_name ops.lab.example;\n    location / {\n        proxy_pass http://127.0.0.1:%d;\n    }\n}\n", webConsolePort))
+func agedWeb(*Site) map[string]string {
+	files := webFiles(true)
+	files[pageFile] = fmt.Sprintf("# made by hand: the operations page\nserver {\n    listen 8090;\n    server_name ops.lab.example;\n    location / {\n        proxy_pass http://127.0.0.1:%d;\n    }\n}\n", webConsolePort)
+	return files
 }
 
 // configureWeb is the post-installation of the console. keepalived comes with

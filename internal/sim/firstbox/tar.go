@@ -6,24 +6,25 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/internal/sim/host"
 )
 
 // cmdNodeTar is tar -C / -chf - [--exclude=PATTERN] -- NAME… and
-// tar -C / --no-same-owner -xf -, as trees of files travel from node to node.
+// tar -C / --no-same-owner -xf - -- NAME…, as trees of files travel from node to node.
 func (s *Site) cmdNodeTar(_ context.Context, p *host.Proc) int {
 	args := p.Args[1:]
 	if len(args) < 4 || args[0] != "-C" || args[1] != "/" {
 		return p.Refusef("only tar -C /")
 	}
 	args = args[2:]
-	if strings.Join(args, " ") == "--no-same-owner -xf -" {
-		return unpack(p)
+	if strings.HasPrefix(strings.Join(args, " ")+" ", "--no-same-owner -xf - -- ") {
+		return unpack(p, args[4:])
 	}
 	if args[0] != "-chf" || args[1] != "-" {
-		return p.Refusef("only -chf - and --no-same-owner -xf -")
+		return p.Refusef("only -chf - and --no-same-owner -xf - -- NAME…")
 	}
 	exclude := ""
 	for args = args[2:]; len(args) > 0 && args[0] != "--"; args = args[1:] {
@@ -83,7 +84,8 @@ func pack(p *host.Proc, w *tar.Writer, name, exclude string) error {
 	return err
 }
 
-func unpack(p *host.Proc) int {
+// unpack writes those files of an archive that are named, or below a name.
+func unpack(p *host.Proc, names []string) int {
 	r := tar.NewReader(p.Stdin)
 	for {
 		h, err := r.Next()
@@ -95,6 +97,9 @@ func unpack(p *host.Proc) int {
 		}
 		if h.Typeflag == tar.TypeDir {
 			continue // made with its first file
+		}
+		if !slices.ContainsFunc(names, func(n string) bool { return h.Name == n || strings.HasPrefix(h.Name, n+"/") }) {
+			continue
 		}
 		data, err := io.ReadAll(r)
 		if err != nil {

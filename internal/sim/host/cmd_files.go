@@ -582,7 +582,7 @@ func cmdChmod(_ context.Context, p *Proc) int {
 }
 
 func cmdChown(_ context.Context, p *Proc) int {
-	f, ok := p.flags("--reference=")
+	f, ok := p.flags("--reference=", "-R")
 	if !ok {
 		return statusUnknownFlag
 	}
@@ -603,10 +603,25 @@ func cmdChown(_ context.Context, p *Proc) int {
 		}
 	}
 	status := 0
-	for _, name := range files {
-		if err := p.tree().chown(p.p.cred, p.abs(name), uid, gid); err != nil {
+	var change func(name string)
+	change = func(name string) {
+		if err := p.tree().chown(p.p.cred, name, uid, gid); err != nil {
 			status = p.failf(1, "changing ownership of '%s': %s", name, errText(err))
+			return
 		}
+		if i, err := p.tree().stat(p.p.cred, name, false); !f.is["-R"] || err != nil || !i.IsDir() {
+			return
+		}
+		entries, err := p.tree().readDir(p.p.cred, name)
+		if err != nil {
+			status = p.failf(1, "cannot read directory '%s': %s", name, errText(err))
+		}
+		for _, e := range entries {
+			change(path.Join(name, e.Name()))
+		}
+	}
+	for _, name := range files {
+		change(p.abs(name))
 	}
 	return status
 }

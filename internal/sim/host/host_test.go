@@ -101,6 +101,7 @@ func TestCommands(t *testing.T) {
 		{`cd /tmp; umask 077; echo x >f; stat -c %a f; mkdir -m 750 d; stat -c %a d; chmod 644 f; stat -c %a f; rm -f f; rmdir d; ls -1A`, "600\n750\n644\n", 0},
 		{`cd /tmp; echo 1 >a; echo 2 >b; mv -f a b; cat b; cp -p b c; chown app:app c; stat -c '%U %G' c; rm -r b c; ls -1A`, "1\napp app\n", 0},
 		{`mkdir /tmp/d; touch /tmp/d/f; touch -d @1000000002 /tmp/d /tmp/d/f; stat -c %Y /tmp/d /tmp/d/f; touch /tmp/d/g; [ $(stat -c %Y /tmp/d) -gt 1000000002 ] && echo later; rm -r /tmp/d`, "1000000002\n1000000002\nlater\n", 0},
+		{`cd /tmp; mkdir -p d/e; touch d/e/f; chown -R app:app d; stat -c %U d d/e d/e/f; rm -r d`, "app\napp\napp\n", 0},
 		{`cd /tmp; echo 1 >a; chmod 600 a; touch b; chmod --reference=a b; chown --reference=a b; stat -c %a b; rm a b`, "600\n", 0},
 		{`printf 'a\000b\n' | tr '\000\n' '\n\001' | wc -c`, "4\n", 0},
 		{`printf abcdef | head -c 3; printf 'a\nb\n' | head -n 1`, "abca\n", 0},
