@@ -10,7 +10,8 @@ import (
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
-// docker asks what speaks against replacing the host's Docker.
+// docker asks what speaks against replacing the host's Docker, unless it is to
+// stay (os.docker: keep).
 func (c *HostCheck) docker(ctx context.Context, l *link, cfg *Config) error {
 	installed, err := hostos.DockerInstalled(ctx, l)
 	if err != nil || !installed {
@@ -23,8 +24,16 @@ func (c *HostCheck) docker(ctx context.Context, l *link, cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	c.DockerPlan, err = hostos.PlanDocker(c.Docker, nil, o)
-	return err
+	if cfg.OS.Docker == DockerKeep {
+		return nil
+	}
+	if c.DockerPlan, err = hostos.PlanDocker(c.Docker, nil, o); err != nil {
+		return err
+	}
+	for _, r := range c.DockerPlan.Refusals() {
+		c.Blocking = append(c.Blocking, "docker: "+r)
+	}
+	return nil
 }
 
 // A HostDocker is what replacing Docker on one host would do, or has done.

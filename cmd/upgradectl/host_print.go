@@ -48,8 +48,10 @@ func (h *oneHost) printCheck(w io.Writer, r *upgrade.HostCheck) {
 		if d.Trouble != "" {
 			lines = append(lines, d.Trouble)
 		}
-		for _, f := range r.DockerPlan.Findings {
-			lines = append(lines, string(f.Severity)+": "+f.String())
+		if r.DockerPlan != nil {
+			for _, f := range r.DockerPlan.Findings {
+				lines = append(lines, string(f.Severity)+": "+f.String())
+			}
 		}
 		block(w, "Docker", lines)
 	}

@@ -195,9 +195,7 @@ func PlanDocker(now, before *Docker, o DockerOptions) (*DockerPlan, error) {
 	p := &DockerPlan{Manager: now.Manager, Package: o.Package, ChmodSocket: o.ChmodSocket, Down: o.Down}
 	p.packages(now, before, o)
 	major := o.major(p.Package)
-	if err := p.config(now, before, o, major); err != nil {
-		return nil, err
-	}
+	p.config(now, before, o, major)
 	p.judge(now, before, o, major)
 	p.containers = comesBack(before, o)
 	return p, nil
@@ -310,8 +308,8 @@ func (p *DockerPlan) packages(now, before *Docker, o DockerOptions) {
 }
 
 // config computes daemon.json, for a daemon of a version that is known or of
-// either kind.
-func (p *DockerPlan) config(now, before *Docker, o DockerOptions, major int) error {
+// either kind. The profile was checked: what cannot be merged is the host's.
+func (p *DockerPlan) config(now, before *Docker, o DockerOptions, major int) {
 	if len(p.Install) == 0 && major == 0 {
 		v, _, _ := strings.Cut(now.ServerVersion, ".")
 		major, _ = strconv.Atoi(v) // unknown when it does not run
@@ -323,11 +321,13 @@ func (p *DockerPlan) config(now, before *Docker, o DockerOptions, major int) err
 	if len(p.Install) > 0 && len(now.Kept) == 0 {
 		s.Lost = before.Flags
 	}
+	p.Config = DockerConfig{Before: now.DaemonJSON, After: now.DaemonJSON, OldSum: sumOf(now.DaemonJSON), NewSum: sumOf(now.DaemonJSON)}
 	m, err := MergeDaemonJSON(now.DaemonJSON, s)
 	if err != nil {
-		return err
+		p.find(DockerRefuse, "daemon.json", "mend it by hand: the daemon would not start with it either", "%v", err)
+		return
 	}
-	p.Config = DockerConfig{Before: now.DaemonJSON, After: m.Bytes, OldSum: sumOf(now.DaemonJSON), NewSum: sumOf(m.Bytes), Changes: m.Changes}
+	p.Config.After, p.Config.NewSum, p.Config.Changes = m.Bytes, sumOf(m.Bytes), m.Changes
 	for _, w := range m.Warnings {
 		p.find(DockerWarning, "daemon.json", "", "%s", w)
 	}
@@ -335,16 +335,16 @@ func (p *DockerPlan) config(now, before *Docker, o DockerOptions, major int) err
 		p.find(DockerRefuse, "daemon.json", "", "%s", r)
 	}
 	if major != 0 {
-		return nil
+		return
 	}
 	s.Major = goneKeys["oom-score-adjust"]
 	if m, err = MergeDaemonJSON(now.DaemonJSON, s); err != nil {
-		return err
+		p.find(DockerRefuse, "daemon.json", "mend it by hand", "%v", err)
+		return
 	}
 	if sum := sumOf(m.Bytes); sum != p.Config.NewSum {
 		p.Config.Newer, p.Config.NextSum = m.Bytes, sum
 	}
-	return nil
 }
 
 // sumOf is the SHA-256 of a file in hex; "" where there is none.
