@@ -149,6 +149,10 @@ func listOnHosts(ctx context.Context, cfg *Config, e *Env, run string) ([]Leftov
 			continue
 		default:
 			l.Run = run
+			// 4.4 may have stopped what only these values can start.
+			if _, err := hostos.CheckRestart(ctx, e.host(cfg.Host), hostServices(cfg)); errors.Is(err, hostos.ErrNotRunning) {
+				l.Keep = "nothing else is left of how it ran: " + err.Error()
+			}
 		}
 		out = append(out, l)
 	}

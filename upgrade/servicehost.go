@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
@@ -54,29 +55,47 @@ func ListHostServices(ctx context.Context, cfg *Config, e *Env, target, ip strin
 
 // StopHostServices stops the services of cfg on the SSH target as 4.4 does: what
 // starting them again needs is kept on the host first, and those that others
-// start after stop last. progress, when not nil, is told what happens.
+// start after stop last. It has to be called inside HoldHost, and may be called
+// again after it was cut off. progress, when not nil, is told what happens.
 func StopHostServices(ctx context.Context, cfg *Config, e *Env, target string, progress func(string)) error {
-	l := e.host(target)
+	h := e.host(target).held()
 	all := hostServices(cfg)
-	if _, err := hostos.CaptureRestart(ctx, l, hostRestartKey, all); err != nil {
-		return fmt.Errorf("host %s: %w", target, err)
+	fail := func(err error) error { return fmt.Errorf("host %s: %w", target, err) }
+	switch _, err := hostos.CheckRestart(ctx, h, all); {
+	case errors.Is(err, hostos.ErrNotRunning):
+		// An earlier stop was cut off: what it kept is all there is.
+	case err != nil:
+		return fail(err)
+	default:
+		// All of them run: what an earlier stop kept is over, and may be older
+		// than what was deployed since.
+		if err := hostos.RemoveRestart(ctx, h, hostRestartKey); err != nil {
+			return fail(err)
+		}
 	}
-	if err := hostos.StopServices(ctx, l, all, hostos.ServiceOptions{Poll: cfg.Pace.Sample, Progress: progress}); err != nil {
-		return fmt.Errorf("host %s: %w", target, err)
+	if _, err := hostos.CaptureRestart(ctx, h, hostRestartKey, all); err != nil {
+		return fail(err)
+	}
+	if err := hostos.StopServices(ctx, h, all, hostos.ServiceOptions{Poll: cfg.Pace.Sample, Progress: progress}); err != nil {
+		return fail(err)
 	}
 	return nil
 }
 
 // StartHostServices starts what StopHostServices has stopped, as 3.7 and 3.8
 // do, and waits until every service is healthy at ip and warm. What was kept
-// for it is removed then.
+// for it is removed then. It has to be called inside HoldHost, and may be called
+// again after it was cut off: what runs is not started twice.
 func StartHostServices(ctx context.Context, cfg *Config, e *Env, target, ip string, progress func(string)) error {
 	l := e.host(target)
 	o := hostos.ServiceOptions{Restart: []string{hostRestartKey}, Poll: cfg.Pace.Sample, Progress: progress}
-	if err := hostos.StartServices(ctx, l, l.DialContext, ip, hostServices(cfg), o); err != nil {
+	if err := hostos.StartServices(ctx, l.held(), l.DialContext, ip, hostServices(cfg), o); err != nil {
 		return fmt.Errorf("host %s: %w", target, err)
 	}
-	if err := hostos.RemoveRestart(ctx, l, hostRestartKey); err != nil {
+	if len(hostos.NeedRestart(hostServices(cfg))) == 0 {
+		return nil
+	}
+	if err := hostos.RemoveRestart(ctx, l.held(), hostRestartKey); err != nil {
 		return fmt.Errorf("host %s: %w", target, err)
 	}
 	return nil

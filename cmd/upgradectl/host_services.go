@@ -124,7 +124,9 @@ func (s *hostServices) change(ctx context.Context, verb string) error {
 			res.Changes = append(res.Changes, fmt.Sprintf("%s %s (%s)", verb, x.Service.Name, x.Service.Kind))
 		}
 	}
-	if s.execute && len(res.Changes) > 0 {
+	// A start that was cut off may have left nothing to start, and what was kept
+	// for it.
+	if s.execute && (len(res.Changes) > 0 || verb == "start") {
 		err = upgrade.HoldHost(ctx, s.env, s.target, "services", s.job, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, s.job.Timeout)
 			defer cancel()

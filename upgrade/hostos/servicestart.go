@@ -2,6 +2,7 @@ package hostos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -17,6 +18,12 @@ func StartService(ctx context.Context, h Host, s Service, o ServiceOptions) erro
 			return err
 		}
 		_, err := restarts{RestartDir}.start(ctx, h, s, o.Restart)
+		if errors.Is(err, ErrNoRestart) {
+			// They go when everything runs: this may be the start after that.
+			if up, uerr := ServiceRunning(ctx, h, s); up || uerr != nil {
+				return uerr
+			}
+		}
 		return err
 	}
 	up, err := ServiceRunning(ctx, h, s)
@@ -75,6 +82,9 @@ func waitBooted(ctx context.Context, h Host, o ServiceOptions) error {
 // something else starts it too, and had not done so when it was looked at.
 func checkTwice(ctx context.Context, h Host, s Service, o ServiceOptions) error {
 	want, err := restarts{RestartDir}.start(ctx, h, s, o.Restart)
+	if errors.Is(err, ErrNoRestart) {
+		return nil // it ran already, and how often it ran before is not known
+	}
 	if err != nil {
 		return err
 	}
