@@ -122,8 +122,18 @@ func Survey(ctx context.Context, cfg *Config, e *Env, progress func(string)) (*S
 	if f.Memberships, err = discoverBalancers(ctx, cfg, e, f.Instance); err != nil {
 		return nil, err
 	}
+	if f.Sick, err = discoverSick(ctx, e, f.Memberships); err != nil {
+		return nil, err
+	}
 	progress("other ways to the host")
 	if err := discoverPaths(ctx, cfg, e, f); err != nil {
+		return nil, err
+	}
+	progress("allow lists, disks and events")
+	if err := discoverInstore(ctx, cfg, e, f); err != nil {
+		return nil, err
+	}
+	if err := discoverTrust(ctx, cfg, e, f); err != nil {
 		return nil, err
 	}
 	if err := s.findNginx(ctx, e, prod, progress); err != nil {

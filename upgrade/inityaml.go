@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/upgradectl/upgradectl/ecs"
 )
 
 // YAML writes the draft as a commented upgrade.yaml: comments in lang, zh or
@@ -343,6 +345,16 @@ func (w *draftWriter) pathComments() []string {
 		for _, p := range w.s.Trust {
 			out = append(out, fmt.Sprintf("  %s, %d", p, p.Count))
 		}
+	}
+	var lists []string
+	for _, t := range w.s.Facts.Trust {
+		if t.Kind != ecs.TrustNotChecked {
+			lists = append(lists, "  "+t.Evidence)
+		}
+	}
+	if len(lists) > 0 {
+		out = append(out, w.t("TODO: these let production in by its address; add the block, or 3.4-trust stops until the transition host's address is in:", "TODO：以下白名单按地址放行生产机；请加入整个网段，否则 3.4-trust 会停下，直到放行过渡机地址："))
+		out = append(out, lists...)
 	}
 	return out
 }
