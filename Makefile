@@ -17,7 +17,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # that needs it, elsewhere it skips it.
 PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ssh-agent=openssh-client ssh-add=openssh-client ip=iproute2 ss=iproute2 \
 	unshare=util-linux nsenter=util-linux systemd-nspawn=systemd-container cloud-init=cloud-init docker-compose=docker-compose \
-	dnf-3=dnf rpm=rpm rpmbuild=rpm createrepo_c=createrepo-c cpio=cpio javac=default-jdk-headless setpriv=util-linux packer=packer node=nodejs npm=npm \
+	dnf-3=dnf rpm=rpm rpmbuild=rpm createrepo_c=createrepo-c modifyrepo_c=createrepo-c cpio=cpio dpkg-deb=dpkg dpkg-scanpackages=dpkg-dev javac=default-jdk-headless setpriv=util-linux packer=packer node=nodejs npm=npm \
 	ansible=ansible-core ansible-inventory=ansible-core busybox=busybox-static java=default-jre-headless \
 	haproxy=haproxy ifquery=ifupdown dockerd=docker.io docker=docker.io iptables=iptables \
 	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl \

@@ -50,9 +50,9 @@ func newLabSession(w *labWorld) *labSession {
 	return s
 }
 
-func (s *labSession) dial(t *testing.T) *hostinv.Conn {
+func (s *labSession) dial(t *testing.T, addr string) *hostinv.Conn {
 	t.Helper()
-	c, err := s.dialer.Dial(t.Context(), labProd)
+	c, err := s.dialer.Dial(t.Context(), addr)
 	require.NoError(t, err)
 	return c
 }
@@ -60,7 +60,7 @@ func (s *labSession) dial(t *testing.T) *hostinv.Conn {
 // collect takes an inventory of production.
 func (s *labSession) collect(t *testing.T) *hostinv.Inventory {
 	t.Helper()
-	c := s.dial(t)
+	c := s.dial(t, labProd)
 	defer c.Close()
 	inv, err := hostinv.Collect(t.Context(), c, hostinv.Options{})
 	require.NoError(t, err)
@@ -83,6 +83,7 @@ func (s *labSession) cut() {
 // TestLabFaults is what goes wrong on a host in an upgrade of its operating
 // system, on one real host after the other fault.
 func TestLabFaults(t *testing.T) {
+	labParallel(t)
 	if !labIsolated(t) {
 		return
 	}
@@ -95,7 +96,12 @@ func TestLabFaults(t *testing.T) {
 	t.Run("before the update", func(t *testing.T) { s.assessments(t, h) })
 	t.Run("the engine runs and starts no container", func(t *testing.T) { s.engineAlone(t, h) })
 	t.Run("a host that does not come back", func(t *testing.T) { s.dark(t, h) })
+	t.Run("strategies", func(t *testing.T) { s.strategies(t, h) })
+	t.Run("strategies of Debian", func(t *testing.T) { s.debian(t) })
 }
+
+// killSessions ends every process of every SSH session of root's at once.
+const killSessions = "for s in /sys/fs/cgroup/systemd/user.slice/user-0.slice/session-*.scope; do [ ! -e $s ] || kill -9 $(cat $s/cgroup.procs) || :; done"
 
 // killedSessions: the transaction finishes once, and who comes back finds its
 // result, wherever the session was killed.
@@ -143,14 +149,14 @@ func (s *labSession) killedSessions(t *testing.T, h *lab.Host) {
 			s.cut()
 		} else {
 			// The host's end of it: every process of the session dies at once.
-			s.w.must(h, "for s in /sys/fs/cgroup/systemd/user.slice/user-0.slice/session-*.scope; do [ ! -e $s ] || kill -9 $(cat $s/cgroup.procs) || :; done")
+			s.w.must(h, killSessions)
 			s.cut()
 		}
 		stop()
 		<-lost
 
 		// Resume: look, start it only where it never started, wait.
-		c := s.dial(t)
+		c := s.dial(t, labProd)
 		st, err := hostos.GetJob(t.Context(), c, key)
 		require.NoError(t, err)
 		phases = append(phases, fmt.Sprintf("%.1fs:%s", after.Seconds(), st.Phase))
@@ -175,33 +181,53 @@ func (s *labSession) killedSessions(t *testing.T, h *lab.Host) {
 	t.Logf("cut %d times: %s", cuts, strings.Join(phases, " "))
 }
 
+// faultRepo is a .repo file with one of the lab's repositories of faults.
+func faultRepo(place string) string {
+	return "cat >/etc/yum.repos.d/fault.repo <<'END'\n" + lab.RepoFile(lab.MirrorURL, place) + "END\n"
+}
+
+const noFaultRepo = "rm -f /etc/yum.repos.d/fault.repo"
+
+// labRepoFaults are what in a host's settings and repositories stands in the way
+// of an update, and the finding that says so.
+var labRepoFaults = []struct {
+	name         string
+	plant, mend  string
+	id, evidence string
+	plans        bool // it is a warning: a plan is made
+}{
+	{"a kernel held back", "echo 'exclude=kernel*' >>/etc/dnf/dnf.conf", "sed -i '/^exclude/d' /etc/dnf/dnf.conf",
+		"exclude", "keeps the kernel back: kernel*", false},
+	{"a kernel that cannot be installed, which yum leaves out with exit status 0",
+		faultRepo(lab.RepoKernel) + "sed -i '/^\\[updates\\]/,/^$/s/enabled=1/enabled=0/' /etc/yum.repos.d/CentOS-Base.repo",
+		noFaultRepo + "; sed -i s/enabled=0/enabled=1/ /etc/yum.repos.d/CentOS-Base.repo", "skipped-kernel", "kernel-3.10.0-1160.99.1.el7.x86_64", false},
+	{"a dependency that nobody provides", faultRepo(lab.RepoBroken), noFaultRepo, "skipped-packages", "order-agent-1.2-1.x86_64", true},
+	{"a mirror that is gone", "sed -i 's|centos/7/updates|centos/7.5/updates|' /etc/yum.repos.d/CentOS-Base.repo", "sed -i 's|centos/7.5/updates|centos/7/updates|' /etc/yum.repos.d/CentOS-Base.repo",
+		"dead-mirror", "updates", false},
+}
+
+// fill leaves a host's disk 20 MB; the result gives it its room back.
+func (w *labWorld) fill(h *lab.Host) (free func()) {
+	w.t.Helper()
+	used := strings.Fields(w.must(h, "df -m --output=used / | tail -n 1"))
+	require.Len(w.t, used, 1)
+	var mb int
+	_, err := fmt.Sscan(used[0], &mb)
+	require.NoError(w.t, err)
+	require.NoError(w.t, h.Resize(mb+20))
+	return func() { assert.NoError(w.t, h.Resize(8<<10)) }
+}
+
 // assessments: what stands in the way of an update is seen before it begins,
 // and the host is as it was.
 func (s *labSession) assessments(t *testing.T, h *lab.Host) {
 	conf := hostos.StrategyConfig{Strategy: hostos.YumUpdate}
-	repo := func(place string) string {
-		return "cat >/etc/yum.repos.d/fault.repo <<'END'\n" + lab.RepoFile(lab.MirrorURL, place) + "END\n"
-	}
-	const noRepo = "rm -f /etc/yum.repos.d/fault.repo"
 	before := s.w.must(h, "rpm -qa | sort")
-	for _, f := range []struct {
-		name         string
-		plant, mend  string
-		id, evidence string
-	}{
-		{"a kernel held back", "echo 'exclude=kernel*' >>/etc/dnf/dnf.conf", "sed -i '/^exclude/d' /etc/dnf/dnf.conf",
-			"exclude", "keeps the kernel back: kernel*"},
-		{"a kernel that cannot be installed, which yum leaves out with exit status 0",
-			repo(lab.RepoKernel) + "sed -i '/^\\[updates\\]/,/^$/s/enabled=1/enabled=0/' /etc/yum.repos.d/CentOS-Base.repo",
-			noRepo + "; sed -i s/enabled=0/enabled=1/ /etc/yum.repos.d/CentOS-Base.repo", "skipped-kernel", "kernel-3.10.0-1160.99.1.el7.x86_64"},
-		{"a dependency that nobody provides", repo(lab.RepoBroken), noRepo, "skipped-packages", "order-agent-1.2-1.x86_64"},
-		{"a mirror that is gone", "sed -i 's|centos/7/updates|centos/7.5/updates|' /etc/yum.repos.d/CentOS-Base.repo", "sed -i 's|centos/7.5/updates|centos/7/updates|' /etc/yum.repos.d/CentOS-Base.repo",
-			"dead-mirror", "updates"},
-	} {
+	for _, f := range labRepoFaults {
 		t.Run(f.name, func(t *testing.T) {
 			s.w.must(h, f.plant)
 			defer s.w.must(h, f.mend)
-			c := s.dial(t)
+			c := s.dial(t, labProd)
 			defer c.Close()
 			a, err := hostos.Assess(t.Context(), c, conf)
 			require.NoError(t, err)
@@ -217,21 +243,15 @@ func (s *labSession) assessments(t *testing.T, h *lab.Host) {
 		})
 	}
 	t.Run("a disk that is full", func(t *testing.T) {
-		used := strings.Fields(s.w.must(h, "df -m --output=used / | tail -n 1"))
-		require.Len(t, used, 1)
-		var mb int
-		_, err := fmt.Sscan(used[0], &mb)
-		require.NoError(t, err)
-		require.NoError(t, h.Resize(mb+20))
-		defer func() { assert.NoError(t, h.Resize(8<<10)) }()
-		c := s.dial(t)
+		defer s.w.fill(h)()
+		c := s.dial(t, labProd)
 		defer c.Close()
 		a, err := hostos.Assess(t.Context(), c, conf)
 		require.NoError(t, err)
 		assert.Contains(t, strings.Join(a.Blocking(), "\n"), "space")
 		// Who begins all the same is told by the job's exit status, and the log.
-		s.w.must(h, repo(lab.RepoLarge))
-		defer s.w.must(h, noRepo)
+		s.w.must(h, faultRepo(lab.RepoLarge))
+		defer s.w.must(h, noFaultRepo)
 		require.NoError(t, hostos.StartJob(t.Context(), c, "full-disk", "yum -y update order-agent\n"))
 		_, err = hostos.WaitJob(t.Context(), c, "full-disk", 100*time.Millisecond, nil)
 		je := new(hostos.JobError)
@@ -247,7 +267,7 @@ func (s *labSession) assessments(t *testing.T, h *lab.Host) {
 // and starts no container.
 func (s *labSession) engineAlone(t *testing.T, h *lab.Host) {
 	ctx := t.Context()
-	c := s.dial(t)
+	c := s.dial(t, labProd)
 	defer c.Close()
 	require.NoError(t, hostos.ProbeContainers(ctx, c, "probe-good"))
 	s.w.must(h, `mkdir -p /etc/docker
@@ -269,7 +289,7 @@ systemctl reset-failed docker; systemctl restart docker`)
 // dark: a reboot that nobody comes back from is no success, whatever the
 // connection did.
 func (s *labSession) dark(t *testing.T, h *lab.Host) {
-	c := s.dial(t)
+	c := s.dial(t, labProd)
 	before, err := hostos.GetBoot(t.Context(), c)
 	require.NoError(t, err)
 	h.Darken(true)

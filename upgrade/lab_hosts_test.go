@@ -74,7 +74,6 @@ su -s /bin/sh app -c 'cd /srv/order && setsid ./start.sh >/dev/null 2>&1 </dev/n
 func (w *labWorld) config() string {
 	return `version: 1
 procedure: transition
-state: external
 host: ` + labProd + `
 cloud:
   region: cn-hangzhou
@@ -118,6 +117,7 @@ transition:
   public_ip: false
 os:
   strategy: yum-update
+  blackout: 20s
 docker:
   repo_url: ` + lab.MirrorURL + `/docker-ce.repo
 pace:

@@ -24,6 +24,7 @@ import (
 // process of its own that is killed and resumed. The cloud is simulated; its
 // instances are these hosts.
 func TestLabTransition(t *testing.T) {
+	labParallel(t)
 	if !labIsolated(t) {
 		return
 	}
@@ -42,12 +43,14 @@ func TestLabTransition(t *testing.T) {
 
 	run := filepath.Join(w.dir, "run")
 	plan := filepath.Join(w.dir, "plan.json")
+	w.refusedPlans(prod, plan)
 	w.tool("plan", "-c", filepath.Join(w.dir, "upgrade.yaml"), "-o", plan).mustEnd()
+	w.faultsBeforePivot(run, plan)
 
 	// Killed before the transition host joins the balancer, between the two
 	// nginx hosts, and in production's reboot.
 	began := func(step string) func() bool { return func() bool { return begun(run, step) } }
-	w.tool("apply", "--yes", "--run", run, plan).killWhen("3.10-slb is to begin", began("3.10-slb"))
+	w.tool("resume", "--yes", "--run", run).killWhen("3.10-slb is to begin", began("3.10-slb"))
 	w.tool("resume", "--yes", "--run", run).killWhen("nginx has lost production on one host", func() bool {
 		if !begun(run, "4.2-nginx") {
 			return false

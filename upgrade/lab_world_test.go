@@ -66,6 +66,14 @@ var labTargets = []traffic.Target{
 	{Name: "order by CLB", URL: "http://" + labCLB + ":80"},
 }
 
+// labParallel lets a test run beside another one, each in a lab of its own: one
+// waits most of the time where the other computes.
+func labParallel(t *testing.T) {
+	if !lab.Inside() {
+		t.Parallel()
+	}
+}
+
 // labIsolated runs the test inside the lab, with the program under test built.
 // It gives true there.
 func labIsolated(t *testing.T) bool {
@@ -75,7 +83,7 @@ func labIsolated(t *testing.T) bool {
 	}
 	testenv.Lab(t)
 	lab.Need(t)
-	for _, p := range []string{"go", "nginx", "javac", "dockerd", "docker-compose", "supervisord", "cron", "rpmbuild", "createrepo_c", "dnf-3"} {
+	for _, p := range []string{"go", "nginx", "javac", "dockerd", "docker-compose", "supervisord", "cron", "rpmbuild", "createrepo_c", "modifyrepo_c", "dnf-3", "dpkg-deb", "dpkg-scanpackages"} {
 		testenv.Need(t, p)
 	}
 	program := filepath.Join(t.TempDir(), "upgradectl")

@@ -54,15 +54,26 @@ func BuildApps(ctx context.Context, dir string) (*Apps, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", a.Binary, "github.com/upgradectl/upgradectl/internal/lab/app")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build of the application: %w: %s", err, out)
+	if err := BuildApp(ctx, a.Binary); err != nil {
+		return nil, err
 	}
 	if err := a.writeImage(); err != nil {
 		return nil, err
 	}
 	return a, a.writeJar(ctx, dir)
+}
+
+// BuildApp compiles the binary alone, with the go command.
+func BuildApp(ctx context.Context, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, "github.com/upgradectl/upgradectl/internal/lab/app")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build of the application: %w: %s", err, out)
+	}
+	return nil
 }
 
 func (a *Apps) writeImage() error {

@@ -5,8 +5,6 @@
 //
 // # Example
 //
-//	func TestMain(m *testing.M) { lab.Main(); os.Exit(m.Run()) }
-//
 //	func TestSomething(t *testing.T) {
 //		if !lab.Isolated(t) {
 //			return

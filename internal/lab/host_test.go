@@ -16,11 +16,6 @@ import (
 	"github.com/upgradectl/upgradectl/internal/testenv"
 )
 
-func TestMain(m *testing.M) {
-	lab.Main()
-	os.Exit(m.Run())
-}
-
 func TestLabHosts(t *testing.T) {
 	testenv.Lab(t)
 	testenv.Need(t, "nginx")
@@ -33,10 +28,11 @@ func TestLabHosts(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.MkdirAll(filepath.Join(base, "etc"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(base, "etc/redhat-release"), []byte("CentOS\n"), 0o644))
+	require.NoError(t, lab.BuildApp(ctx, filepath.Join(base, lab.AppBinary)))
 	h, err := l.Add(ctx, "i-1", "web-1", "172.31.0.11", "", lab.Setup{
 		Kernel: "3.10.0-862.el7.x86_64", Base: base, Enable: []string{"nginx", "cron", "supervisor"},
 		Files: map[string]string{"/etc/supervisor/conf.d/idle.conf": "[program:idle]\ncommand=/bin/sleep infinity\nstartsecs=0\n",
-			"/srv/app/start.sh": "#!/bin/sh\nexec /opt/java/bin/java -jar app.jar --server.port=8080\n"},
+			"/srv/app/start.sh": "#!/bin/sh\nexec " + lab.AppBinary + " app 8080\n"},
 	})
 	require.NoError(t, err)
 	must := func(t *testing.T, h *lab.Host, script string) string {
@@ -80,7 +76,7 @@ func TestLabHosts(t *testing.T) {
 			case <-time.After(20 * time.Millisecond):
 			}
 		}
-		assert.Equal(t, "/opt/java/bin/java", must(t, h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm 2>/dev/null)" != java ] || readlink $p/exe; done`))
+		assert.Equal(t, lab.AppBinary, must(t, h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm 2>/dev/null)" != app ] || readlink $p/exe; done`))
 	})
 
 	t.Run("a clone", func(t *testing.T) {
@@ -122,7 +118,7 @@ func TestLabHosts(t *testing.T) {
 		assert.Equal(t, 2, h.Boots())
 		assert.Equal(t, "3.10.0-1160.el7.x86_64", must(t, h, "cat /proc/sys/kernel/osrelease"))
 		assert.Equal(t, key, must(t, h, "cat /etc/ssh/ssh_host_*_key.pub"))
-		assert.Empty(t, must(t, h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm 2>/dev/null)" != java ] || echo $p; done`), "what was started by hand is gone")
+		assert.Empty(t, must(t, h, `for p in /proc/[0-9]*; do [ "$(cat $p/comm 2>/dev/null)" != app ] || echo $p; done`), "what was started by hand is gone")
 		assert.Contains(t, must(t, h, "ls -l /run/nginx.pid"), "nginx.pid", "what starts at boot is back")
 	})
 }

@@ -32,7 +32,6 @@ type Lab struct {
 	dir   string
 	name  string     // of its control groups
 	image string     // the layer below the disks
-	java  string     // this program
 	wires sync.Mutex // ip(8) makes its directory of namespaces once, and badly at twice the same time
 
 	// PoweredOff is called with the instance ID of a host that switched itself
@@ -56,9 +55,6 @@ func New(t *testing.T) *Lab {
 	l := &Lab{t: t, dir: os.Getenv(inside), hosts: map[string]*Host{}, snapshots: map[string]snapshot{}}
 	l.name, l.image = filepath.Base(l.dir), filepath.Join(l.dir, "image")
 	var err error
-	if l.java, err = os.Executable(); err != nil {
-		t.Fatal(err)
-	}
 	if err := makeImage(l.image); err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,6 @@ func (h *Host) spawn(b *boot) (*exec.Cmd, error) {
 		// What a container engine on the host needs.
 		"--capability=all", "--system-call-filter=add_key keyctl bpf",
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
-		"--bind-ro=" + h.lab.java + ":/opt/java/bin/java",
 	}
 	if h.setup.Docker {
 		args = append(args, "--bind="+h.fs("docker")+":/var/lib/docker")

@@ -26,12 +26,46 @@ const (
 	RepoOS      = "centos/7/os"        // what a host is installed from
 	RepoUpdates = "centos/7/updates"   // one newer version of most of it
 	RepoDocker  = "docker-ce/7/stable" // docker-ce
-	RepoVault   = "vault/7.9.2009/os"  // the updates, where an end-of-life release keeps them
 	RepoKernel  = "fault/kernel"       // a still newer kernel that cannot be installed
 	RepoBroken  = "fault/broken"       // an update whose dependency nobody provides
 	RepoFailing = "fault/scriptlet"    // an update whose %pre fails
 	RepoLarge   = "fault/large"        // an update of 64 MiB
+
+	// TreeVault is where an end-of-life release keeps its repositories os and
+	// updates, below the architecture: the same as the two above.
+	TreeVault = "vault/7.9.2009"
 )
+
+// SecurityUpdate is the one package of RepoUpdates that its updateinfo calls a
+// security update. CentOS's own repositories have no updateinfo; those of
+// Alibaba Cloud Linux and of Rocky have.
+const SecurityUpdate = "openssl-libs-1:1.0.2k-21.el7_9.x86_64"
+
+// updateInfo is the updateinfo.xml of RepoUpdates: a security advisory and one
+// that is none.
+const updateInfo = `<?xml version="1.0" encoding="UTF-8"?>
+<updates>
+  <update from="lab" status="final" type="security" version="1">
+    <id>LABSA-2020:5566</id>
+    <title>Important: openssl</title>
+    <issued date="2020-12-16 00:00:00"/>
+    <severity>Important</severity>
+    <description>CVE-2020-1971</description>
+    <pkglist><collection short="lab"><name>lab</name>
+      <package name="openssl-libs" epoch="1" version="1.0.2k" release="21.el7_9" arch="x86_64"><filename>openssl-libs-1.0.2k-21.el7_9.x86_64.rpm</filename></package>
+    </collection></pkglist>
+  </update>
+  <update from="lab" status="final" type="bugfix" version="1">
+    <id>LABBA-2020:5001</id>
+    <title>glibc</title>
+    <issued date="2020-12-01 00:00:00"/>
+    <description>a time zone</description>
+    <pkglist><collection short="lab"><name>lab</name>
+      <package name="glibc" epoch="0" version="2.17" release="317.el7" arch="x86_64"><filename>glibc-2.17-317.el7.x86_64.rpm</filename></package>
+    </collection></pkglist>
+  </update>
+</updates>
+`
 
 // A pkg is one binary package: what its spec file says. Files whose text
 // starts with "-> " are symbolic links; those in a bin directory are
@@ -164,7 +198,6 @@ func packages() map[string][]pkg {
 			agent("1.0"),
 		},
 		RepoUpdates: updates,
-		RepoVault:   updates,
 		RepoDocker: {
 			{name: "docker-ce", epoch: "3", version: "19.03.14", release: "3.el7",
 				requires: []string{"docker-ce-cli", "containerd.io >= 1.2.2-3"}, conflicts: []string{"docker", "docker-io"},
@@ -240,12 +273,16 @@ func docker113(name string, files map[string]string) pkg {
 	return p
 }
 
+// HoldPost is the file that keeps the %post of order-agent waiting while it is
+// there: a moment in the middle of a transaction, for as long as a test likes.
+const HoldPost = "/root/hold-post"
+
 // agent is an application's package. Every run of its %post is a line of a
 // file: what happened twice is there twice.
 func agent(version string) pkg {
 	return pkg{name: "order-agent", version: version, release: "1",
 		files: map[string]string{"/usr/bin/order-agent": "#!/bin/sh\necho order-agent " + version + "\n"},
-		post:  "echo " + version + " $1 >>/var/log/order-agent.posts"}
+		post:  "echo " + version + " $1 >>/var/log/order-agent.posts\nwhile [ -e " + HoldPost + " ]; do sleep 0.05; done"}
 }
 
 // release is the package that says which release a host has.

@@ -36,6 +36,23 @@ func NewMirror(ctx context.Context, dir string) (*Mirror, error) {
 			return nil, err
 		}
 	}
+	info := filepath.Join(dir, "updateinfo.xml")
+	if err := os.WriteFile(info, []byte(updateInfo), 0o644); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "modifyrepo_c", info, filepath.Join(dir, RepoUpdates, "repodata"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("modifyrepo_c: %w: %s", err, out)
+	}
+	for tree, repo := range map[string]string{"os": RepoOS, "updates": RepoUpdates} {
+		at := filepath.Join(dir, TreeVault, tree)
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.Symlink(filepath.Join(dir, repo), filepath.Join(at, "x86_64")); err != nil {
+			return nil, err
+		}
+	}
 	return m, os.WriteFile(filepath.Join(dir, "docker-ce.repo"), []byte(RepoFile(MirrorURL, RepoDocker)), 0o644)
 }
 
@@ -150,7 +167,7 @@ func NeedPackages(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the lab's packages are for x86_64")
 	}
-	for _, p := range []string{"rpmbuild", "rpm", "dnf-3", "createrepo_c", "cpio", "nginx", "docker"} {
+	for _, p := range []string{"rpmbuild", "rpm", "dnf-3", "createrepo_c", "modifyrepo_c", "cpio", "nginx", "docker"} {
 		testenv.Need(t, p)
 	}
 }

@@ -23,12 +23,10 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/upgradectl/upgradectl/hostinv"
-	"github.com/upgradectl/upgradectl/internal/lab"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
 )
 
 func TestMain(m *testing.M) {
-	lab.Main()
 	// Inside the lab a goroutine watches for the end of whoever started it.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/upgradectl/upgradectl/internal/lab.enter.func1"))
 }

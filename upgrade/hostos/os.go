@@ -44,6 +44,9 @@ type Exclude struct {
 	Pattern string `json:"pattern"` // as written there
 }
 
+// aptHold is the Where of a package that is held back on Debian.
+const aptHold = "apt-mark hold"
+
 // A FstabEntry is a line of /etc/fstab whose device is named by its order.
 type FstabEntry struct {
 	Device string `json:"device"`
@@ -200,7 +203,7 @@ func parseOS(text string) (*OS, error) {
 	}
 	o.Excludes = slices.Concat(parseExcludes(m["conf"]), parseExcludes(m["repos"]), parseLocks(m["locks"]))
 	for f := range strings.FieldsSeq(m["holds"]) {
-		o.Excludes = append(o.Excludes, Exclude{"apt-mark hold", f})
+		o.Excludes = append(o.Excludes, Exclude{aptHold, f})
 	}
 	o.Unfinished = foundLines(m["unfinished"])
 	for line := range strings.SplitSeq(m["modules"], "\n") {

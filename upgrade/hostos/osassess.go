@@ -217,6 +217,13 @@ func (c StrategyConfig) judgeTransaction(o *OS, t *Transaction, out string, repl
 			}
 			fs = append(fs, Finding{"unavailable", "", Block, "the repositories of this host do not have " + strings.Join(names, ", "), "give this host the repositories of the other one"})
 		}
+		for _, e := range o.Excludes {
+			// yum and dnf do not find what is excluded; apt-get resolves what is held,
+			// and refuses it when it is to be done.
+			if e.Where == aptHold && slices.ContainsFunc(replay, func(p Package) bool { return p.Name == e.Pattern }) {
+				fs = append(fs, Finding{"unavailable", e.Pattern, Block, e.Where + " keeps " + e.Pattern + " back, which the other host got", "run apt-mark unhold " + e.Pattern})
+			}
+		}
 		return fs
 	}
 	switch {
