@@ -69,16 +69,17 @@ test: programs lint cross
 	$(GO) test -timeout 15m -parallel 6 -run 'TestSimulateScripts|TestKilledProcess|TestInterruptedProcess' ./cmd/upgradectl # without -race: every scenario of an operator, kill -9 10 times, and SIGINT
 	$(MAKE) lab nested foreign
 
-# Whole procedures on real hosts: systemd-nspawn, Docker, rpm and yum, real
-# traffic. Without -race: the program under test is a process of its own, and
-# one host after the other has the machine for itself.
+# Whole procedures on real hosts: systemd-nspawn, Docker, rpm and yum, apt, real
+# traffic. Without -race: the program under test is a process of its own. Two
+# packages at a time: each test has a lab of its own, and waits where another
+# computes.
 .PHONY: lab
 lab: programs
 	@if [ "$$(uname -s)" != Linux ] || [ "$$(id -u)" != 0 ]; then \
 		echo "the lab needs root on Linux: hosts in namespaces of their own, with mounts and networks" >&2; \
 		[ "$${CI:-}" != true ]; exit; \
 	fi; \
-	UPGRADECTL_LAB=1 $(GO) test -count=1 -p 1 -timeout 20m -run '^TestLab' ./internal/lab ./upgrade
+	UPGRADECTL_LAB=1 $(GO) test -count=1 -p 2 -timeout 20m -run '^TestLab' ./internal/lab ./upgrade/hostos ./upgrade
 
 # Every schedule of the crash and the API matrix: hours.
 .PHONY: crash

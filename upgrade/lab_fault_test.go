@@ -188,22 +188,24 @@ func faultRepo(place string) string {
 
 const noFaultRepo = "rm -f /etc/yum.repos.d/fault.repo"
 
-// labRepoFaults are what in a host's settings and repositories stands in the way
+// A labRepoFault is what in a host's settings and repositories stands in the way
 // of an update, and the finding that says so.
-var labRepoFaults = []struct {
+type labRepoFault struct {
 	name         string
 	plant, mend  string
 	id, evidence string
-	plans        bool // it is a warning: a plan is made
-}{
+	hides        bool // with it, others are not seen
+}
+
+var labRepoFaults = []labRepoFault{
 	{"a kernel held back", "echo 'exclude=kernel*' >>/etc/dnf/dnf.conf", "sed -i '/^exclude/d' /etc/dnf/dnf.conf",
 		"exclude", "keeps the kernel back: kernel*", false},
 	{"a kernel that cannot be installed, which yum leaves out with exit status 0",
 		faultRepo(lab.RepoKernel) + "sed -i '/^\\[updates\\]/,/^$/s/enabled=1/enabled=0/' /etc/yum.repos.d/CentOS-Base.repo",
-		noFaultRepo + "; sed -i s/enabled=0/enabled=1/ /etc/yum.repos.d/CentOS-Base.repo", "skipped-kernel", "kernel-3.10.0-1160.99.1.el7.x86_64", false},
-	{"a dependency that nobody provides", faultRepo(lab.RepoBroken), noFaultRepo, "skipped-packages", "order-agent-1.2-1.x86_64", true},
+		noFaultRepo + "; sed -i s/enabled=0/enabled=1/ /etc/yum.repos.d/CentOS-Base.repo", "skipped-kernel", "kernel-3.10.0-1160.99.1.el7.x86_64", true},
+	{"a dependency that nobody provides", faultRepo(lab.RepoBroken), noFaultRepo, "skipped-packages", "order-agent-1.2-1.x86_64", false},
 	{"a mirror that is gone", "sed -i 's|centos/7/updates|centos/7.5/updates|' /etc/yum.repos.d/CentOS-Base.repo", "sed -i 's|centos/7.5/updates|centos/7/updates|' /etc/yum.repos.d/CentOS-Base.repo",
-		"dead-mirror", "updates", false},
+		"dead-mirror", "updates", true},
 }
 
 // fill leaves a host's disk 20 MB; the result gives it its room back.
