@@ -7,6 +7,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/upgradectl/upgradectl/internal/pkgver"
 )
 
 // areas are the sections that are compared row by row, in the order of
@@ -238,7 +240,7 @@ func judgePackage(d *differ, f *Finding, b, a []row) bool {
 		f.Severity, f.Reason = Lost, reasonBroken
 	case f.Kind == Altered && len(b) == 1 && len(a) == 1:
 		x, y := b[0].what.(Package), a[0].what.(Package)
-		if compareVersions(y.Manager, y.EVR, x.EVR) < 0 {
+		if pkgver.Compare(y.Manager, y.EVR, x.EVR) < 0 {
 			f.Severity, f.Reason = Lost, reasonOlder
 		}
 	}

@@ -89,28 +89,3 @@ func TestExpectPackages(t *testing.T) {
 	assert.Equal(t, New, severity("kernel\t(none)\t3.10.0-862.9.1.el7\tx86_64\n", more, Expect{}))
 	assert.Equal(t, Expected, severity("kernel\t(none)\t3.10.0-862.9.1.el7\tx86_64\n", more, Expect{KernelChanged: true}))
 }
-
-// TestCompareVersions has pairs in their order by rpm and by dpkg.
-func TestCompareVersions(t *testing.T) {
-	for manager, pairs := range map[string][][2]string{
-		"rpm": {{"1.0-1", "1.0-2"}, {"1.9", "1.10"}, {"1.0~rc1", "1.0"}, {"1.0", "1.0^git1"}, {"1.0^git1", "1.0.1"}, {"1.0a", "1.0.1"}, {"9:1", "10:0"}, {"1-1", "1:0-1"}, {"3.10.0-862.9.1.el7", "3.10.0-1160.6.1.el7"},
-			{"1.0", "1.0a"}, {"2.0.a", "2.0.1"}, {"007", "8"}, {"1.13.1-75.git8633870.el7.centos", "1.13.1-208.git7d71120.el7_9"}},
-		"dpkg": {{"1.0-1", "1.0-2"}, {"1.0~rc1-1", "1.0-1"}, {"1.0-1", "1.0-1+deb12u1"}, {"1.9", "1.10"}, {"1.0a", "1.0+"}, {"2:1.0", "3:0.1"}, {"1.0", "1.0-0.1"}, {"9.2p1-2+deb12u3", "9.2p1-2+deb12u10"}},
-	} {
-		for _, p := range pairs {
-			assert.Equal(t, -1, compareVersions(manager, p[0], p[1]), "%s: %v", manager, p)
-			assert.Equal(t, 1, compareVersions(manager, p[1], p[0]), "%s: %v", manager, p)
-			assert.Equal(t, 0, compareVersions(manager, p[0], p[0]))
-		}
-	}
-}
-
-func FuzzCompareVersions(f *testing.F) {
-	f.Add("1.0~rc1-1", "2:1.0^git-3")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		for _, m := range []string{"rpm", "dpkg"} {
-			require.Equal(t, compareVersions(m, a, b), -compareVersions(m, b, a))
-			require.Zero(t, compareVersions(m, a, a))
-		}
-	})
-}

@@ -21,7 +21,7 @@ const module = "github.com/upgradectl/upgradectl"
 // base are the packages every other one may use. They use the standard
 // library and nothing else, not even each other.
 var base = []string{
-	"internal/atomicfile", "internal/poll", "internal/redact",
+	"internal/atomicfile", "internal/pkgver", "internal/poll", "internal/redact",
 	"internal/shellq", "internal/textedit",
 }
 

@@ -7,92 +7,16 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/upgradectl/upgradectl/internal/pkgver"
 	"github.com/upgradectl/upgradectl/internal/shellq"
 )
-
-// compareVersions orders versions or releases as rpm does (rpmvercmp): by runs
-// of digits and of letters, digits as numbers and above letters, "~" below
-// everything and "^" above the end.
-func compareVersions(a, b string) int {
-	isDigit := func(c byte) bool { return c >= '0' && c <= '9' }
-	isAlpha := func(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
-	skip := func(s string) string {
-		return strings.TrimLeftFunc(s, func(r rune) bool {
-			return r >= 0x80 || !isDigit(byte(r)) && !isAlpha(byte(r)) && r != '~' && r != '^'
-		})
-	}
-	for {
-		a, b = skip(a), skip(b)
-		switch ta, tb := strings.HasPrefix(a, "~"), strings.HasPrefix(b, "~"); {
-		case ta && tb:
-			a, b = a[1:], b[1:]
-			continue
-		case ta:
-			return -1
-		case tb:
-			return 1
-		}
-		switch ca, cb := strings.HasPrefix(a, "^"), strings.HasPrefix(b, "^"); {
-		case ca && cb:
-			a, b = a[1:], b[1:]
-			continue
-		case ca && b == "", cb && a != "":
-			return 1
-		case ca, cb:
-			return -1
-		}
-		if a == "" || b == "" {
-			break
-		}
-		of := isAlpha
-		if isDigit(a[0]) {
-			of = isDigit
-		}
-		cut := func(s string) (string, string) {
-			n := 0
-			for n < len(s) && of(s[n]) {
-				n++
-			}
-			return s[:n], s[n:]
-		}
-		var x, y string
-		x, a = cut(a)
-		y, b = cut(b)
-		if y == "" { // of the other kind
-			if isDigit(x[0]) {
-				return 1
-			}
-			return -1
-		}
-		if isDigit(x[0]) {
-			x, y = strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
-			if len(x) != len(y) {
-				return sign(len(x) - len(y))
-			}
-		}
-		if c := strings.Compare(x, y); c != 0 {
-			return c
-		}
-	}
-	return sign(len(a) - len(b))
-}
-
-func sign(n int) int {
-	switch {
-	case n < 0:
-		return -1
-	case n > 0:
-		return 1
-	}
-	return 0
-}
 
 // NewestKernel gives the release of the newest kernel in the set; "" when there
 // is none.
 func (s PackageSet) NewestKernel() string {
 	best := ""
 	for _, p := range s {
-		if r := p.KernelRelease(); r != "" && (best == "" || compareVersions(r, best) > 0) {
+		if r := p.KernelRelease(); r != "" && (best == "" || pkgver.CompareRPM(r, best) > 0) {
 			best = r
 		}
 	}
@@ -306,7 +230,7 @@ func orUnknown(s string) string {
 func (o *OS) PreviousKernel(release string) (string, error) {
 	best := ""
 	for _, k := range o.Kernels {
-		if k.Image > 0 && k.Initramfs > 0 && compareVersions(k.Release, release) < 0 && (best == "" || compareVersions(k.Release, best) > 0) {
+		if k.Image > 0 && k.Initramfs > 0 && pkgver.CompareRPM(k.Release, release) < 0 && (best == "" || pkgver.CompareRPM(k.Release, best) > 0) {
 			best = k.Release
 		}
 	}

@@ -4,46 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/upgradectl/upgradectl/internal/testenv"
 )
-
-var orders = [][2]string{
-	{"3.10.0-862.9.1.el7", "3.10.0-1160.6.1.el7"}, {"1.0", "1.0"}, {"1.0~rc1", "1.0"}, {"1.0^git1", "1.0"}, {"1.0a", "1.0"}, {"1.a", "1.1"},
-	{"1.05", "1.5"}, {"2.0.1", "2.0"}, {"1..0", "1.0"}, {"6.1.0-9-amd64", "6.1.0-10-amd64"}, {"", "1"}, {"1.0^", "1.0^a"}, {"~", ""}, {"1_0", "1.0"}, {"fc4", "fc.4"},
-}
-
-func TestCompareVersions(t *testing.T) {
-	for _, o := range orders {
-		assert.Equal(t, -compareVersions(o[1], o[0]), compareVersions(o[0], o[1]), "%q %q", o[0], o[1])
-	}
-	assert.Equal(t, -1, compareVersions("3.10.0-862.9.1.el7.x86_64", "3.10.0-1160.6.1.el7.x86_64"))
-	assert.Equal(t, -1, compareVersions("6.1.0-9-amd64", "6.1.0-10-amd64"))
-}
-
-// rpm itself is the judge.
-func TestCompareVersionsAsRPM(t *testing.T) {
-	testenv.Need(t, "rpm")
-	var lua strings.Builder
-	list := slices.DeleteFunc(slices.Clone(orders), func(o [2]string) bool { return o[0] == "" || o[1] == "" }) // rpm refuses an empty version
-	for _, o := range list {
-		fmt.Fprintf(&lua, `print(rpm.vercmp("%s","%s").." ")`, o[0], o[1])
-	}
-	out, err := exec.CommandContext(t.Context(), "rpm", "--eval", "%{lua:"+lua.String()+"}").Output()
-	require.NoError(t, err)
-	got := strings.Fields(string(out))
-	require.Len(t, got, len(list))
-	for i, o := range list {
-		assert.Equal(t, got[i], fmt.Sprint(compareVersions(o[0], o[1])), "%q %q", o[0], o[1])
-	}
-}
 
 // A menu as grub2-mkconfig makes it on CentOS 7 and, with a submenu, on Debian;
 // the lines are those that osScript sends.

@@ -1,11 +1,12 @@
-package hostinv
+// Package pkgver orders versions of packages as their package managers do.
+package pkgver
 
 import "strings"
 
-// compareVersions compares two versions as their package manager does: -1
-// when a is older, 1 when it is newer. The rules are those of rpm (rpmvercmp)
-// and of Debian policy 5.6.12.
-func compareVersions(manager, a, b string) int {
+// Compare orders two versions, [EPOCH:]VERSION[-RELEASE], of manager "rpm" or
+// "dpkg": -1 when a is older, 1 when it is newer. The rules are those of rpm
+// (rpmvercmp, epoch first) and of Debian policy 5.6.12.
+func Compare(manager, a, b string) int {
 	ea, va := epoch(a)
 	eb, vb := epoch(b)
 	if ea != eb {
@@ -21,10 +22,10 @@ func compareVersions(manager, a, b string) int {
 	}
 	ua, ra := revision(va)
 	ub, rb := revision(vb)
-	if c := compareRPM(ua, ub); c != 0 {
+	if c := CompareRPM(ua, ub); c != 0 {
 		return c
 	}
-	return compareRPM(ra, rb)
+	return CompareRPM(ra, rb)
 }
 
 func epoch(s string) (epoch, rest string) {
@@ -66,7 +67,11 @@ func take(s string, ok func(byte) bool) (head, rest string) {
 	return s[:i], s[i:]
 }
 
-func compareRPM(a, b string) int {
+// CompareRPM orders two versions, two releases, or two releases of kernels (as
+// uname -r prints them) as rpmvercmp does: by runs of digits and of letters,
+// digits as numbers and above letters, "~" below everything and "^" above the
+// end.
+func CompareRPM(a, b string) int {
 	for {
 		other := func(c byte) bool { return !isDigit(c) && !isLetter(c) && c != '~' && c != '^' }
 		_, a = take(a, other)
