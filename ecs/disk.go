@@ -131,6 +131,7 @@ type ReplaceInput struct {
 	InstanceID string // must be Stopped, and not in the economical mode
 	OldDiskID  string // the system disk that is to go
 	ImageID    string // available, and without data disks
+	Size       int    // of the new disk, in GiB, at least the image's; 0: the image's
 	Token      string // makes the call idempotent; required
 }
 
@@ -165,6 +166,8 @@ func (c *Client) ReplaceSystemDisk(ctx context.Context, in ReplaceInput, progres
 			return "", refuse("image %s is %s, not Available", in.ImageID, images[0].Status)
 		case len(images[0].Snapshots) > 1:
 			return "", refuse("image %s has data disks", in.ImageID)
+		case in.Size != 0 && in.Size < images[0].Size:
+			return "", refuse("image %s has %d GiB, and the new disk would have %d", in.ImageID, images[0].Size, in.Size)
 		}
 		if err := c.needStopped(ctx, in.InstanceID, refuse); err != nil {
 			return "", err
@@ -173,7 +176,7 @@ func (c *Client) ReplaceSystemDisk(ctx context.Context, in ReplaceInput, progres
 		if err != nil {
 			return "", err
 		}
-		if _, err := c.api.ReplaceSystemDisk(ctx, alicloud.NewSystemDisk{InstanceID: in.InstanceID, ImageID: in.ImageID, Token: deriveToken(in.Token), KeyPair: i.KeyPair}); err != nil {
+		if _, err := c.api.ReplaceSystemDisk(ctx, alicloud.NewSystemDisk{InstanceID: in.InstanceID, ImageID: in.ImageID, Size: in.Size, Token: deriveToken(in.Token), KeyPair: i.KeyPair}); err != nil {
 			return "", fmt.Errorf("cannot replace system disk %s of instance %s: %w", in.OldDiskID, in.InstanceID, wrap(err))
 		}
 	}

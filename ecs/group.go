@@ -75,6 +75,9 @@ func (c *Client) CreateSnapshotSet(ctx context.Context, in SnapshotInput) (*Snap
 	if err != nil {
 		return fail(err)
 	}
+	if in.SystemOnly {
+		return fail(errors.New("a set is of all disks"))
+	}
 	disks, err := c.ListDisks(ctx, in.InstanceID)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,7 @@ type SnapshotInput struct {
 	Description   string
 	RetentionDays int // 1 to 65536; 0 keeps the snapshots until they are deleted
 	Tags          map[string]string
+	SystemOnly    bool `json:",omitempty"` // the system disk alone; of CreateSnapshots only
 }
 
 // A SnapshotFilter selects snapshots. Set fields must all match.
@@ -78,6 +79,9 @@ func (c *Client) CreateSnapshots(ctx context.Context, in SnapshotInput) ([]Snaps
 	disks, err := c.ListDisks(ctx, in.InstanceID)
 	if err != nil {
 		return nil, err
+	}
+	if in.SystemOnly {
+		disks = slices.DeleteFunc(disks, func(d Disk) bool { return d.Type != "system" })
 	}
 	if len(disks) == 0 {
 		return nil, fmt.Errorf("cannot snapshot instance %s: no disks: %w", in.InstanceID, ErrNotFound)

@@ -18,6 +18,11 @@ const (
 	StrategyScript    = string(hostos.Script)
 	StrategyExternal  = string(hostos.External)
 
+	// ProductionReplay upgrades production as it was tried on the transition host;
+	// ProductionReplaceDisk gives it an image of that host's system disk.
+	ProductionReplay      = "replay"
+	ProductionReplaceDisk = "replace-system-disk"
+
 	// DockerUpgrade replaces the distribution's Docker by docker-ce as
 	// section 3.5 of the runbook does; DockerKeep leaves it alone.
 	DockerUpgrade = "upgrade"
@@ -31,6 +36,10 @@ const (
 
 // OSConfig says how the operating system is upgraded.
 type OSConfig struct {
+	// Production says how production gets what was tried on the transition host:
+	// ProductionReplay, the default, or ProductionReplaceDisk.
+	Production string `json:"production,omitempty"`
+
 	Strategy string `json:"strategy"`           // StrategyYumUpdate, …Security, …Kernel, …Apt, …Script or …External
 	Script   string `json:"script,omitempty"`   // of StrategyScript: a file on this machine, run as root on the host
 	Precheck string `json:"precheck,omitempty"` // of StrategyScript: a file on this machine, run as root before Script; it changes nothing
@@ -86,7 +95,7 @@ func (d *configDecoder) docker(m mapping, c *Config) {
 
 // os reads how the operating system is upgraded.
 func (d *configDecoder) os(m mapping, c *Config) {
-	s := d.mapping(m.values["os"], "os", "strategy", "script", "precheck", "in_reboot", "blackout", "from", "instructions", "vault", "exclude_ok", "units_ok", "allow_drift", "kernel", "release", "docker", "reboot")
+	s := d.mapping(m.values["os"], "os", "strategy", "production", "script", "precheck", "in_reboot", "blackout", "from", "instructions", "vault", "exclude_ok", "units_ok", "allow_drift", "kernel", "release", "docker", "reboot")
 	c.OS.Strategy = s.enum("strategy", StrategyYumUpdate, StrategyYumUpdate, StrategySecurity, StrategyKernel, StrategyApt, StrategyScript, StrategyExternal)
 	c.OS.Script = s.text("script", "")
 	switch {
@@ -126,6 +135,18 @@ func (d *configDecoder) os(m mapping, c *Config) {
 	c.OS.AllowDrift = s.boolean("allow_drift", false)
 	c.OS.Docker = s.enum("docker", DockerUpgrade, DockerUpgrade, DockerKeep)
 	c.OS.Reboot = s.boolean("reboot", true)
+	c.OS.Production = s.enum("production", ProductionReplay, ProductionReplay, ProductionReplaceDisk)
+	if c.OS.Production == ProductionReplaceDisk && !s.failed("production") {
+		if !c.OS.Reboot && !s.failed("reboot") {
+			s.problem("reboot", "must be true with production: %s: the new disk becomes production itself by a reboot", c.OS.Production)
+		}
+		if c.OS.AllowDrift && !s.failed("allow_drift") {
+			s.problem("allow_drift", "has no meaning with production: %s: production gets the transition host's packages", c.OS.Production)
+		}
+		if c.Transition.Instance != "" {
+			s.problem("production", "%s needs a transition host that the run makes: transition.instance is no copy of production", c.OS.Production)
+		}
+	}
 	if c.OS.InReboot && !s.failed("reboot") && !s.failed("release") {
 		if !c.OS.Reboot {
 			s.problem("in_reboot", "says that the reboot upgrades the host, and reboot is false")

@@ -1,6 +1,10 @@
 package upgrade
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // windows reads the maintenance windows.
 func (d *configDecoder) windows(m mapping, c *Config) {
@@ -24,7 +28,10 @@ func (d *configDecoder) windows(m mapping, c *Config) {
 	s.need(": whose clock the windows go by, such as Asia/Shanghai", "timezone")
 	w.Traffic = s.duration("traffic", 10*time.Minute, time.Second, false)
 	w.Upgrade = s.duration("upgrade", 0, time.Minute, true)
-	if w.none() && !s.failed("allow") && !s.failed("deny") && s.node != nil {
+	wrong := slices.ContainsFunc(d.problems, func(p Problem) bool {
+		return strings.HasPrefix(p.Path, "windows.") && !strings.HasPrefix(p.Path, "windows.timezone")
+	})
+	if w.none() && !wrong {
 		d.at(s.node, "windows", "names no time: give allow, deny, or both")
 	}
 }

@@ -87,7 +87,7 @@ func detectors() []detector {
 		detectTwice, detectDouble, detectCloudInit, detectNetwork, detectCertificates, detectTime, // the first boot of the copy
 		detectListeners,
 		detectOS, // the operating system
-		detectWindow,
+		detectWindow, detectSystemDisk,
 	}
 }
 
@@ -178,6 +178,8 @@ var findingKinds = []findingKind{
 	{"os-exclude", false}, {"os-space", false}, {"os-grub-default", false}, {"os-module", false}, {"os-fstab", false},
 	// When.
 	{"window-none", true}, {"window-next", false},
+	// The system disk, where production gets a new one.
+	{"disk-replace", true}, {"disk-written", false}, {"disk-policy", false}, {"disk-logs", false},
 }
 
 // FindingIDs lists the IDs that findings can have.

@@ -77,6 +77,15 @@ func osPlant(id, object string, severity hostos.Severity) func(*Config, *Facts) 
 	}
 }
 
+// replacedDisk is about a system disk that is to be replaced.
+func replacedDisk(change func(f *Facts)) func(*Config, *Facts) {
+	return func(cfg *Config, f *Facts) {
+		cfg.OS.Production = ProductionReplaceDisk
+		f.Disks = []ecs.Disk{{ID: "d-sys", Type: "system", Category: "cloud_essd", Size: 40, Status: ecs.DiskInUse}}
+		change(f)
+	}
+}
+
 func line(to *[]hostinv.Line, source, text string) {
 	*to = append(*to, hostinv.Line{Source: source, Text: text})
 }
@@ -408,6 +417,16 @@ func plantedFindings() []planted {
 		{osPlant("grub-default", "", hostos.Block), b, "os-grub-default", "", "seen on the host"},
 		{osPlant("module", "nvidia", hostos.Warn), w, "os-module", "nvidia", "seen on the host"},
 		{osPlant("fstab", "/dev/sdb1", hostos.Block), b, "os-fstab", "/dev/sdb1", "seen on the host"},
+		{replacedDisk(func(f *Facts) { f.Disks[0].Type = "data" }), b, "disk-replace", "i-web90", "no system disk"},
+		{replacedDisk(func(f *Facts) { f.Disks[0].Category = "ephemeral_ssd" }), b, "disk-replace", "d-sys", "only cloud disks"},
+		{replacedDisk(func(f *Facts) { f.Disks[0].Encrypted = true }), b, "disk-replace", "d-sys", "is encrypted"},
+		{replacedDisk(func(f *Facts) { f.Disks[0].Status = "ReIniting" }), b, "disk-replace", "d-sys", "not in use"},
+		{replacedDisk(func(f *Facts) { f.Instance.Type = "ecs.s2.large" }), b, "disk-replace", "i-web90", "ran on Xen"},
+		{replacedDisk(func(f *Facts) { f.Disks[0].AutoSnapshotPolicyID = "sp-1" }), w, "disk-policy", "sp-1", "will not have"},
+		{replacedDisk(func(f *Facts) {
+			f.Written = []Written{{Dir: "/srv/order/data", Files: 2, Some: []string{"/srv/order/data/a"}}}
+		}), b, "disk-written", "/srv/order/data", "2 files in /srv/order/data"},
+		{replacedDisk(func(f *Facts) { f.Logs = 7 }), i, "disk-logs", "", "7 logs"},
 		{func(cfg *Config, _ *Facts) {
 			cfg.Windows = WindowsConfig{Timezone: "Asia/Shanghai", Allow: []string{"Sat 01:00-01:30"}, Traffic: 10 * time.Minute}
 		}, b, "window-none", "", "is 50m long"},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/hostinv"
@@ -83,6 +84,11 @@ func Discover(ctx context.Context, cfg *Config, e *Env) (*Facts, error) {
 	f.HasDocker = f.Docker.Command != ""
 	if f.Inventory, err = hostinv.Collect(ctx, prod, hostinv.Options{}); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+	}
+	if cfg.OS.Production == ProductionReplaceDisk {
+		if f.Written, f.Logs, err = listWritten(ctx, prod, f.Inventory, time.Now().Add(-writtenDay).Unix()); err != nil {
+			return nil, fmt.Errorf("host %s: %w", cfg.Host, err)
+		}
 	}
 	if f.Extra, err = collectExtra(ctx, prod); err != nil {
 		return nil, fmt.Errorf("host %s: %w", cfg.Host, err)

@@ -539,6 +539,9 @@ func (t *transition) beforeReboot(ctx context.Context, a *engine.Act, l *link, r
 	var res osResult
 	var was osBefore
 	step, _ := r.id("3.6", "os")
+	if r == prod && t.replacing() {
+		step, _ = old.id("3.6", "os") // its system is the transition host's
+	}
 	if ok, err := a.Result(step, &res); err != nil || !ok || res.Kernel == "" && !t.cfg.OS.InReboot {
 		return b, errors.Join(errors.New("internal error: no transaction recorded"), err)
 	}
@@ -576,7 +579,7 @@ func (t *transition) reboot(r role) engine.Step {
 			if !t.cfg.OS.Reboot {
 				return engine.Proposal{NotApplicable: "os.reboot is false"}, nil
 			}
-			if t.cfg.OS.Strategy == StrategyExternal {
+			if t.cfg.OS.Strategy == StrategyExternal && !(r == prod && t.replacing()) {
 				return engine.Proposal{NotApplicable: "strategy external: whoever upgrades it reboots it"}, nil
 			}
 			l, _, err := t.on(a, r)

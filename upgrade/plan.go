@@ -55,6 +55,9 @@ type Facts struct {
 	Snapshotting []string   `json:"snapshotting,omitempty"` // snapshots of the disks that others are making
 	Extra        *HostExtra `json:"extra,omitempty"`        // of the production host, besides its inventory
 
+	Written []Written `json:"written,omitempty"` // to its system disk in the last day, where that is to be replaced
+	Logs    int       `json:"logs,omitempty"`    // files of logs among that
+
 	Paths      []slb.PathFinding    `json:"paths,omitempty"`      // ways to the host past the balancers
 	Forwarding []slb.ForwardingItem `json:"forwarding,omitempty"` // domains that have to be moved behind one
 

@@ -192,7 +192,7 @@ func (t *transition) releaseClone() engine.Step {
 			if err := t.releaseMade(ctx, a); err != nil {
 				return nil, err
 			}
-			return nil, t.deleteImages("3.2-image")(ctx, a)
+			return nil, errors.Join(t.deleteImages("3.2-image")(ctx, a), t.deleteImages("4.3-image")(ctx, a))
 		},
 	}
 }

@@ -27,6 +27,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.recordContainers(),   // 2.2
 		t.recordProjects(),     // 2.3
 		t.keepRestart(),        // 2.3
+		t.keepIdentity(),       // 2.3
 		t.recordPorts(),        // 2.4
 		t.recordNginx(),        // 2.5
 		t.recordBalancers(),    // 2.6
@@ -52,23 +53,29 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 		t.addToBalancers(),     // 3.10
 		t.observeClone(),       // 3.11
 		t.healthGate(old, "3.11-health", "3.11"),
-		t.drainBalancers(),      // 4.1
-		t.drainNginx(),          // 4.2
-		t.proveSilence(),        // 4.3
-		t.checkReplay(),         // 4.3
-		t.stopProduction(),      // 4.4
-		t.setVault(prod),        // 4.5
-		t.snapshotBeforeOS(),    // 4.5
-		t.upgradeDocker(prod),   // 4.5
-		t.beginExternal(),       // 4.5
-		t.upgradeOS(prod),       // 4.5
-		t.reboot(prod),          // 4.5
-		t.startContainers(prod), // 4.5
-		t.startServices(prod),   // 4.5
-		t.compareInventory(),    // 4.5
-		t.restoreNginx(),        // 4.6
-		t.restoreBalancers(),    // 4.7
-		t.observeProduction(),   // 4.8
+		t.drainBalancers(),                // 4.1
+		t.drainNginx(),                    // 4.2
+		t.proveSilence(),                  // 4.3
+		t.replayed(t.checkReplay()),       // 4.3
+		t.checkWritten(),                  // 4.3
+		t.imageClone(),                    // 4.3
+		t.stopProduction(),                // 4.4
+		t.replayed(t.setVault(prod)),      // 4.5
+		t.snapshotBeforeOS(),              // 4.5
+		t.replayed(t.upgradeDocker(prod)), // 4.5
+		t.replayed(t.beginExternal()),     // 4.5
+		t.replayed(t.upgradeOS(prod)),     // 4.5
+		t.haltProduction(),                // 4.5
+		t.replaceDisk(),                   // 4.5
+		t.startProduction(),               // 4.5
+		t.settle(),                        // 4.5
+		t.reboot(prod),                    // 4.5
+		t.startContainers(prod),           // 4.5
+		t.startServices(prod),             // 4.5
+		t.compareInventory(),              // 4.5
+		t.restoreNginx(),                  // 4.6
+		t.restoreBalancers(),              // 4.7
+		t.observeProduction(),             // 4.8
 		t.healthGate(prod, "4.8-health", "4.8"),
 		t.removeFromBalancers(), // 4.9
 		t.removeFromNginx(),     // 4.9
@@ -86,7 +93,7 @@ func transitionSteps(p *Plan, e *Env) []engine.Step {
 			steps[i].Gate = gateText(section, p)
 		}
 	}
-	return t.windowed(steps)
+	return t.windowed(t.pinned(steps))
 }
 
 // gateText is what a person is asked before a section.

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -85,23 +86,23 @@ func parseRule(s string) (rule, error) {
 		r.from, ok = parseClock(m[2])
 		r.to, fine = parseClock(m[3])
 		if !ok || !fine || r.from == 24*60 {
-			return r, fmt.Errorf("has a time of day that is not between 00:00 and 24:00")
+			return r, errors.New("has a time of day that is not between 00:00 and 24:00")
 		}
 		return r, nil
 	}
 	m := datedRule.FindStringSubmatch(s)
 	if m == nil {
-		return r, fmt.Errorf(ruleForm)
+		return r, errors.New(ruleForm)
 	}
 	r.dated = true
 	first, err := time.Parse(time.DateOnly, m[1])
 	if err != nil {
-		return r, fmt.Errorf("has a date that is in no calendar")
+		return r, errors.New("has a date that is in no calendar")
 	}
 	end := first
 	if m[3] != "" {
 		if end, err = time.Parse(time.DateOnly, m[3]); err != nil {
-			return r, fmt.Errorf("has a date that is in no calendar")
+			return r, errors.New("has a date that is in no calendar")
 		}
 	}
 	from, to := clock(0), clock(24*60)
@@ -114,13 +115,13 @@ func parseRule(s string) (rule, error) {
 	}
 	switch {
 	case !ok || !fine:
-		return r, fmt.Errorf("has a time of day that is not between 00:00 and 24:00")
+		return r, errors.New("has a time of day that is not between 00:00 and 24:00")
 	case m[2] != "" && m[3] == "":
-		return r, fmt.Errorf("has a beginning and no end")
+		return r, errors.New("has a beginning and no end")
 	}
 	r.first, r.last = onDay(first, from), onDay(end, to)
 	if !first.Add(time.Duration(from) * time.Minute).Before(end.Add(time.Duration(to) * time.Minute)) {
-		return r, fmt.Errorf("ends before it begins")
+		return r, errors.New("ends before it begins")
 	}
 	return r, nil
 }

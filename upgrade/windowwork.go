@@ -46,7 +46,7 @@ func (t *transition) heldSteps() map[string]heldStep {
 	held := map[string]heldStep{
 		"3.9-nginx": {traffic: 2}, "3.10-slb": {traffic: 1},
 		"4.1-slb": {traffic: 2, upgrade: true}, "4.2-nginx": {traffic: 2, upgrade: true}, "4.4-stop": {traffic: 1, upgrade: true},
-		"4.5-repos": {}, "4.5-begin": {},
+		"4.5-repos": {}, "4.5-begin": {}, "4.5-stop-instance": {}, "4.5-disk": {}, "4.5-settle": {},
 		"4.6-nginx": {traffic: 1}, "4.7-slb": {traffic: 1}, "4.9-slb": {traffic: 1}, "4.9-nginx": {traffic: 1},
 	}
 	for id, there := range rehearsals {

@@ -180,6 +180,11 @@ func planPolicy(p *upgrade.Plan) policyDocument {
 		}
 		d.allow([]string{arn("ecs", "instance", f.Adopted.ID)}, nil, all, chosen(actions...))
 	}
+	if p.Config.OS.Production == upgrade.ProductionReplaceDisk {
+		d.allow([]string{source, arn("ecs", "image", "*"), arn("ecs", "disk", "*")}, nil, all, chosen("ecs:StopInstance", "ecs:StartInstance", "ecs:ReplaceSystemDisk"))
+		// Of the transition host's system disk, which is not there yet.
+		d.allow([]string{arn("ecs", "instance", "*"), arn("ecs", "disk", "*"), arn("ecs", "snapshot", "*")}, own(), all, chosen("ecs:CreateSnapshot"))
+	}
 	d.allow([]string{arn("ecs", "instance", "*"), arn("ecs", "command", "*")}, nil, all, chosen("ecs:RunCommand"))
 	for _, b := range []struct {
 		purpose string

@@ -70,6 +70,18 @@ func (m machines) Restore(id, from string) error {
 	return h.Restore(d)
 }
 
+// Replace gives a host the disk of another one; see cloud.Replacer.
+func (m machines) Replace(id, from string) error {
+	if err := m.Restore(id, from); err != nil {
+		return err
+	}
+	h, err := m.host(id)
+	if err != nil {
+		return err
+	}
+	return h.FirstBoot()
+}
+
 func (m machines) Start(id string) error {
 	h, err := m.host(id)
 	if err != nil {

@@ -24,6 +24,12 @@ type Restorer interface {
 	Restore(instanceID, from string) error
 }
 
+// A Replacer is a Restorer that knows that the disk of another instance is not
+// its own: what the first boot of a copy makes new is made new.
+type Replacer interface {
+	Replace(instanceID, from string) error
+}
+
 // rest ends a disk's state after d, unless it is gone. c.mu is held.
 func (c *Cloud) rest(k *disk, d time.Duration, then func()) {
 	c.after(c.scaled(d), func() {
@@ -233,6 +239,10 @@ func offAndKept(i *instance) *apiError {
 // Machines, and lets disks rest when that is over. c.mu is held.
 func (c *Cloud) refill(q *call, i *instance, from string, disks ...*disk) *apiError {
 	m, ok := c.cfg.Machines.(Restorer)
+	return c.fillWith(q, i, ok, func() error { return m.Restore(i.ID, from) }, disks...)
+}
+
+func (c *Cloud) fillWith(q *call, i *instance, ok bool, fill func() error, disks ...*disk) *apiError {
 	if !ok {
 		return refuse(400, "UnsupportedOperation", "What runs behind the simulated instances cannot put content back on a disk.")
 	}
@@ -244,7 +254,7 @@ func (c *Cloud) refill(q *call, i *instance, from string, disks ...*disk) *apiEr
 	}
 	fate := q.takeFate()
 	c.then(i, c.scaled(diskFills), func() {
-		err := c.machines(i, func(Machines) error { return m.Restore(i.ID, from) })
+		err := c.machines(i, func(Machines) error { return fill() })
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, d := range disks {
@@ -375,8 +385,15 @@ func (c *Cloud) replaceSystemDisk(q *call) (obj, *apiError) {
 	}
 	d := old.Disk
 	d.ID, d.Size = c.newID("d"), size
-	k := &disk{Disk: d, seq: c.next(), created: true, instance: i.ID, snapshot: img.mappings[0].snapshot, image: img.id, zone: old.zone, createdAt: time.Now()}
-	if err := c.refill(q, i, img.content, k); err != nil {
+	d.AutoSnapshotPolicyID, d.Tags = "", nil // of the old disk alone
+	// It stands for the old one: it is no more to be cleaned up than that.
+	k := &disk{Disk: d, seq: c.next(), created: old.created, instance: i.ID, snapshot: img.mappings[0].snapshot, image: img.id, zone: old.zone, createdAt: time.Now()}
+	restorer, ok := c.cfg.Machines.(Restorer)
+	fill := func() error { return restorer.Restore(i.ID, img.content) }
+	if m, knows := c.cfg.Machines.(Replacer); knows {
+		fill = func() error { return m.Replace(i.ID, img.content) }
+	}
+	if err := c.fillWith(q, i, ok, fill, k); err != nil {
 		return nil, err
 	}
 	delete(c.disks, old.ID) // released; its manual snapshots stay

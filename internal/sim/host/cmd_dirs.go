@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // copyTree is cp -r.
@@ -47,10 +50,12 @@ func (p *Proc) copyTree(from, to string, keep bool) error {
 	return p.tree().chmod(p.p.cred, to, i.mode)
 }
 
-// cmdFind is find DIR… [-maxdepth N] [-type f|d] [-name PATTERN].
+// cmdFind is find DIR… [-maxdepth N] [-type f|d] [-name PATTERN] [-xdev]
+// [-newerct @SECONDS]. A file's inode changes when its content does here: nothing
+// sets the time of the content back.
 func cmdFind(_ context.Context, p *Proc) int {
 	var dirs []string
-	depth, kind, pattern := -1, "", ""
+	depth, kind, pattern, xdev, since := -1, "", "", false, time.Time{}
 	args := p.Args[1:]
 	for len(args) > 0 {
 		a := args[0]
@@ -59,12 +64,22 @@ func cmdFind(_ context.Context, p *Proc) int {
 			dirs = append(dirs, a)
 			continue
 		}
+		if a == "-xdev" {
+			xdev = true
+			continue
+		}
 		if len(args) == 0 {
 			return p.refusef("%s without a value", a)
 		}
 		v := args[0]
 		args = args[1:]
 		switch a {
+		case "-newerct":
+			n, err := strconv.ParseInt(strings.TrimPrefix(v, "@"), 10, 64)
+			if err != nil || !strings.HasPrefix(v, "@") {
+				return p.refusef("-newerct %s", v)
+			}
+			since = time.Unix(n, 0)
 		case "-maxdepth":
 			n, ok := number(v)
 			if !ok {
@@ -94,10 +109,10 @@ func cmdFind(_ context.Context, p *Proc) int {
 			return
 		}
 		ok, _ := path.Match(pattern, path.Base(name)) // checked above
-		if (pattern == "" || ok) && (kind == "" || kind == "d" == i.IsDir() && (i.IsDir() || i.mode.IsRegular())) {
+		if (pattern == "" || ok) && i.mtime.After(since) && (kind == "" || kind == "d" == i.IsDir() && (i.IsDir() || i.mode.IsRegular())) {
 			fmt.Fprintln(p.Stdout, name)
 		}
-		if !i.IsDir() || level == depth {
+		if !i.IsDir() || level == depth || xdev && level > 0 && slices.Contains([]string{"/proc", "/sys", "/dev"}, p.abs(name)) {
 			return
 		}
 		entries, err := p.tree().readDir(p.p.cred, p.abs(name))

@@ -181,6 +181,19 @@ func (h *Host) Restore(d *Disk) error {
 	return nil
 }
 
+// FirstBoot does to the disk of another host what cloud-init does when it first
+// meets this one: it notes the instance and makes new SSH host keys. The host
+// name stays, as on hosts that preserve it. The host is off.
+func (h *Host) FirstBoot() error {
+	if err := h.WriteFile("/var/lib/cloud/data/instance-id", []byte(h.spec.Name+"\n"), 0o644); err != nil {
+		return err
+	}
+	return h.newHostKeys()
+}
+
+// Age makes everything on the disk as old as if it had been there for d.
+func (h *Host) Age(d time.Duration) { h.tree.age(time.Now().Add(-d)) }
+
 // power is a lock that is held while a host boots or its processes end. It is
 // a channel because waiting for a mutex stops virtual time (testing/synctest).
 type power chan struct{}

@@ -656,6 +656,20 @@ func (t *tree) stat(c cred, name string, follow bool) (*info, error) {
 	return newInfo(path.Base(clean(name)), p.n), nil
 }
 
+// age sets the time of everything that there is back to when.
+func (t *tree) age(when time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var walk func(n *node)
+	walk = func(n *node) {
+		n.mtime = when
+		for _, k := range n.kids {
+			walk(k)
+		}
+	}
+	walk(t.root)
+}
+
 // setTime sets the time of the last change, as its owner and root may.
 func (t *tree) setTime(c cred, name string, when time.Time) error {
 	t.mu.Lock()
