@@ -41,17 +41,29 @@ func guarded(what string) bool {
 // no machine keeps one afterwards, not even those that are off.
 func TestRebuildLeases(t *testing.T) {
 	t.Parallel()
-	for _, back := range []bool{false, true} {
-		t.Run(map[bool]string{false: "succeeded", true: "rolled-back"}[back], func(t *testing.T) {
+	for name, tt := range map[string]struct {
+		config sim.RebuildConfig
+		back   bool
+	}{
+		"succeeded":            {},
+		"rolled-back":          {back: true},
+		"in-place":             {config: sim.RebuildConfig{Strategy: upgrade.StrategyInPlace}},
+		"in-place rolled-back": {config: sim.RebuildConfig{Strategy: upgrade.StrategyInPlace}, back: true},
+		"webservice":           {config: sim.RebuildConfig{Role: "webservice"}},
+		"dnsmaster":            {config: sim.RebuildConfig{Role: "dnsmaster"}},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if back {
+			if name != "succeeded" { // stands for all at a desk
 				testenv.Slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				var bare []string
 				fenced := map[string]bool{}
 				running := false
-				s := newRebuildStage(t, sim.RebuildConfig{Rate: 5, Happened: func(what string) {
+				c, back := tt.config, tt.back
+				c.Rate = 5
+				c.Happened = func(what string) {
 					switch {
 					case !running || !strings.HasPrefix(what, "ssh ") || !rebuildChanges(what):
 					case guarded(what):
@@ -59,7 +71,8 @@ func TestRebuildLeases(t *testing.T) {
 					default:
 						bare = append(bare, what)
 					}
-				}}, nil, nil)
+				}
+				s := newRebuildStage(t, c, nil, nil)
 				running = true
 				o := quiet
 				if back {
