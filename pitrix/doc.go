@@ -108,8 +108,9 @@
 //     confirmation cannot both win (TestEditConfirmed, TestEditTakenBack,
 //     TestEditRevertCutOff, TestRealCron).
 //  23. A domain is meant by its UUID, undefined only when it is shut off, and
-//     parked and unparked without overwriting a file, from any point where that
-//     was cut off (TestRealLibvirt).
+//     parked and unparked without overwriting a file, and set aside and taken back
+//     under another name, from any point where that was cut off (TestRealLibvirt,
+//     FuzzAsideXML).
 //  24. keepalived that is held down does not run, and a holder that is stopped
 //     hands its address over; two holders are seen; an address is announced only
 //     by a node that has it (TestRealVIP).

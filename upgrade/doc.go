@@ -41,10 +41,12 @@
 //     TestScenario39LogWithoutTheProbe, TestWideTransition).
 //  11. A rebuild replaces every node of the plan; no request fails but those that
 //     overlap the floating address's move, which is graceful (TestRebuild,
-//     TestRebuildVariants). Rolled back before the undefine, the old machines
-//     serve again, and nothing of the new ones is left (TestRebuildRolledBack).
+//     TestRebuildVariants, TestRebuildInPlace, TestRebuildInPlaceVariants). Rolled back before the undefine, the old machines
+//     serve again, and nothing of the new ones is left (TestRebuildRolledBack,
+//     TestRebuildInPlaceRolledBack). In place no old machine is shut down unless
+//     the others are well (TestRebuildInPlaceAlone).
 //  12. Killed at any point, a rebuild reaches its end or its beginning all the
-//     same (TestRebuildKilledAnywhere).
+//     same (TestRebuildKilledAnywhere, TestRebuildInPlaceKilledAnywhere).
 //  13. Nodes are switched strictly one after the other, the holder of the floating
 //     address last, each behind its gate (TestRebuildOneByOne, TestRebuildGates,
 //     TestScenario70VIPMoved); no old machine is touched while anybody else answers
@@ -60,8 +62,7 @@
 //
 // # Limits
 //
-// The procedure rebuild is side by side only, and rehearsed for proxies; see
-// docs/rebuild.md. The procedure transition is for Alibaba Cloud ECS with CLB,
+// Of the procedure rebuild see docs/rebuild.md. The procedure transition is for Alibaba Cloud ECS with CLB,
 // ALB, NLB and nginx.
 // Requests that reach the host past them are reported, not moved. Arrival and
 // silence are read from connection tables, and from access logs where balancers

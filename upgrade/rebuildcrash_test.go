@@ -3,6 +3,7 @@ package upgrade_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"regexp"
 	"strings"
@@ -18,7 +19,7 @@ import (
 
 // changes finds the commands of a rebuild that change something. Whatever has
 // none of these words only looks.
-var changes = regexp.MustCompile(`(^|[\s;&|({/])(mv|rm|mkdir|cp|chmod|chown|ln|touch|setsid|systemd-run|shutdown|service|mask|unmask|stop|start|reload|autostart|define|undefine|destroy)\s|arping -[UA]|ssh-keygen \S* ?-R|(^|[^0-9&])>"?[$/]|>>`)
+var changes = regexp.MustCompile(`(^|[\s;&|({/])(mv|rm|mkdir|cp|chmod|chown|ln|touch|setsid|systemd-run|shutdown|service|mask|unmask|stop|start|reload|autostart|define|undefine|destroy|flush)\s|arping -[UA]|ssh-keygen \S* ?-R|(^|[^0-9&])>"?[$/]|>>`)
 
 // rebuildChanges tells events of a rebuild that may change something, by the
 // words of their commands: a process killed after any other leaves the same world
@@ -43,12 +44,31 @@ func rebuildChanges(what string) bool {
 // one that is rolled back leaves the old pair.
 func TestRebuildKilledAnywhere(t *testing.T) {
 	t.Parallel()
+	killedRebuilds(t, "side-by-side", func(points []point) []point { return points })
+}
+
+// In place as well: between its two machines a node is nothing but files of the
+// run and on its host. In CI a seeded sample of the points stands for all.
+func TestRebuildInPlaceKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	killedRebuilds(t, "in-place", func(points []point) []point {
+		const seed, sample = 20261122, 14
+		if os.Getenv("UPGRADECTL_MATRIX") == "all" {
+			return points
+		}
+		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+		return points[:min(sample, len(points))]
+	})
+}
+
+func killedRebuilds(t *testing.T, strategy string, some func([]point) []point) {
+	t.Helper()
 	var points []point
 	synctest.Test(t, func(t *testing.T) {
-		points = killedRebuild(t, point{}, nil)
+		points = killedRebuild(t, strategy, point{}, nil)
 	})
-	everyPoint(t, points, 200, func(t *testing.T, at point, back bool) (met bool) {
-		killedRebuild(t, at, func(s *rebuildStage) string {
+	everyPoint(t, some(points), 200, func(t *testing.T, at point, back bool) (met bool) {
+		killedRebuild(t, strategy, at, func(s *rebuildStage) string {
 			met = true
 			if back {
 				return backedRebuild(s)
@@ -63,9 +83,9 @@ func TestRebuildKilledAnywhere(t *testing.T) {
 func TestRebuildKilledTwice(t *testing.T) {
 	t.Parallel()
 	var points []point
-	synctest.Test(t, func(t *testing.T) { points = killedRebuild(t, point{}, nil) })
+	synctest.Test(t, func(t *testing.T) { points = killedRebuild(t, "side-by-side", point{}, nil) })
 	everyPair(t, len(points), 30/stride(3, 30), func(t *testing.T, p pair) (killed bool) {
-		killedRebuild(t, points[p.first-1], func(s *rebuildStage) string {
+		killedRebuild(t, "side-by-side", points[p.first-1], func(s *rebuildStage) string {
 			killed = s.killer.life(t, s.run, s.options(s.killer.observed()), rebuildChanges, p)
 			if !p.back {
 				return resumedRebuild(s)
@@ -102,13 +122,13 @@ func resumedRebuild(s *rebuildStage) string {
 	return r.State
 }
 
-func killedRebuild(t *testing.T, at point, after func(*rebuildStage) string) []point {
+func killedRebuild(t *testing.T, strategy string, at point, after func(*rebuildStage) string) []point {
 	end := "succeeded"
 	k := &killer{at: at}
 	if at == (point{}) {
 		k.changes = rebuildChanges
 	}
-	s := newRebuildStage(t, sim.RebuildConfig{Rate: 5, Happened: k.happened}, nil, slowly)
+	s := newRebuildStage(t, sim.RebuildConfig{Strategy: strategy, Rate: 5, Happened: k.happened}, nil, slowly)
 	s.killer = k
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(t.Context())

@@ -1,6 +1,8 @@
 package upgrade_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -49,6 +51,146 @@ func TestRebuildInPlaceRolledBack(t *testing.T) {
 				assert.Zero(t, f.Failed)
 				assert.LessOrEqual(t, f.GapMS, 1000.0)
 				assert.Empty(t, f.OldKept)
+			})
+		})
+	}
+}
+
+func inPlaceStage(t *testing.T, c sim.RebuildConfig, edit func(string) string) *rebuildStage {
+	c.Strategy, c.Rate = "in-place", 5
+	return newRebuildStage(t, c, nil, edit)
+}
+
+// Where nobody else could carry the service, no old machine is shut down: not by
+// a plan, not when it turns out later, and nothing is launched on an address that
+// somebody has taken meanwhile.
+func TestRebuildInPlaceAlone(t *testing.T) {
+	t.Parallel()
+	refused := func(t *testing.T, s *rebuildStage, why ...string) {
+		_, err := s.makePlan()
+		var refused *upgrade.RefusedError
+		require.ErrorAs(t, err, &refused)
+		for _, w := range why {
+			assert.Contains(t, err.Error(), w)
+		}
+	}
+	t.Run("one is ill", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := inPlaceStage(t, sim.RebuildConfig{}, nil)
+			s.on("192.0.2.61", "supervisorctl stop cb_server")
+			refused(t, s, "proxy0 is not well", "1 of 2 nodes is well, and in place the others serve alone while one is rebuilt: nobody would; repair proxy0 first")
+		})
+	})
+	t.Run("one is off", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := inPlaceStage(t, sim.RebuildConfig{}, nil)
+			s.on("192.0.2.102", "virsh destroy proxy1")
+			refused(t, s, "proxy1 does not answer", "repair proxy1 first")
+		})
+	})
+	t.Run("hosts are swapped", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := inPlaceStage(t, sim.RebuildConfig{}, nil)
+			edited, err := os.ReadFile(s.op.Config)
+			require.NoError(t, err)
+			swapped := strings.NewReplacer("{name: proxy0}", "{name: proxy0, physical_host: 192.0.2.102}", "{name: proxy1}", "{name: proxy1, physical_host: 192.0.2.101}").Replace(string(edited))
+			require.NoError(t, os.WriteFile(s.op.Config, []byte(swapped), 0o600))
+			refused(t, s, "R9")
+		})
+	})
+	t.Run("the other falls ill", func(t *testing.T) {
+		t.Parallel()
+		testenv.Slow(t)
+		synctest.Test(t, func(t *testing.T) {
+			s := inPlaceStage(t, sim.RebuildConfig{}, nil)
+			r := s.apply(when("done", "7.1.3-record", func() { s.on("192.0.2.61", "supervisorctl stop cb_server") }))
+			require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+			assert.Equal(t, "7.1.3-poweroff", r.Step)
+			assert.Contains(t, r.Reason, "proxy0")
+			require.NotNil(t, s.world.Site().Machine("192.0.2.62"), "the old machine was shut down")
+			assert.Equal(t, "proxy1", s.world.Site().Machine("192.0.2.62").Label())
+			s.on("192.0.2.61", "supervisorctl start cb_server")
+			s.succeeded(s.resume(quiet))
+		})
+	})
+	t.Run("somebody has the address", func(t *testing.T) {
+		t.Parallel()
+		testenv.Slow(t)
+		synctest.Test(t, func(t *testing.T) {
+			s := inPlaceStage(t, sim.RebuildConfig{}, nil)
+			r := s.apply(when("done", "7.1.3-aside", func() { s.on("192.0.2.65", "ip addr add 192.0.2.62/24 dev eth0") }))
+			require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+			assert.Equal(t, "7.1.3-launch", r.Step)
+			assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
+			assert.Contains(t, r.Reason, "address 192.0.2.62 of proxy1 is answered by")
+			s.on("192.0.2.65", "ip addr del 192.0.2.62/24 dev eth0")
+			s.succeeded(s.resume(quiet))
+		})
+	})
+}
+
+// A person is asked before each old machine is shut down, and before the end;
+// until then it serves.
+func TestRebuildInPlaceGates(t *testing.T) {
+	t.Parallel()
+	testenv.Slow(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := inPlaceStage(t, sim.RebuildConfig{}, func(y string) string { return strings.Replace(y, "gates: []\n", "", 1) })
+		r := s.apply(upgrade.RunOptions{Observer: quiet.Observer})
+		serves := func(want ...string) {
+			for i, addr := range []string{"192.0.2.61", "192.0.2.62"} {
+				m := s.world.Site().Machine(addr)
+				require.NotNil(t, m, addr)
+				assert.Equal(t, want[i], m.Label())
+			}
+		}
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "7.1.1-ready", r.Step)
+		serves("proxy0", "proxy1")
+		r = s.resume(upgrade.RunOptions{Approve: []string{"7.1.1"}, Observer: quiet.Observer})
+		assert.Equal(t, "7.2.1-ready", r.Step, r.Reason)
+		serves("proxy0", "proxy1#2")
+		r = s.resume(upgrade.RunOptions{Approve: []string{"7.2.1"}, Observer: quiet.Observer})
+		assert.Equal(t, "9.2-undefine", r.Step, r.Reason)
+		serves("proxy0#2", "proxy1#2")
+		rep, err := upgrade.ReadReport(s.run)
+		require.NoError(t, err)
+		for _, n := range rep.Nodes {
+			assert.NotEqual(t, n.KernelBefore, n.KernelAfter)
+		}
+		// The old domains wait under their other name, off, and kept off.
+		out := s.on("192.0.2.102", "virsh list --all")
+		assert.Regexp(t, `- +old-proxy1 +shut off`, out)
+		assert.Regexp(t, `1 +proxy1 +running`, out)
+		assert.Contains(t, s.on("192.0.2.102", "virsh dumpxml old-proxy1"), "/pitrix/kernels/old-proxy1.img")
+		s.succeeded(s.resume(upgrade.RunOptions{Approve: []string{"9.2"}, Observer: quiet.Observer}))
+	})
+}
+
+// New hosts, installers with .sh scripts, nodes with outer addresses, sub zones
+// and optional packages are rebuilt in place as well.
+func TestRebuildInPlaceVariants(t *testing.T) {
+	t.Parallel()
+	testenv.Slow(t)
+	for name, tt := range map[string]struct {
+		config sim.RebuildConfig
+		edit   func(string) string
+	}{
+		"other hosts": {sim.RebuildConfig{}, func(y string) string {
+			return strings.NewReplacer("{name: proxy0}", "{name: proxy0, physical_host: 192.0.2.103}", "{name: proxy1}", "{name: proxy1, physical_host: 192.0.2.104}").Replace(y)
+		}},
+		"shell scripts":         {sim.RebuildConfig{Version: "4.2.5"}, nil},
+		"outer addresses":       {sim.RebuildConfig{VG: true}, nil},
+		"sub zone and packages": {sim.RebuildConfig{Sub: true, Boss2: true, Warehouse: true}, func(y string) string { return strings.Replace(y, "  vip:", "  sub: true\n  vip:", 1) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := inPlaceStage(t, tt.config, tt.edit)
+				s.succeeded(s.apply(quiet))
 			})
 		})
 	}

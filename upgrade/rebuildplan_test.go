@@ -181,3 +181,79 @@ func TestTrapBindOwner(t *testing.T) {
 		assert.False(t, strings.HasPrefix(name, "pitrix-ks-dnsslave"), name)
 	}
 }
+
+// inPlaceConfig is rebuildConfig of the other strategy.
+func inPlaceConfig(t *testing.T, role string, nodes ...string) *Config {
+	t.Helper()
+	src := "version: 1\nprocedure: rebuild\nhost: 192.0.2.2\nrebuild:\n  strategy: in-place\n  role: " + role + "\n  os_name: xenial\n  os_version: 16.04.5\n  vip: 192.0.2.60\n  nodes:\n"
+	for _, n := range nodes {
+		src += "    - {name: " + n + "}\n"
+	}
+	c, err := ParseConfig("upgrade.yaml", []byte(src))
+	require.NoError(t, err)
+	return c
+}
+
+// In place every role makes a procedure that the engine accepts: a gate before
+// each old machine is shut down, which is after the others were seen to be well
+// and before its successor is launched; it says who is alone meanwhile, and
+// leaves no point to pause at. Its IDs are those that other steps look for.
+func TestRebuildInPlacePlan(t *testing.T) {
+	for _, role := range roleNames() {
+		for n := 2; n <= 3; n++ {
+			c := inPlaceConfig(t, role, []string{"a0", "a1", "a2"}[:n]...)
+			f := rebuildFacts(c)
+			for i := range f.Rebuild.Nodes {
+				nf := &f.Rebuild.Nodes[i]
+				nf.Address, nf.PhysicalHost = nf.Final, nf.OldHost
+			}
+			p, err := BuildPlan(c, f, time.Now(), "test")
+			require.NoError(t, err)
+			steps := rebuildSteps(p, nil)
+			require.NoError(t, engine.Validate(steps), "%s, %d nodes", role, n)
+			var gates []string
+			at := map[string]int{}
+			for i, s := range steps {
+				at[s.ID] = i
+				if s.Gate != "" {
+					gates = append(gates, s.Section)
+				}
+				assert.True(t, strings.HasPrefix(s.ID, s.Section+"-"), s.ID)
+				assert.False(t, s.Pivot, "%s: everything before the end can be undone", s.ID)
+			}
+			assert.Equal(t, c.Gates, gates)
+			r := newRebuild(p, nil)
+			for i := range p.Facts.Rebuild.Nodes {
+				order := []string{"1-ready", "2-settings", "2-lists", "2-build", "3-floating", "3-stop", "3-record", "3-poweroff", "3-autostart", "3-aside", "3-forget", "3.1-launch", "3.2-machines", "3.3-hold", "4.1-install", "4.2-machines", "5-hosts", "6.1-haproxy", "6.2-rclocal", "6.3-restore", "6-reboot", "6.4-programs", "6.5-compare", "7-announce", "7-keepalived", "8.1-known-hosts"}
+				last := 0
+				for _, id := range order {
+					k, there := at[r.stepID(i, id)]
+					require.True(t, there, "%s: %s", role, r.stepID(i, id))
+					assert.Greater(t, k, last, id)
+					last = k
+				}
+				off, back := at[r.powerID(i)], at[r.stepID(i, "7-keepalived")]
+				for k := off; k <= back; k++ {
+					assert.True(t, steps[k].Joined, "%s: a pause would leave the others alone", steps[k].ID)
+				}
+				assert.False(t, steps[back+1].Joined)
+				for _, id := range []string{r.stepID(i, "1-ready"), r.powerID(i)} {
+					lines := strings.Join(steps[at[id]].Lines, "\n")
+					assert.Contains(t, lines, "nobody serves", id)
+					for _, other := range r.others(i) {
+						assert.Contains(t, lines, other+" on ", id)
+					}
+					assert.NotContains(t, lines, p.Facts.Rebuild.Nodes[i].Name+" on ", id)
+				}
+			}
+			text := p.Text()
+			assert.NotContains(t, text, "temporary")
+			assert.NotContains(t, text, "beside the old ones")
+			stored, err := p.JSON()
+			require.NoError(t, err)
+			again, err := ParsePlan(stored)
+			require.NoError(t, err)
+			assert.Equal(t, text, again.Text())
+		}
+	}
+}

@@ -16,9 +16,19 @@ import (
 )
 
 // on runs a command on a machine of the world, as somebody else would.
-func (s *rebuildStage) on(addr, command string) {
+func (s *rebuildStage) on(addr, command string) string {
 	s.t.Helper()
-	sayOn(s.t, s.world, addr, command)
+	return sayOn(s.t, s.world, addr, command)
+}
+
+func sayOn(t *testing.T, w *sim.Rebuild, addr, command string) string {
+	t.Helper()
+	m := w.Site().Machine(addr)
+	require.NotNil(t, m, addr)
+	status, out, err := m.Host.Run(t.Context(), command)
+	require.NoError(t, err)
+	require.Zero(t, status, "%s: %s: %s", addr, command, out)
+	return string(out)
 }
 
 // waitHolder waits until the node alone has the floating address.
@@ -33,15 +43,6 @@ func (s *rebuildStage) waitHolder(name string) {
 		<-tick.C
 	}
 	s.t.Fatalf("%s does not take the floating address", name)
-}
-
-func sayOn(t *testing.T, w *sim.Rebuild, addr, command string) {
-	t.Helper()
-	m := w.Site().Machine(addr)
-	require.NotNil(t, m, addr)
-	status, out, err := m.Host.Run(t.Context(), command)
-	require.NoError(t, err)
-	require.Zero(t, status, "%s: %s: %s", addr, command, out)
 }
 
 // Whoever holds the floating address is switched last: by the plan, and when it
