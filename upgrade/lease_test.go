@@ -146,7 +146,7 @@ func looks(what string) bool {
 	if command == ":" || strings.HasPrefix(command, "cd /var/lib/upgradectl\necho $(($(cat beat") {
 		return true
 	}
-	for _, read := range []string{":", "cat /proc/", "s=0\nfor p in /proc/", "f=/run/nginx.pid\n", "/bin/sh -s", "docker inspect ", "nginx -t ", "command -v ", "for f in /etc/nginx/", "for f in /var/lib/yum/transaction-all.", "cd /srv/shop && ids=", "supervisorctl status ",
+	for _, read := range []string{":", "cat /proc/", "s=0\nfor p in /proc/", "f=/run/nginx.pid\n", "/bin/sh -s", "docker inspect ", "nginx -t ", "command -v ", "for f in /etc/nginx/", "for f in /var/lib/yum/transaction-all.", "ids=$(cd /srv/shop ", "supervisorctl status ",
 		"LC_ALL=C; export LC_ALL\np=$(command -v rpm", "LC_ALL=C\nexport LC_ALL\nPATH=\"$PATH:/usr/sbin:/sbin\"\nhave()", "LC_ALL=C\nexport LC_ALL\nPATH=\"$PATH:/usr/sbin:/sbin\"\np= q=0\n", "LC_ALL=C\nexport LC_ALL\nprintf '=upgradectl-"} {
 		if strings.HasPrefix(command, read) {
 			return true

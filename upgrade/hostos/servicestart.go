@@ -39,7 +39,9 @@ func StartService(ctx context.Context, h Host, s Service, o ServiceOptions) erro
 		// must be seen.
 		cmd = asUser(s, "setsid /bin/sh -c "+shellq.Quote(s.Start)+" >/dev/null 2>&1 </dev/null &")
 	case Compose:
-		cmd = "cd " + shellq.Quote(s.Dir) + " && docker-compose up -d"
+		// Nothing that is there is made anew: a container whose file has changed, or
+		// that another version of Compose made, would lose what was written into it.
+		cmd = compose(s.Dir, "up -d --no-recreate", "up -d --no-recreate")
 	case Container:
 		cmd = "docker start " + shellq.Quote(s.Container)
 	case Unit:

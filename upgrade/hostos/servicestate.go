@@ -61,9 +61,16 @@ func fields(ctx context.Context, h Host, cmd string) ([]string, error) {
 
 const containerStatus = "docker inspect --format '{{.State.Status}}' "
 
+// compose is a command line of Compose in the directory of a project: of version
+// 1 where the host has it, else of the plugin that came after it.
+func compose(dir, args, second string) string {
+	return "cd " + shellq.Quote(dir) + " && if command -v docker-compose >/dev/null; then docker-compose " + args + "; else docker compose " + second + "; fi"
+}
+
 func composeStates(ctx context.Context, h Host, dir string) ([]string, error) {
-	// -q gives the IDs of all containers of the project, also of stopped ones.
-	return fields(ctx, h, "cd "+shellq.Quote(dir)+` && ids=$(docker-compose ps -q) && [ -n "$ids" ] && `+containerStatus+"$ids")
+	// The IDs of all containers of the project, also of stopped ones, which version
+	// 2 leaves out unless it is asked for all.
+	return fields(ctx, h, "ids=$("+compose(dir, "ps -q", "ps -a -q")+`) && [ -n "$ids" ] && `+containerStatus+"$ids")
 }
 
 func containerStates(ctx context.Context, h Host, name string) ([]string, error) {

@@ -30,7 +30,7 @@ func StopService(ctx context.Context, h Host, s Service, o ServiceOptions) error
 	case s.ByHand():
 		_, err = servicePIDs(ctx, h, s, true)
 	case s.Kind == Compose:
-		_, err = output(ctx, h, "cd "+shellq.Quote(s.Dir)+" && docker-compose stop", nil)
+		_, err = output(ctx, h, compose(s.Dir, "stop", "stop"), nil)
 	case s.Kind == Container:
 		_, err = output(ctx, h, "docker stop "+shellq.Quote(s.Container), nil)
 	case s.Kind == Unit:

@@ -28,8 +28,22 @@ type composeFile struct {
 	} `yaml:"services"`
 }
 
-// composeProject reads the project of a directory: its containers by service.
-func (h *Host) composeProject(dir, file string) (project string, services []string, out map[string]Container, err error) {
+// composePlugin is where a package puts Compose 2: a plugin of the docker
+// command. A host whose description has the file has it.
+const composePlugin = "/usr/libexec/docker/cli-plugins/docker-compose"
+
+// The versions that are simulated. Version 2 puts hyphens into the names of
+// containers, names its files by absolute paths, computes other hashes, and ps
+// leaves out what does not run unless it is asked for all. Source: "Migrate to
+// Compose V2" and "docker compose ps" of Docker's manual.
+const (
+	composeV1 = "1.29.2"
+	composeV2 = "2.21.0"
+)
+
+// composeProject reads the project of a directory: its containers by service, as
+// a version of Compose would make them.
+func (h *Host) composeProject(dir, file, version string) (project string, services []string, out map[string]Container, err error) {
 	name := file
 	if name == "" {
 		name = "docker-compose.yml"
@@ -51,17 +65,21 @@ func (h *Host) composeProject(dir, file string) (project string, services []stri
 		if s.Image == "" {
 			return "", nil, nil, fmt.Errorf("service %s of %s has no image", service, full)
 		}
-		hash := sha256.Sum256(fmt.Appendf(nil, "%+v", s))
+		hash := sha256.Sum256(fmt.Appendf(nil, "%s %+v", version, s))
+		files, sep := path.Base(full), "_"
+		if version == composeV2 {
+			files, sep = full, "-"
+		}
 		c := Container{
 			Name: s.ContainerName, Image: s.Image, Restart: s.Restart, Health: s.Healthcheck != nil,
 			Labels: map[string]string{
 				"com.docker.compose.project": project, "com.docker.compose.service": service, "com.docker.compose.container-number": "1",
-				"com.docker.compose.oneoff": "False", "com.docker.compose.project.working_dir": dir, "com.docker.compose.project.config_files": path.Base(full),
-				"com.docker.compose.config-hash": hex.EncodeToString(hash[:]), "com.docker.compose.version": "1.29.2",
+				"com.docker.compose.oneoff": "False", "com.docker.compose.project.working_dir": dir, "com.docker.compose.project.config_files": files,
+				"com.docker.compose.config-hash": hex.EncodeToString(hash[:]), "com.docker.compose.version": version,
 			},
 		}
 		if c.Name == "" {
-			c.Name = project + "_" + service + "_1"
+			c.Name = project + sep + service + sep + "1"
 		}
 		for _, p := range s.Ports {
 			port, err := parsePort(p)
@@ -96,7 +114,7 @@ func parsePort(s string) (Port, error) {
 // composeCreate makes the containers of a directory as if it had been brought
 // up before the world began.
 func (d *docker) composeCreate(dir string) error {
-	_, services, all, err := d.h.composeProject(dir, "")
+	_, services, all, err := d.h.composeProject(dir, "", composeV1)
 	if err != nil {
 		return err
 	}
@@ -108,10 +126,14 @@ func (d *docker) composeCreate(dir string) error {
 	return nil
 }
 
-// cmdCompose is docker-compose [-p PROJECT] [-f FILE] up -d | stop | start |
-// down | ps -q, and up -d --no-recreate --no-deps SERVICE….
-func cmdCompose(ctx context.Context, p *Proc) int {
-	file, name, args := "", "", p.Args[1:]
+// cmdCompose is docker-compose, which is Compose 1.
+func cmdCompose(ctx context.Context, p *Proc) int { return p.compose(ctx, composeV1, p.Args[1:]) }
+
+// compose is Compose with [-p PROJECT] [-f FILE] up -d | up -d --no-recreate |
+// stop | start | down | ps -q, and up -d --no-recreate --no-deps SERVICE….
+// Version 2 has version and ps -a -q besides.
+func (p *Proc) compose(ctx context.Context, version string, args []string) int {
+	file, name := "", ""
 	for len(args) > 1 && (args[0] == "-f" || args[0] == "-p") {
 		if args[0] == "-f" {
 			file = args[1]
@@ -121,24 +143,37 @@ func cmdCompose(ctx context.Context, p *Proc) int {
 		args = args[2:]
 	}
 	line := strings.Join(args, " ")
-	const up = "up -d --no-recreate --no-deps "
+	const keep, up = "up -d --no-recreate", "up -d --no-recreate --no-deps "
 	var only []string // services that are meant; nil = all
 	if strings.HasPrefix(line, up) {
-		only, line = strings.Fields(strings.TrimPrefix(line, up)), "up -d"
+		only, line = strings.Fields(strings.TrimPrefix(line, up)), keep
 		if slices.ContainsFunc(only, func(s string) bool { return strings.HasPrefix(s, "-") }) {
-			return p.refusef("docker-compose %s", strings.Join(args, " "))
+			return p.refusef("compose %s", strings.Join(args, " "))
 		}
 	}
+	second := version == composeV2
 	switch line {
-	case "up -d", "stop", "start", "down", "ps -q":
+	case "up -d", keep, "stop", "start", "down", "ps -q":
+	case "version", "ps -a -q":
+		if !second {
+			return p.refusef("compose %s", line)
+		}
 	default:
-		return p.refusef("docker-compose %s", line)
+		return p.refusef("compose %s", line)
+	}
+	if line == "version" {
+		fmt.Fprintln(p.Stdout, "Docker Compose version v"+version)
+		return 0
 	}
 	if err := p.dockerUp(); err != nil {
 		fmt.Fprintln(p.Stderr, err)
 		return 1
 	}
-	project, services, all, err := p.Host.composeProject(p.Dir, file)
+	project, services, all, err := p.Host.composeProject(p.Dir, file, version)
+	if err != nil && second {
+		fmt.Fprintf(p.Stderr, "no configuration file provided: not found (%v)\n", err)
+		return 14
+	}
 	if err != nil {
 		fmt.Fprintf(p.Stderr, "ERROR: %v\n", err)
 		return 1
@@ -158,34 +193,56 @@ func cmdCompose(ctx context.Context, p *Proc) int {
 	if p.Host.sleep(ctx, time.Second) != nil {
 		return 143
 	}
+	say := func(what string, c *container) {
+		if second {
+			fmt.Fprintf(p.Stderr, " Container %s  %s\n", c.name, map[string]string{"Creating": "Created", "Starting": "Started", "Stopping": "Stopped", "Removing": "Removed", "Recreating": "Recreated"}[what])
+			return
+		}
+		fmt.Fprintf(p.Stderr, "%s %s ... done\n", what, c.name)
+	}
 	d := p.Host.dock
-	if line == "up -d" {
+	member := func(c *container) bool {
+		return c.labels["com.docker.compose.project"] == project && slices.Contains(services, c.labels["com.docker.compose.service"])
+	}
+	if line == "up -d" || line == keep {
 		for _, s := range services {
-			c := all[s]
 			d.mu.Lock()
-			exists := d.find(c.Name) != nil
+			i := slices.IndexFunc(d.list, func(c *container) bool { return member(c) && c.labels["com.docker.compose.service"] == s })
+			what := "Creating"
+			if i >= 0 && line == "up -d" && d.list[i].labels["com.docker.compose.config-hash"] != all[s].Labels["com.docker.compose.config-hash"] {
+				// Another file, or another Compose: a new container, without what was
+				// written into the old one.
+				if d.list[i].running {
+					d.halt(d.list[i])
+				}
+				d.list = slices.Delete(d.list, i, i+1)
+				i, what = -1, "Recreating"
+			}
 			d.mu.Unlock()
-			if exists {
+			if i >= 0 {
 				continue
 			}
-			if _, err := d.create(c, false); err != nil {
+			c, err := d.create(all[s], false)
+			if err != nil {
 				fmt.Fprintf(p.Stderr, "ERROR: %v\n", err)
 				return 1
 			}
-			fmt.Fprintf(p.Stderr, "Creating %s ... done\n", c.Name)
+			say(what, c)
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	status := 0
 	for _, c := range slices.Clone(d.list) {
-		if c.labels["com.docker.compose.project"] != project || !slices.Contains(services, c.labels["com.docker.compose.service"]) {
+		if !member(c) {
 			continue
 		}
 		switch line {
-		case "ps -q":
-			fmt.Fprintln(p.Stdout, c.id)
-		case "up -d", "start":
+		case "ps -q", "ps -a -q":
+			if !second || c.running || line == "ps -a -q" {
+				fmt.Fprintln(p.Stdout, c.id)
+			}
+		case "up -d", keep, "start":
 			if c.running {
 				continue
 			}
@@ -194,16 +251,16 @@ func cmdCompose(ctx context.Context, p *Proc) int {
 				status = 1
 				continue
 			}
-			fmt.Fprintf(p.Stderr, "Starting %s ... done\n", c.name)
+			say("Starting", c)
 		case "stop", "down":
 			if c.running {
 				d.halt(c)
 				c.byHand = true
-				fmt.Fprintf(p.Stderr, "Stopping %s ... done\n", c.name)
+				say("Stopping", c)
 			}
 			if line == "down" {
 				d.list = slices.DeleteFunc(d.list, func(o *container) bool { return o == c })
-				fmt.Fprintf(p.Stderr, "Removing %s ... done\n", c.name)
+				say("Removing", c)
 			}
 		}
 	}

@@ -420,12 +420,15 @@ func (p *Proc) dockerUp() error {
 	return nil
 }
 
-func cmdDocker(_ context.Context, p *Proc) int {
+func cmdDocker(ctx context.Context, p *Proc) int {
 	if len(p.Args) < 2 {
 		return p.refusef("docker without a command")
 	}
 	verb := p.Args[1]
-	if verb == "compose" { // the plugin is not installed
+	if verb == "compose" {
+		if _, err := p.tree().stat(p.p.cred, composePlugin, true); err == nil {
+			return p.compose(ctx, composeV2, p.Args[2:])
+		}
 		fmt.Fprintln(p.Stderr, "docker: 'compose' is not a docker command.\nSee 'docker --help'")
 		return 1
 	}
