@@ -93,7 +93,7 @@ docker-compose up -d --scale web=2
 docker stop shop_idle_1
 docker run -d --stop-signal=KILL --restart=always --name cache -v /srv/data:/data:ro -p 8082:80 registry.internal/web:1.4 httpd -f -p 80
 docker run -d --stop-signal=KILL --name lone registry.internal/web:1.4 sleep 1000
-docker run --name once registry.internal/web:1.4 true`
+docker run --name once registry.internal/web:1.4 sh -c 'exec 1>&2; while :; do n=$((n+1)); echo 0123456789abcdef0123456789abcdef; [ "$n" != 3000 ] || exit 0; done' 2>/dev/null`
 
 // installedEngine is the engine that the machine has: nothing is fetched.
 func installedEngine(d *Docker) DockerOptions {
@@ -226,8 +226,42 @@ func TestLabDockerComponent(t *testing.T) {
 		_, err = StartContainers(soon, l, before, nil, o, 100*time.Millisecond)
 		require.ErrorContains(t, err, "lone")
 		t.Log(err)
-		logs, err := GetContainerLogs(ctx, l, []string{"cache", "once"}, 10)
+		for lines, most := range map[int]int{10: 1 << 10, 1000000: maxLogBytes} {
+			logs, err := GetContainerLogs(ctx, l, []string{"cache", "once"}, lines)
+			require.NoError(t, err)
+			rest, ok := strings.CutPrefix(string(logs), "== cache\n== once\n")
+			assert.True(t, ok, "%.100s", logs)
+			assert.LessOrEqual(t, len(rest), most)
+			assert.Contains(t, rest, "Z 0123456789abcdef0123456789abcdef\n", "with the time")
+			assert.Equal(t, lines == 10, strings.Count(rest, "\n") == 10)
+		}
+	})
+	// down is only for those who ask: what was written into a container is lost.
+	t.Run("down", func(t *testing.T) {
+		l := labDocker{l.Conn, l.host, t}
+		l.say("docker exec shop_web_1 /busybox touch /written; docker stop shop_web_2")
+		was, err := GetDocker(ctx, l)
 		require.NoError(t, err)
-		assert.Contains(t, string(logs), "== cache\n== once\n")
+		for i := range was.Containers {
+			if was.Containers[i].Name == "shop_web_2" {
+				was.Containers[i].State = "running" // as it did before
+			}
+		}
+		written := "docker exec shop_web_1 /busybox ls /written >/dev/null 2>&1 && echo there || echo lost"
+		soon, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		require.Equal(t, "there\n", l.say(written))
+		o := o
+		o.Down = true
+		now, err := StartContainers(soon, l, was, nil, o, 100*time.Millisecond)
+		require.NoError(t, err)
+		assert.Equal(t, was.Running(), now.Running())
+		assert.Equal(t, "lost\n", l.say(written))
+		web, _ := was.container("shop_web_1")
+		again, _ := now.container("shop_web_1")
+		assert.NotEqual(t, web.ID, again.ID)
+		cache, _ := was.container("cache")
+		same, _ := now.container("cache")
+		assert.Equal(t, cache.ID, same.ID, "no project's")
 	})
 }

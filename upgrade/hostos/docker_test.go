@@ -198,6 +198,9 @@ func TestDocker(t *testing.T) {
 	out, err := output(soon(t), c, "rpm -q docker; rpm -q docker-ce >/dev/null && systemctl is-enabled docker", nil)
 	require.NoError(t, err)
 	assert.Equal(t, "package docker is not installed\nenabled\n", out)
+	out, err = output(soon(t), c, "stat -c %a /var/run/docker.sock", nil)
+	require.NoError(t, err)
+	assert.Equal(t, "660\n", out, "open to all only where asked (TestDockerCutOff)")
 
 	f := &fake{run: func(string, io.Writer) error { return failed(3) }}
 	assert.ErrorContains(t, EnableDocker(t.Context(), f), "cannot enable and start docker")
