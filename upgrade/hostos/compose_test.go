@@ -1,9 +1,12 @@
 package hostos
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -113,4 +116,59 @@ func TestContainersComeBack(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestProjectOwner: a project comes up in the directory it was started in, as
+// the user who owns it where that user may use the socket, and else as root.
+func TestProjectOwner(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		t.Run(fmt.Sprintf("socket open %v", open), func(t *testing.T) {
+			s := simulate(t, func(s *host.Spec) {
+				withServices(s)
+				s.Files["/srv/shop"] = host.File{Mode: os.ModeDir | 0o755, UID: 1001, GID: 1001}
+			})
+			c, ctx := s.dial(), soon(t)
+			before, err := GetDocker(ctx, c)
+			require.NoError(t, err)
+			require.Len(t, before.Projects, 1)
+			assert.Equal(t, "app", before.Projects[0].User)
+			_, err = output(ctx, c, "docker rm -f shop_job_1", nil)
+			require.NoError(t, err)
+			var mu sync.Mutex
+			var how []string
+			require.NoError(t, s.Intercept("docker-compose", func(ctx context.Context, p *host.Proc, next host.Command) int {
+				mu.Lock()
+				defer mu.Unlock()
+				how = append(how, p.User+" "+p.Dir)
+				return next(ctx, p)
+			}))
+			now, err := StartDocker(ctx, c, "k", before, open)
+			require.NoError(t, err)
+			_, err = StartContainers(ctx, c, before, now, DockerOptions{}, poll)
+			require.NoError(t, err)
+			mu.Lock()
+			defer mu.Unlock()
+			assert.Equal(t, []string{map[bool]string{true: "app", false: "root"}[open] + " /srv/shop"}, how)
+		})
+	}
+}
+
+// TestSameStore: a daemon that works on other images and containers than before
+// is an error, whatever it starts.
+func TestSameStore(t *testing.T) {
+	s := simulate(t, withServices)
+	c := s.dial()
+	before, err := GetDocker(soon(t), c)
+	require.NoError(t, err)
+	_, err = StartDocker(soon(t), c, "k", before, false)
+	require.NoError(t, err)
+	driver, root, unknown := *before, *before, *before
+	driver.StorageDriver, root.DataRoot = "devicemapper", "/data/docker"
+	_, err = StartDocker(soon(t), c, "k", &driver, false)
+	require.ErrorContains(t, err, "the storage driver of docker was devicemapper and is overlay2: images and containers of before are hidden")
+	_, err = StartDocker(soon(t), c, "k", &root, false)
+	require.ErrorContains(t, err, "the data root of docker was /data/docker and is /var/lib/docker: images and containers of before are hidden")
+	unknown.ServerVersion, unknown.DataRoot = "", "" // it could not be asked
+	_, err = StartDocker(soon(t), c, "k", &unknown, false)
+	require.NoError(t, err)
 }
