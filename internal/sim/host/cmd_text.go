@@ -440,3 +440,46 @@ func cmdCut(_ context.Context, p *Proc) int {
 	}
 	return 0
 }
+
+// cmdTail is tail -c N and tail -n N of standard input.
+func cmdTail(ctx context.Context, p *Proc) int {
+	f, ok := p.flags("-c=", "-n=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	chars, byChar := number(f.val["-c"])
+	count, byLine := number(f.val["-n"])
+	if byChar == byLine || len(f.rest) > 0 {
+		return p.refusef("tail other than -c N or -n N of standard input")
+	}
+	return p.inputs(ctx, nil, func(_ string, data []byte) {
+		if byChar {
+			_, _ = p.Stdout.Write(data[max(0, len(data)-chars):])
+			return
+		}
+		all := lines(data)
+		for _, line := range all[max(0, len(all)-count):] {
+			fmt.Fprintln(p.Stdout, line)
+		}
+	})
+}
+
+// cmdCmp is cmp -s A B.
+func cmdCmp(_ context.Context, p *Proc) int {
+	f, ok := p.flags("-s")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if !f.is["-s"] || len(f.rest) != 2 {
+		return p.refusef("cmp other than -s A B")
+	}
+	a, err := p.tree().readFile(p.p.cred, p.abs(f.rest[0]))
+	if err != nil {
+		return 2
+	}
+	b, err := p.tree().readFile(p.p.cred, p.abs(f.rest[1]))
+	if err != nil {
+		return 2
+	}
+	return boolInt(!bytes.Equal(a, b))
+}

@@ -1,0 +1,228 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+func cmdSystemctl(_ context.Context, p *Proc) int {
+	f, ok := p.flags("--all", "--plain", "--no-legend", "--full", "--type=", "--no-block", "-p=")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if t, has := f.val["--type"]; has && t != "service" && t != "service,timer" || len(f.rest) == 0 {
+		return p.refusef("only services")
+	}
+	h, verb := p.Host, f.rest[0]
+	listing := verb == "list-units" || verb == "list-unit-files"
+	if verb == "show" && f.val["-p"] == "ActiveState" && len(f.is) == 0 && len(f.val) == 1 && len(f.rest) == 2 {
+		fmt.Fprintln(p.Stdout, "ActiveState="+h.activeState(unitName(f.rest[1])))
+		return 0
+	}
+	if verb == "show" && f.val["-p"] == "TriggeredBy" && len(f.is) == 0 && len(f.val) == 1 && len(f.rest) == 2 {
+		fmt.Fprintln(p.Stdout, "TriggeredBy=") // there are no sockets, timers or paths here
+		return 0
+	}
+	if verb == "is-system-running" && len(f.is)+len(f.val) == 0 && len(f.rest) == 1 {
+		h.mu.Lock()
+		booting := h.booting
+		h.mu.Unlock()
+		if booting {
+			fmt.Fprintln(p.Stdout, "starting")
+			return 1
+		}
+		fmt.Fprintln(p.Stdout, "running")
+		return 0
+	}
+	if verb == "stop" && f.is["--no-block"] && len(f.is)+len(f.val) == 1 && p.p.cred.uid == 0 {
+		status := 0
+		for _, name := range f.rest[1:] {
+			if _, known := h.unitFile(unitName(name)); !known {
+				fmt.Fprintf(p.Stderr, "Failed to stop %s: Unit %s not loaded.\n", name, name)
+				status = 5
+				continue
+			}
+			b := p.p.boot
+			b.wg.Add(1) // p runs inside b
+			go func() {
+				defer b.wg.Done()
+				h.stopUnit(unitName(name))
+			}()
+		}
+		return status
+	}
+	if listing != (f.is["--no-legend"] && f.is["--full"]) || !listing && len(f.is)+len(f.val) > 0 {
+		return p.refusef("these flags with %s", verb)
+	}
+	if listing && len(f.rest) > 1 || !listing && verb != "daemon-reload" && len(f.rest) != 2 {
+		return p.refusef("%d operands of %s", len(f.rest)-1, verb)
+	}
+	switch verb {
+	case "list-units":
+		return p.listUnits(f)
+	case "list-unit-files":
+		for _, name := range h.unitNames() {
+			state := "disabled"
+			if h.unitEnabled(name) {
+				state = "enabled"
+			}
+			fmt.Fprintf(p.Stdout, "%-40s %s\n", name, state)
+		}
+		return 0
+	case "is-active":
+		state := h.activeState(unitName(f.rest[1]))
+		fmt.Fprintln(p.Stdout, state)
+		return 3 * boolInt(state != "active")
+	case "is-enabled":
+		name := unitName(f.rest[1])
+		if _, ok := h.unitFile(name); !ok {
+			fmt.Fprintf(p.Stderr, "Failed to get unit file state for %s: No such file or directory\n", name)
+			return 1
+		}
+		if h.unitMasked(name) {
+			fmt.Fprintln(p.Stdout, "masked")
+			return 1
+		}
+		if !h.unitEnabled(name) {
+			fmt.Fprintln(p.Stdout, "disabled")
+			return 1
+		}
+		fmt.Fprintln(p.Stdout, "enabled")
+		return 0
+	case "start", "stop", "enable", "disable", "restart", "daemon-reload", "reset-failed", "mask", "unmask":
+		if p.p.cred.uid != 0 {
+			fmt.Fprintf(p.Stderr, "Failed to %s: Interactive authentication required.\n", verb)
+			return 1
+		}
+	default:
+		return p.refusef("verb %s", verb)
+	}
+	if verb == "daemon-reload" || verb == "reset-failed" { // starts are not counted here
+		return 0
+	}
+	name := unitName(f.rest[1])
+	if verb == "mask" || verb == "unmask" {
+		return p.maskUnit(name, verb == "mask")
+	}
+	_, known := h.unitFile(name)
+	if t := h.unitState(name); !known && !(t.dynamic && verb == "stop") {
+		fmt.Fprintf(p.Stderr, "Failed to %s %s: Unit %s not found.\n", verb, name, name)
+		if verb == "enable" || verb == "disable" {
+			return 1
+		}
+		return 5
+	}
+	switch verb {
+	case "enable", "disable":
+		h.enableUnit(name, verb == "enable")
+		return 0
+	case "stop":
+		h.stopUnit(name)
+		return 0
+	case "restart":
+		h.stopUnit(name)
+	}
+	if h.unitMasked(name) {
+		fmt.Fprintf(p.Stderr, "Failed to %s %s: Unit %s is masked.\n", verb, name, name)
+		return 1
+	}
+	if err := h.startUnit(p.p.boot, name); err != nil {
+		fmt.Fprintf(p.Stderr, "Job for %s failed because the control process exited with error code. See \"systemctl status %s\" and \"journalctl -xe\" for details.\n", name, name)
+		return 1
+	}
+	return 0
+}
+
+func (h *Host) activeState(name string) string {
+	switch t := h.unitState(name); {
+	case t.active:
+		return "active"
+	case t.failed:
+		return "failed"
+	}
+	return "inactive"
+}
+
+func (p *Proc) listUnits(f flags) int {
+	if !f.is["--all"] || !f.is["--plain"] {
+		return p.refusef("list-units without --all --plain")
+	}
+	h := p.Host
+	names := h.unitNames()
+	h.mu.Lock()
+	for name, t := range h.transient {
+		if t.dynamic && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	h.mu.Unlock()
+	slices.Sort(names)
+	for _, name := range names {
+		if strings.HasSuffix(name, ".timer") && f.val["--type"] == "service" {
+			continue
+		}
+		t := h.unitState(name)
+		active, sub := "inactive", "dead"
+		switch {
+		case t.active && strings.HasSuffix(name, ".timer"):
+			active, sub = "active", "waiting"
+		case t.active:
+			active, sub = "active", "running"
+		case t.failed:
+			active, sub = "failed", "failed"
+		}
+		desc := t.desc
+		if set, ok := h.unitFile(name); ok {
+			desc = set["Description"]
+		}
+		fmt.Fprintf(p.Stdout, "%-40s loaded %-8s %-7s %s\n", name, active, sub, desc)
+	}
+	if _, typed := f.val["--type"]; !typed {
+		fmt.Fprintf(p.Stdout, "%-40s loaded %-8s %-7s %s\n", "multi-user.target", "active", "active", "Multi-User System")
+	}
+	return 0
+}
+
+// cmdSystemdRun is systemd-run --unit=NAME --collect [--quiet] /bin/sh FILE.
+func cmdSystemdRun(_ context.Context, p *Proc) int {
+	f, ok := p.flags("+", "--unit=", "--collect", "--quiet")
+	if !ok {
+		return statusUnknownFlag
+	}
+	if f.val["--unit"] == "" || !f.is["--collect"] || len(f.rest) < 2 || f.rest[0] != "/bin/sh" {
+		return p.refusef("only systemd-run --unit=NAME --collect [--quiet] /bin/sh FILE")
+	}
+	h, name := p.Host, unitName(f.val["--unit"])
+	if p.p.cred.uid != 0 {
+		return p.failf(1, "Failed to start transient service unit: Access denied")
+	}
+	_, exists := h.unitFile(name)
+	h.mu.Lock()
+	if exists || h.transient[name] != nil {
+		h.mu.Unlock()
+		fmt.Fprintf(p.Stderr, "Failed to start transient service unit: Unit %s already exists.\n", name)
+		return 1
+	}
+	h.transient[name] = &transient{active: true, dynamic: true, desc: strings.Join(f.rest, " ")}
+	h.mu.Unlock()
+	b, ok := h.enter()
+	if !ok {
+		return 1
+	}
+	c := h.fork(b, b.ctx, &process{args: f.rest, unit: name})
+	go func() {
+		defer b.wg.Done()
+		status := c.statusAfter(h.execute(c.ctx, h.rootProc(c, f.rest, io.Discard), f.rest))
+		c.end(status)
+		h.mu.Lock()
+		delete(h.transient, name) // --collect
+		h.mu.Unlock()
+	}()
+	if !f.is["--quiet"] {
+		fmt.Fprintf(p.Stderr, "Running as unit: %s\n", name)
+	}
+	return 0
+}
