@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/ecs"
@@ -253,6 +254,17 @@ var unitKinds = []struct {
 // started is what a unit runs, by the inventory.
 type started struct {
 	java, ports, agents []string
+	clients             []string // queues and registries that it is connected to
+}
+
+// actsOn are services that act on whoever is connected: a queue hands out its
+// messages, a registry sends traffic. By their name in askedPorts. Never written to.
+var actsOn = map[string]string{
+	"RocketMQ": "it would take messages from the other", "Kafka": "it would take messages from the other",
+	"RabbitMQ": "it would take messages from the other", "ActiveMQ": "it would take messages from the other",
+	"Nacos": "it would register itself and get traffic", "Eureka": "it would register itself and get traffic",
+	"Consul": "it would register itself and get traffic", "ZooKeeper": "it would register itself and get traffic",
+	"etcd": "it would register itself and get traffic",
 }
 
 // why collects what speaks of each unit.
@@ -287,6 +299,21 @@ func why(inv *hostinv.Inventory) map[string]*started {
 	for _, j := range inv.Java {
 		if j.Unit != "" && j.Container == "" {
 			at(j.Unit).java = append(at(j.Unit).java, cmp.Or(path.Base(cmp.Or(j.Jar, j.MainClass)), "java"))
+		}
+	}
+	// Connections name programs: every unit that runs one of that name may be it.
+	for _, c := range inv.Connections {
+		does := actsOn[askedPorts[c.Port]]
+		if c.Direction != "out" || does == "" || c.Process == "" {
+			continue
+		}
+		for _, p := range inv.Processes {
+			if p.Name == c.Process && p.Unit != "" && p.Container == "" {
+				text := fmt.Sprintf("it is connected to %s at %s: %s", askedPorts[c.Port], net.JoinHostPort(c.IP, strconv.Itoa(c.Port)), does)
+				if !slices.Contains(at(p.Unit).clients, text) {
+					at(p.Unit).clients = append(at(p.Unit).clients, text)
+				}
+			}
 		}
 	}
 	for _, l := range inv.Listeners {
@@ -338,6 +365,8 @@ func unitReason(u hostinv.Unit, inv *hostinv.Inventory, byUnit map[string]*start
 	switch {
 	case len(s.agents) > 0:
 		return s.agents[0]
+	case len(s.clients) > 0:
+		return s.clients[0]
 	case strings.HasSuffix(u.Name, ".timer"):
 		return "a timer: what it starts would run twice"
 	case len(s.java) > 0:

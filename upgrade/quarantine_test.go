@@ -3,6 +3,7 @@ package upgrade_test
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
 	"github.com/upgradectl/upgradectl/upgrade"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
 
 // dangerous plants on production what must run once only: jobs of cron, a
@@ -301,6 +303,18 @@ func TestPlanQuarantine(t *testing.T) {
 		"known":["container old is exited, but its restart policy makes the engine start it"],
 		"addresses":["172.31.0.90","00:16:3e:00:00:01"],"machine_id":"`+inv.MachineID+`"}`, string(b))
 
+	// What is known of a packaged program is whom it is connected to.
+	peers := unitsOf("orders.service", "prices.service", "web.service")
+	peers.Processes = []hostinv.Process{{PID: 1, Name: "orders", Unit: "orders.service"}, {PID: 2, Name: "prices", Unit: "prices.service"}, {PID: 3, Name: "web", Unit: "web.service"}, {PID: 4, Name: "kafkacat", Container: "c0ffee"}}
+	peers.Connections = []hostinv.Peer{
+		{Direction: "out", Process: "orders", IP: "172.31.3.9", Port: 9876, Count: 2}, {Direction: "out", Process: "prices", IP: "172.31.3.8", Port: 8848},
+		{Direction: "out", Process: "web", IP: "172.31.3.7", Port: 3306}, {Direction: "in", Process: "web", LocalPort: 8848, IP: "172.31.0.5"}, {Direction: "out", Process: "kafkacat", IP: "172.31.3.9", Port: 9092},
+	}
+	p = upgrade.PlanQuarantine(peers, &upgrade.Config{})
+	require.Len(t, p.Units, 2)
+	assert.Equal(t, upgrade.HeldUnit{Unit: "orders.service", Reason: "it is connected to RocketMQ at 172.31.3.9:9876: it would take messages from the other"}, p.Units[0])
+	assert.Equal(t, upgrade.HeldUnit{Unit: "prices.service", Reason: "it is connected to Nacos at 172.31.3.8:8848: it would register itself and get traffic"}, p.Units[1])
+
 	// A person's word.
 	cfg.Transition.Quarantine = upgrade.QuarantineConfig{Hold: []string{"sshd-extra.timer"}, Allow: []string{"custom", "shop.service", "machine-id"}}
 	p = upgrade.PlanQuarantine(inv, cfg)
@@ -318,4 +332,29 @@ func TestPlanQuarantine(t *testing.T) {
 	inv.Sections[hostinv.SectionUnits] = hostinv.Section{Status: hostinv.StatusAbsent}
 	inv.Units, inv.Cron = nil, []hostinv.Line{{Source: "/etc/crontab", Text: "* * * * * root x"}}
 	assert.Contains(t, upgrade.PlanQuarantine(inv, cfg).Known[0], "the host has no systemd, so that nothing can be held back: 1 job of cron and at, 1 program of supervisor, puppet")
+}
+
+// The keys by which the transition host is known come through the cloud's own
+// channel, not from whoever answers at its address first.
+func TestQuarantineHostKeys(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, nil)
+		known, err := os.ReadFile(s.op.KnownHosts)
+		require.NoError(t, err)
+		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.4"})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		h := s.world.Host(s.world.Cloud().InstanceIP(s.clone()))
+		assert.NotContains(t, string(known), h.Addr(), "nobody knew it before")
+		assert.NotEqual(t, s.world.Host("172.31.0.90").HostKey(), h.HostKey(), "cloud-init makes new ones")
+		run, err := engine.Read(s.run)
+		require.NoError(t, err)
+		var c struct {
+			HostKeys []string `json:"host_keys"`
+		}
+		require.NoError(t, json.Unmarshal(run.StepByID("3.4-addresses").Result, &c))
+		require.NotEmpty(t, c.HostKeys)
+		assert.Contains(t, strings.Join(c.HostKeys, "\n"), h.HostKey())
+		assert.Positive(t, s.world.Cloud().Counts()["RunCommand"], "read by Cloud Assistant")
+	})
 }
