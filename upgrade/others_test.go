@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,6 +85,66 @@ func TestScenario31SomebodyMovesWeights(t *testing.T) {
 		r = s.rollback()
 		require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
 		s.end("rolled-back")
+	})
+}
+
+// between calls f once, after the first weight that 4.1 lowers and before the
+// next.
+func between(f func()) upgrade.RunOptions {
+	o, met := quiet, false
+	o.Observer = func(e upgrade.Event) {
+		if !met && e.Kind == "progress" && e.Step == "4.1-slb" && strings.HasSuffix(e.Text, ": weight 50") {
+			met = true
+			f()
+		}
+	}
+	return o
+}
+
+// Somebody moves a weight while 4.1 is at work on the others: his stays.
+func TestScenario31BetweenTwoWeights(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		p, err := upgrade.ParsePlan(s.plan)
+		require.NoError(t, err)
+		m := p.Facts.Memberships[1]
+		weight := func() int {
+			all, err := s.balancers().ListBackends(t.Context(), m.Group())
+			require.NoError(t, err)
+			i := slices.IndexFunc(all, func(b slb.Backend) bool { return b.ServerID == m.Backend.ServerID && b.Port == m.Backend.Port })
+			require.NotEqual(t, -1, i)
+			return all[i].Weight
+		}
+		r := s.apply(between(func() { require.NoError(t, s.balancers().SetWeight(t.Context(), m.Group(), m.Backend, 37)) }))
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "4.1-slb", r.Step)
+		assert.Contains(t, r.Reason, "now weight 37")
+		assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
+		assert.Equal(t, 37, weight(), "it was overwritten")
+		now := m.Backend
+		now.Weight = 37
+		require.NoError(t, s.balancers().SetWeight(t.Context(), m.Group(), now, m.Backend.Weight))
+		s.succeeded(s.resume(quiet), 6)
+	})
+}
+
+// The transition host falls ill between two weights: production keeps what it
+// has.
+func TestScenario42IllBetweenTwoWeights(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		ill := func(every int) {
+			for _, port := range []int{8080, 8081, 8082} {
+				s.world.Host("172.31.0.101").FailEvery(port, every)
+			}
+		}
+		var then string
+		r := s.apply(between(func() {
+			ill(1)
+			then = fmt.Sprint(s.world.Figures().WeightsAfter)
+		}))
+		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+		assert.Equal(t, "4.1-slb", r.Step)
+		assert.Contains(t, r.Reason, "health")
+		assert.Equal(t, then, fmt.Sprint(s.world.Figures().WeightsAfter), "another weight was lowered")
 	})
 }
 

@@ -37,7 +37,12 @@
 // and sum. prev is the hex SHA-256 of the raw bytes of the line before, without
 // its newline; sum is the start of the SHA-256 of the line's own bytes before
 // `,"sum":`. A step costs two writes with an fsync: its intent, and how it ended
-// with what Do returned.
+// with what Do returned. A call costs two more: who began it, and how the run
+// stands at its end. Neither waits for a neighbour's fsync. Of two lines that are
+// flushed together a disk may keep the second and lose the first, which no
+// reader could tell from a record that was altered; and a run that was reported
+// to have succeeded, with its head, must not have that head cut off by a power
+// loss a moment later.
 //
 // # Control
 //

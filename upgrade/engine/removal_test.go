@@ -1,15 +1,7 @@
 package engine
 
 import (
-	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
-
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/testenv"
 )
@@ -24,7 +16,6 @@ func TestRemovals(t *testing.T) {
 	if raceEnabled {
 		t.Skip("compiles the package anew for each row: the plain run does it")
 	}
-	gotool := testenv.Need(t, "go")
 	const matrix = "TestCrashMatrix"
 	for _, row := range []struct{ rule, file, old, new, tests string }{
 		{"1: no intent record", "loop.go",
@@ -103,29 +94,8 @@ func TestRemovals(t *testing.T) {
 	} {
 		t.Run(row.rule, func(t *testing.T) {
 			t.Parallel()
-			here, err := os.Getwd()
-			require.NoError(t, err)
-			source, err := os.ReadFile(row.file)
-			require.NoError(t, err)
-			require.Equal(t, 1, strings.Count(string(source), row.old), "the rule's code in %s", row.file)
-			changed := strings.Replace(string(source), row.old, row.new, 1)
-			if strings.Contains(row.new, "time.") && !strings.Contains(changed, "\t\"time\"\n") {
-				changed = strings.Replace(changed, "import (\n", "import (\n\t\"time\"\n", 1)
-			}
-			tmp := t.TempDir()
-			file, overlay := filepath.Join(tmp, row.file), filepath.Join(tmp, "overlay.json")
-			require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
-			data, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(here, row.file): file}})
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(overlay, data, 0o600))
-			cmd := exec.CommandContext(t.Context(), gotool, "test", "-vet=off", "-short", "-count=1", "-overlay", overlay, "-run", "^("+row.tests+")", ".")
 			// The short form of the matrix sees enough, and no other slow test runs.
-			cmd.Env = append(os.Environ(), testenv.SlowVariable+"=")
-			out, err := cmd.CombinedOutput()
-			require.Error(t, err, "without this rule the tests pass:\n%s", out)
-			assert.NotContains(t, string(out), "[build failed]", "%s", out)
-			assert.Contains(t, string(out), "FAIL", "%s", out)
-			assert.NotContains(t, string(out), "no tests to run")
+			testenv.Removal{File: row.file, Old: row.old, New: row.new, Tests: "^(" + row.tests + ")"}.Fails(t)
 		})
 	}
 }

@@ -490,6 +490,28 @@ func TestScenario10SecondInterrupt(t *testing.T) {
 	})
 }
 
+// Killed at every point, also inside a write, the procedure of the crash matrix
+// is resumed to its end and rolled back to its beginning. (TestCrashMatrix kills
+// the next process as well; the tests of package upgrade kill the real
+// procedures, and real processes.)
+func TestScenario11KilledAnywhere(t *testing.T) {
+	ref := newSimWorld()
+	m := &matrix{t: t, pivot: true, start: ref.state()}
+	require.Equal(t, Succeeded, ref.settle(t, false, true, false).State)
+	m.end = ref.state()
+	for i := 1; ; i++ {
+		w := newSimWorld()
+		w.at = i
+		if _, _ = w.process(t, false, true, false); !w.fired {
+			t.Logf("killed at %d points", i-1)
+			assert.Greater(t, i, 50)
+			return
+		}
+		m.forward(w.clone(), fmt.Sprintf("killed at %d, resume", i))
+		m.backward(w, fmt.Sprintf("killed at %d, rollback", i))
+	}
+}
+
 func TestScenario12LostTerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, r := create(t)
