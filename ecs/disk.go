@@ -137,8 +137,8 @@ type ReplaceInput struct {
 
 // ReplaceSystemDisk gives an instance a new system disk made of an image and
 // returns the new disk's ID when it is in place. The instance keeps its ID,
-// addresses and places in balancers; the old disk is released, so take a
-// snapshot of it first. It refuses, with a GuardError, what the cloud would.
+// addresses, data disks, key pair and places in balancers; the old disk is
+// released, with its automatic snapshot policy, so take a snapshot of it first. It refuses, with a GuardError, what the cloud would.
 // Called again with the same input it returns the same disk: an instance whose
 // system disk is not OldDiskID any more has had it replaced.
 func (c *Client) ReplaceSystemDisk(ctx context.Context, in ReplaceInput, progress func(Progress)) (string, error) {

@@ -21,7 +21,7 @@ import (
 // addDB adds a host with one system and four data disks, all ESSD, and settings
 // that are not the defaults.
 func addDB(sim *cloud.Cloud) {
-	disks := []cloud.Disk{{ID: "d-0", Size: 40, PerformanceLevel: "PL1"}}
+	disks := []cloud.Disk{{ID: "d-0", Size: 40, PerformanceLevel: "PL1", AutoSnapshotPolicyID: "sp-1"}}
 	for n := range 4 {
 		disks = append(disks, cloud.Disk{ID: fmt.Sprint("d-", n+1), Size: 100 + n, PerformanceLevel: "PL0"})
 	}
@@ -288,6 +288,15 @@ func TestDiskRollback(t *testing.T) {
 		assert.Equal(t, 1, sim.Counts()["ResetDisk"])
 		assert.Equal(t, "disk of i-db", m.disks["i-db"])
 
+		alone, err := c.CreateSnapshots(ctx, ecs.SnapshotInput{InstanceID: "i-db", SystemOnly: true, Token: "alone"})
+		require.NoError(t, err)
+		require.Len(t, alone, 1)
+		assert.Equal(t, "d-0", alone[0].SourceDiskID)
+		_, err = c.WaitSnapshots(ctx, ids(alone), nil)
+		require.NoError(t, err)
+		_, err = c.CreateSnapshotSet(ctx, ecs.SnapshotInput{InstanceID: "i-db", SystemOnly: true, Token: "set"})
+		require.ErrorContains(t, err, "a set is of all disks")
+
 		// A new system disk: of an image of the system disk alone.
 		image, err := c.CreateImage(ctx, ecs.ImageInput{Name: "sys-only", Token: "ti", Snapshots: []ecs.Snapshot{sys}})
 		require.NoError(t, err)
@@ -299,9 +308,24 @@ func TestDiskRollback(t *testing.T) {
 		whole := makeImage(t, c, "i-db", "w")
 		_, err = c.ReplaceSystemDisk(ctx, ecs.ReplaceInput{InstanceID: "i-db", OldDiskID: "d-0", ImageID: whole, Token: "tw"}, nil)
 		require.ErrorContains(t, err, "has data disks")
+		small := in
+		small.Size = 1
+		_, err = c.ReplaceSystemDisk(ctx, small, nil)
+		require.ErrorIs(t, err, ecs.ErrGuard, "smaller than the image")
+		before, err := c.ListDisks(ctx, "i-db")
+		require.NoError(t, err)
+		in.Size = before[0].Size + 20
 		id, err := c.ReplaceSystemDisk(ctx, in, nil)
 		require.NoError(t, err)
 		assert.NotEqual(t, "d-0", id)
+		after, err := c.ListDisks(ctx, "i-db")
+		require.NoError(t, err)
+		assert.Equal(t, in.Size, after[0].Size)
+		assert.Equal(t, in.ImageID, after[0].ImageID)
+		assert.Equal(t, before[0].Category, after[0].Category)
+		assert.Equal(t, "sp-1", before[0].AutoSnapshotPolicyID)
+		assert.Empty(t, after[0].AutoSnapshotPolicyID)
+		assert.Equal(t, before[1:], after[1:], "the data disks stay")
 		again, err := c.ReplaceSystemDisk(ctx, in, nil)
 		require.NoError(t, err)
 		assert.Equal(t, id, again)

@@ -579,6 +579,7 @@ func (t *transition) replaceDisk() engine.Step {
 				}
 				return nil, err
 			}
+			a.Progress("%s: system disk %s in the place of %s", t.p.Host, id, p.OldDiskID)
 			return diskResult{id}, nil
 		},
 		Verify: func(ctx context.Context, a *engine.Act) (any, error) {
