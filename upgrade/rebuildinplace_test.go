@@ -170,8 +170,8 @@ func TestRebuildInPlaceGates(t *testing.T) {
 	})
 }
 
-// New hosts, installers with .sh scripts, nodes with outer addresses, sub zones
-// and optional packages are rebuilt in place as well.
+// Other roles, new hosts, installers with .sh scripts, nodes with outer addresses,
+// sub zones and optional packages are rebuilt in place as well.
 func TestRebuildInPlaceVariants(t *testing.T) {
 	t.Parallel()
 	testenv.Slow(t)
@@ -184,6 +184,8 @@ func TestRebuildInPlaceVariants(t *testing.T) {
 		}},
 		"shell scripts":         {sim.RebuildConfig{Version: "4.2.5"}, nil},
 		"outer addresses":       {sim.RebuildConfig{VG: true}, nil},
+		"webservice":            {sim.RebuildConfig{Role: "webservice"}, nil},
+		"dnsmaster":             {sim.RebuildConfig{Role: "dnsmaster"}, nil},
 		"sub zone and packages": {sim.RebuildConfig{Sub: true, Boss2: true, Warehouse: true}, func(y string) string { return strings.Replace(y, "  vip:", "  sub: true\n  vip:", 1) }},
 	} {
 		t.Run(name, func(t *testing.T) {
