@@ -52,8 +52,10 @@
 //     off goes on from where it was (TestDockerCutOff), and another host gets
 //     exactly the recorded packages (TestDockerReplay).
 //  15. Every container that ran runs again, none made anew that is there, and
-//     none that a person had stopped; data root and storage driver stay
-//     (TestLabDockerComponent, TestMergeRefusals).
+//     none that a person had stopped, with Compose 1 and 2, a project in its
+//     directory and as its owner; data root and storage driver stay
+//     (TestLabDockerComponent, TestContainersComeBack, TestComposeVersions,
+//     TestProjectOwner, TestSameStore, TestMergeRefusals).
 //  16. A process started by hand is started again with the arguments and the
 //     environment of before to the byte, its directory, user, umask, limits and
 //     output, and only if it does not run (TestRestartExactly, FuzzRestart,
@@ -65,7 +67,8 @@
 //  18. Services start when those they come after are warm, and stop before them
 //     (TestRealSupervisor, TestServiceOrder); one that is healthy has answered as
 //     often in a row as is asked for, before and after its warm-up
-//     (TestWaitHealthy, TestWarmup).
+//     (TestWaitHealthy, TestWarmup). What supervisord has given up on is not
+//     waited for (TestSupervisor, TestRealSupervisor).
 //  19. A process that nobody would start again after a boot is named
 //     (TestFindUnowned).
 //  20. What a lost lease keeps from running is told from every exit status of a

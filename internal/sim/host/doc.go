@@ -1,6 +1,6 @@
 // Package host simulates a Linux host in process: SSH and SFTP servers, a POSIX
 // shell, a file tree with /proc, processes, listening services, systemd units,
-// Docker containers, an RPM package manager, and power.
+// programs of supervisord, Docker containers, Compose projects, an RPM package manager, and power.
 //
 // # Example
 //
@@ -31,6 +31,9 @@
 //     endpoint: connection refused (TestJava).
 //  6. A killed yum leaves its transaction open (TestKilledYum).
 //  7. After Close no goroutine and no listener is left (TestMain).
+//  8. supervisorctl says what the real 4.2 says, with its exit status, and ends
+//     with 0 where the packages name a 3.x (TestSupervisorAsReal,
+//     TestSupervisorThree).
 //
 // # Limits
 //
