@@ -64,8 +64,8 @@ test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
 	$(GO) test -run 'TestCrashMatrix|TestTamper|TestRemovals' ./upgrade/engine # without -race: every pair of faults, every byte, every rule taken out once
-	$(GO) test -timeout 20m -parallel 4 -v -run 'Test(Rebuild)?KilledAnywhere' ./upgrade | grep -vE '^ *(=== |--- PASS)' # without -race: killed once, everywhere
-	$(GO) test -timeout 20m -run 'Test(Rebuild)?KilledTwice|TestEveryAPICallFailsOnce|TestScenario|TestLeftovers|TestGate|TestFinished' ./upgrade # without -race: faults, and a sample of the pairs
+	$(GO) test -timeout 20m -parallel 4 -v -run 'Test(Rebuild(InPlace)?)?KilledAnywhere' ./upgrade | grep -vE '^ *(=== |--- PASS)' # without -race: killed once, everywhere
+	$(GO) test -timeout 20m -run 'Test(Rebuild)?KilledTwice|TestRebuildRolesKilled|TestRemovals|TestEveryAPICallFailsOnce|TestScenario|TestLeftovers|TestGate|TestFinished' ./upgrade # without -race: faults, and a sample of the pairs
 	$(GO) test -timeout 15m -parallel 6 -run 'TestSimulateScripts|TestKilledProcess|TestInterruptedProcess' ./cmd/upgradectl # without -race: every scenario of an operator, kill -9 10 times, and SIGINT
 	$(MAKE) lab nested foreign
 
@@ -84,7 +84,7 @@ lab: programs
 # Every schedule of the crash and the API matrix: hours.
 .PHONY: crash
 crash:
-	UPGRADECTL_MATRIX=all $(GO) test -timeout 48h -run 'TestKilled|TestRebuildKilled|TestEveryAPICallFailsOnce' -v ./upgrade
+	UPGRADECTL_MATRIX=all $(GO) test -timeout 48h -run 'Test(Rebuild.*)?Killed|TestEveryAPICallFailsOnce' -v ./upgrade
 	UPGRADECTL_SLOW=1 UPGRADECTL_MATRIX=all $(GO) test -timeout 6h -run TestKilledProcess -v ./cmd/upgradectl # 100 times
 
 # The nested modules hold what importers must never see: peers to compare with,

@@ -30,6 +30,7 @@ func TestRemovals(t *testing.T) {
 			"if [ $n -gt 0 ]; then exit 0; fi\nexec /bin/sh \"$d/revert\" timer\n", "exit 0\n", "^TestScenario71"},
 	} {
 		t.Run(row.rule, func(t *testing.T) {
+			t.Parallel()
 			testenv.Removal{File: row.file, Old: row.old, New: row.new, Tests: row.tests, Env: testenv.SlowVariable + "=1"}.Fails(t)
 		})
 	}

@@ -90,7 +90,7 @@ func TestRemovals(t *testing.T) {
 		{"another plan", "run.go",
 			"if h.PlanHash != PlanHash(plan) {\n\t\t\t\treturn", "if false {\n\t\t\t\treturn", "TestScenario15"},
 		{"a pause anywhere", "loop.go",
-			"case l.asked == RequestPause && !s.Joined:", "case l.asked == RequestPause:", "TestScenario12"},
+			"\n\tcase l.asked == RequestPause && !s.Joined:", "\n\tcase l.asked == RequestPause:", "TestScenario12"},
 	} {
 		t.Run(row.rule, func(t *testing.T) {
 			t.Parallel()
