@@ -73,3 +73,15 @@ func FuzzAsideXML(f *testing.F) {
 		}
 	})
 }
+
+const vmXML = `<domain type='qemu'>
+  <name>%s</name>
+  <memory unit='MiB'>24</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='%s'/><target dev='vda' bus='virtio'/></disk>
+    <interface type='bridge'><mac address='%s'/><source bridge='br0'/><model type='virtio'/></interface>
+  </devices>
+</domain>
+`

@@ -113,18 +113,6 @@ ip link set lo up && ip link add br0 type bridge && ip link set br0 up`)
 	return l
 }
 
-const vmXML = `<domain type='qemu'>
-  <name>%s</name>
-  <memory unit='MiB'>24</memory>
-  <vcpu>1</vcpu>
-  <os><type arch='x86_64'>hvm</type></os>
-  <devices>
-    <disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='%s'/><target dev='vda' bus='virtio'/></disk>
-    <interface type='bridge'><mac address='%s'/><source bridge='br0'/><model type='virtio'/></interface>
-  </devices>
-</domain>
-`
-
 // TestRealLibvirt drives a real libvirtd with real VMs (no guest runs in them)
 // through what procedure B does to the old and the new one.
 func TestRealLibvirt(t *testing.T) {
