@@ -646,6 +646,31 @@ func TestPreflightDoc(t *testing.T) {
 		assert.Equal(t, acceptable(m[1]), !strings.Contains(m[2], "never accepted"), m[1])
 	}
 	assert.Equal(t, FindingIDs(), ids, "the IDs of the code and of docs/preflight.md, in their order")
+
+	// The checklist names findings and tests that there are.
+	_, list, ok := strings.Cut(string(doc), "## The checklist")
+	list, _, ok2 := strings.Cut(list, "\n## ")
+	require.True(t, ok && ok2)
+	for _, m := range regexp.MustCompile("`([a-z0-9]+-[a-z0-9-]+)`").FindAllStringSubmatch(list, -1) {
+		assert.Contains(t, ids, m[1])
+	}
+	sources := map[string]string{}
+	for _, dir := range []string{".", "hostos", "../ecs", "../slb", "../cmd/upgradectl"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		require.NoError(t, err)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			require.NoError(t, err)
+			sources[f] = string(b)
+		}
+	}
+	for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(list, -1) {
+		found := false
+		for _, b := range sources {
+			found = found || strings.Contains(b, "func "+name+"(")
+		}
+		assert.True(t, found, "docs/preflight.md names %s, which is no test", name)
+	}
 }
 
 // Nothing that a host holds makes a detector panic, and order does not depend on
