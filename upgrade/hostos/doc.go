@@ -39,9 +39,11 @@
 //     repository has moved on (TestDNF, TestYum3Table, TestAptTable, FuzzTable).
 //  10. The exit status of a package manager is not believed: CheckUpgraded and
 //     CheckPreReboot see a kernel that was left out, is cut off, is not the
-//     default, or lacks a driver (TestDNF, TestPreReboot, TestDefaultKernel).
+//     default, or lacks a driver (TestDNF, TestPreReboot, TestDefaultKernel,
+//     TestCapturedInitramfs, TestCapturedGrub).
 //     A transaction that was killed in its middle is seen, says how it is put
-//     right, and gets no other one on top (TestDNFKilled, TestLabStrategies).
+//     right, and gets no other one on top (TestDNFKilled,
+//     TestTransactionJournal).
 //  11. Assess, CheckPreReboot and VerifyUpgrade change nothing (TestUpgradeHost).
 //  12. BootPreviousKernel has done it only when the boot loader says so
 //     (TestBootPreviousKernel).

@@ -73,3 +73,19 @@ func TestConnectionCutInUpdate(t *testing.T) {
 		require.NoError(t, CheckTransactions(soon(t), now))
 	}
 }
+
+// A journal of yum's is an unfinished transaction, unless somebody has given it
+// up.
+func TestTransactionJournal(t *testing.T) {
+	s := simulate(t, nil)
+	c := s.dial()
+	require.NoError(t, s.WriteFile("/var/lib/yum/transaction-all.2016-11-23.07:15.21.disabled", []byte("ei bash\n"), 0o644))
+	require.NoError(t, CheckTransactions(soon(t), c))
+	require.NoError(t, s.WriteFile("/var/lib/yum/transaction-all.2020-12-01.10:00.00", []byte("ei bash\n"), 0o644))
+	var open *TransactionError
+	require.ErrorAs(t, CheckTransactions(soon(t), c), &open)
+	assert.Equal(t, []string{"/var/lib/yum/transaction-all.2020-12-01.10:00.00"}, open.Found)
+	o, err := GetOS(soon(t), c)
+	require.NoError(t, err)
+	assert.Equal(t, open.Found, o.Unfinished)
+}

@@ -9,7 +9,9 @@ import (
 
 // Yum 3 writes what a transaction is to do to transaction-all.TIME below
 // /var/lib/yum when it begins, what of it is done to transaction-done.TIME, and
-// removes both at its end (yum.conf(5), yum-complete-transaction(8)). dnf
+// removes both at its end (yum.conf(5), yum-complete-transaction(8)); with
+// .disabled behind it, it is one that somebody has given up, and yum leaves it
+// out as well. dnf
 // writes a row into its history when it begins, and fills in the time and the
 // rpmdb's checksum of the end at its end: "dnf history info" shows the last row,
 // one without an end with the year 1970 and no checksum (dnf 4.14), or as
@@ -20,7 +22,7 @@ import (
 // journal in updates while it works (dpkg(1), --audit).
 //
 // The script finds in $p and $q what rpmQuery has put there.
-const unfinishedScript = `for f in /var/lib/yum/transaction-all.*; do if [ -e "$f" ]; then echo "$f"; fi; done
+const unfinishedScript = `for f in /var/lib/yum/transaction-all.*; do case $f in *.disabled) ;; *) if [ -e "$f" ]; then echo "$f"; fi ;; esac; done
 if [ "$q" -ne 0 ]; then echo "rpm -qa: the database cannot be read (status $q)"; fi
 m=yum
 if [ -n "$p" ] && command -v dnf >/dev/null 2>&1; then
