@@ -22,6 +22,7 @@ PROGRAMS := nginx=nginx sshd=openssh-server ssh-keygen=openssh-client ssh-agent=
 	haproxy=haproxy ifquery=ifupdown dockerd=docker.io docker=docker.io iptables=iptables \
 	sudo=sudo ssh=openssh-client ssh-agent=openssh-client setfacl=acl \
 	supervisord=supervisor keepalived=keepalived arping=iputils-arping cron=cron \
+	named=bind9 named-checkconf=bind9-utils named-compilezone=bind9-utils \
 	libvirtd=libvirt-daemon virsh=libvirt-clients qemu-img=qemu-utils qemu-system-x86_64=qemu-system-x86
 MODULES := libpam-systemd libvirt-daemon-driver-qemu libnginx-mod-http-lua libnginx-mod-mail libnginx-mod-stream nginx-doc python3-libcloud
 

@@ -123,12 +123,17 @@ func resumedRebuild(s *rebuildStage) string {
 }
 
 func killedRebuild(t *testing.T, strategy string, at point, after func(*rebuildStage) string) []point {
+	return killedWorld(t, sim.RebuildConfig{Strategy: strategy}, at, after)
+}
+
+func killedWorld(t *testing.T, c sim.RebuildConfig, at point, after func(*rebuildStage) string) []point {
 	end := "succeeded"
 	k := &killer{at: at}
 	if at == (point{}) {
 		k.changes = rebuildChanges
 	}
-	s := newRebuildStage(t, sim.RebuildConfig{Strategy: strategy, Rate: 5, Happened: k.happened}, nil, slowly)
+	c.Rate, c.Happened = 5, k.happened
+	s := newRebuildStage(t, c, nil, slowly)
 	s.killer = k
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(t.Context())

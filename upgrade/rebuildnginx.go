@@ -40,7 +40,7 @@ func nginxLines(t *nginx.Tree) []string {
 			if d.Name() == "server" && d.IsBlock() {
 				head += serverName(t, d)
 			}
-			if slices.Contains(ordered, d.Name()) || d.Name() == "location" && d.Len() > 2 && strings.HasPrefix(d.Arg(0), "~") {
+			if slices.Contains(ordered, d.Name()) || d.Name() == "location" && len(d.Args()) == 2 && strings.HasPrefix(d.Arg(1), "~") {
 				order = append(order, head)
 			}
 			out = append(out, place+head)
@@ -118,10 +118,10 @@ func nginxBesides(ctx context.Context, l *link) ([]string, error) {
 	for _, f := range t.Files() {
 		out = append(out, f.Name())
 		for d := range f.All() {
-			if !slices.Contains(namesFile, d.Name()) || d.Len() < 2 || strings.Contains(d.Arg(0), "$") {
+			if !slices.Contains(namesFile, d.Name()) || len(d.Args()) == 0 || strings.Contains(d.Arg(1), "$") {
 				continue
 			}
-			name := d.Arg(0)
+			name := d.Arg(1)
 			if !path.IsAbs(name) {
 				name = path.Join(path.Dir(nginxConf), name)
 			}

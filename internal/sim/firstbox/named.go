@@ -165,7 +165,15 @@ func canonical(list []statement, indent string, hide bool) string {
 }
 
 // zones is what a name server serves.
-type zones struct{ list []*zone }
+type zones struct {
+	list []*zone
+	ask  []netip.Prefix // who may; nil = everybody
+}
+
+// allows reports whether somebody may ask.
+func (z *zones) allows(from netip.Addr) bool {
+	return z.ask == nil || slices.ContainsFunc(z.ask, func(p netip.Prefix) bool { return p.Contains(from) })
+}
 
 type zone struct {
 	origin  string // lower case, without the last dot
@@ -230,8 +238,19 @@ func loadZones(read func(string) ([]byte, error), name string) (*zones, []string
 	for _, st := range tree {
 		if st.words[0] == "options" {
 			for _, o := range st.block {
-				if len(o.words) == 2 && o.words[0] == "directory" {
+				switch {
+				case len(o.words) == 2 && o.words[0] == "directory":
 					directory = unquote(o.words[1])
+				case len(o.words) == 1 && o.words[0] == "allow-query":
+					for _, a := range o.block {
+						p, err := netip.ParsePrefix(a.words[0])
+						switch {
+						case err == nil:
+							out.ask = append(out.ask, p)
+						case unquote(a.words[0]) != "any":
+							return nil, []string{fmt.Sprintf("%s:%d: allow-query %s is not simulated", a.file, a.line, a.words[0])}
+						}
+					}
 				}
 			}
 		}

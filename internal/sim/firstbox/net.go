@@ -280,10 +280,11 @@ func (s *Site) Dial(ctx context.Context, from *Machine, to string) (net.Conn, er
 	}
 	s.mu.Lock()
 	names := far.dns != nil && port == 53
+	_, own := from.nicTo(ip)
 	s.mu.Unlock()
 	if names {
 		near, there := s.opt.Pipe()
-		if !s.spawn(func() { s.serveDNS(far, there); _ = there.Close() }) {
+		if !s.spawn(func() { s.serveDNS(far, own, there); _ = there.Close() }) {
 			return nil, dialError(to, syscall.EHOSTUNREACH)
 		}
 		return s.track(near, from, far, ip, port), nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -205,7 +206,7 @@ func (s *Site) cmdRndc(_ context.Context, p *host.Proc) int {
 }
 
 // serveDNS answers questions over TCP (RFC 7766) until the connection ends.
-func (s *Site) serveDNS(m *Machine, c net.Conn) {
+func (s *Site) serveDNS(m *Machine, from netip.Addr, c net.Conn) {
 	for {
 		var size [2]byte
 		if _, err := io.ReadFull(c, size[:]); err != nil {
@@ -221,7 +222,7 @@ func (s *Site) serveDNS(m *Machine, c net.Conn) {
 		if z == nil {
 			return
 		}
-		out, err := z.answer(question)
+		out, err := z.answer(from, question)
 		if err != nil {
 			return
 		}
@@ -232,7 +233,7 @@ func (s *Site) serveDNS(m *Machine, c net.Conn) {
 }
 
 // answer is the answer of an authoritative server that knows no others.
-func (z *zones) answer(question []byte) ([]byte, error) {
+func (z *zones) answer(from netip.Addr, question []byte) ([]byte, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(question)
 	if err != nil {
@@ -247,7 +248,7 @@ func (z *zones) answer(question []byte) ([]byte, error) {
 	h = dnsmessage.Header{ID: h.ID, Response: true, RecursionDesired: h.RecursionDesired}
 	var list []record
 	switch {
-	case zone == nil:
+	case zone == nil || !z.allows(from):
 		h.RCode = dnsmessage.RCodeRefused
 	default:
 		h.Authoritative = true
