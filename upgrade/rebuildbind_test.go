@@ -148,6 +148,16 @@ func TestNginxLines(t *testing.T) {
 	}
 }
 
+// What the files name travels with them: certificates, too.
+func TestNginxFiles(t *testing.T) {
+	tree, err := nginx.Load(t.Context(), nginx.MapFS{
+		"/etc/nginx/nginx.conf":    []byte("events {}\nhttp { include conf.d/*.conf; }\n"),
+		"/etc/nginx/conf.d/a.conf": []byte("server { listen 443 ssl; ssl_certificate ssl/a.pem; ssl_certificate_key /etc/ssl/a.key; location / { auth_basic_user_file $dir/x; } }\n"),
+	}, "/etc/nginx/nginx.conf")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"/etc/nginx/nginx.conf", "/etc/nginx/conf.d/a.conf", "/etc/nginx/ssl/a.pem", "/etc/ssl/a.key"}, nginxFiles(tree))
+}
+
 // A list of packages is what bash makes of it, or an error: never a word of it
 // too many.
 func TestPackageGroup(t *testing.T) {

@@ -114,6 +114,10 @@ func nginxBesides(ctx context.Context, l *link) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration of nginx: %w", err)
 	}
+	return nginxFiles(t), nil
+}
+
+func nginxFiles(t *nginx.Tree) []string {
 	var out []string
 	for _, f := range t.Files() {
 		out = append(out, f.Name())
@@ -128,5 +132,5 @@ func nginxBesides(ctx context.Context, l *link) ([]string, error) {
 			out = append(out, name)
 		}
 	}
-	return out, nil
+	return out
 }

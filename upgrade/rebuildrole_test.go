@@ -227,6 +227,23 @@ func TestTrapNamedACL(t *testing.T) {
 	})
 }
 
+// A name server that copies its zones from the masters is not rebuilt as one of
+// them, and its packages are not touched.
+func TestTrapDNSSlaveUntouched(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, err := planned(t, sim.RebuildConfig{Role: "dnsmaster", Rate: 5}, func(w *sim.Rebuild) {
+			const settings = "/pitrix/conf/settings/dnsmaster1"
+			h := w.Site().Firstbox().Host
+			text, err := h.ReadFile(settings)
+			require.NoError(t, err)
+			require.NoError(t, h.WriteFile(settings, []byte(strings.Replace(string(text), `role="dnsmaster"`, `role="dnsslave"`, 1)), 0o644))
+		})
+		require.ErrorContains(t, err, `dnsmaster1 has the role "dnsslave", not dnsmaster`)
+		require.NoError(t, w.Close())
+	})
+}
+
 // planned makes a plan in a world that somebody has changed before.
 func planned(t *testing.T, c sim.RebuildConfig, prepare func(*sim.Rebuild)) (*sim.Rebuild, error) {
 	t.Helper()

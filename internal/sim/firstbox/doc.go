@@ -41,6 +41,9 @@
 //     was deleted (TestTrapSameHost, TestTrapBuiltHosts, TestTrapDoneMarker).
 //  7. What is not simulated is refused, and listed by [Site.Refused] (TestVirsh,
 //     TestKeepalivedFiles, TestInterfacesFile, TestHAProxyFiles).
+//  8. The files of webservices and DNS masters are ones that the real nginx and
+//     bind accept, and configuration and zones are read as bind reads them
+//     (TestWebFilesAsNginx, TestDNSFilesAsBind).
 //
 // # Limits
 //
