@@ -30,6 +30,10 @@
 // again, "poweroff" leaves it off. /boot/next-kernel is the boot loader: it
 // names the kernel of the next boot.
 //
+// A [Mirror] makes a CentOS 7 of a host, with rpm and yum of its own and real
+// repositories over HTTP; a host without its layer keeps Debian's dpkg and apt,
+// for which [Mirror.Publish] offers packages.
+//
 // # Guarantees
 //
 //  1. Nothing is written to this machine's file system or network, and no
