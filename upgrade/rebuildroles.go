@@ -86,7 +86,7 @@ var profiles = []profile{
 	},
 	{
 		role: "dnsmaster", floating: true, answers: answersZones,
-		packages: []string{"pitrix-ks-dnsmaster"}, optional: []string{"pitrix-ks-dns"},
+		packages: []string{"pitrix-ks-dnsmaster"}, optional: []string{"pitrix-ks-dnsmaster-"},
 		rclocal: true,
 		restore: []restored{
 			{path: "/etc/keepalived", owner: "root:root", absent: true},
