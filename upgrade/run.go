@@ -301,6 +301,10 @@ func reopen(ctx context.Context, dir string, o RunOptions, onward bool, do func(
 	if err := checkOptions(steps, o); err != nil {
 		return nil, err
 	}
+	// Neither are they leased to a run that this program will not go on with.
+	if err := run.CheckSteps(steps); err != nil {
+		return nil, err
+	}
 	return e.leased(ctx, p, h, run, o.Actor, func(ctx context.Context) (*Result, error) {
 		if onward {
 			if err := e.renew(ctx, p, h, run.Note); err != nil {

@@ -71,7 +71,7 @@ func (h *oneHost) printCheck(w io.Writer, r *upgrade.HostCheck) {
 		fmt.Fprintln(w, h.t("nothing speaks against upgrading it", "没有阻碍升级的问题"))
 		return
 	}
-	fmt.Fprintf(w, h.t("%d findings speak against upgrading it\n", "有 %d 项阻碍升级\n"), len(r.Blocking))
+	fmt.Fprintf(w, h.t("findings that speak against upgrading it: %d\n", "阻碍升级的检查项：%d\n"), len(r.Blocking))
 }
 
 // checks are one line each, with a mark.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
+	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
 
 // simSpeed is how fast the worlds of the scenarios run ($SPEED in them): fast
@@ -63,6 +65,9 @@ type kept map[string]*sim.Remote
 //	append FILE WHAT            add the content of the file WHAT
 //	edit FILE REGEXP TEXT       replace every match, at least one
 //	gone DIR                    the process of the world kept in DIR ends
+//	begun DIR PLAN HOST FORM    a run of the plan is begun in DIR, by another
+//	                            machine, HOST, or by this one (.), by a program
+//	                            whose first step has a FORM that may be newer
 //
 // After each command the world's secret must stand neither in its output nor
 // in any file of a run.
@@ -122,6 +127,7 @@ func simulateParams(files []string) testscript.Params {
 			"append":    cmdAppend,
 			"gone":      cmdGone,
 			"runid":     cmdRunID,
+			"begun":     cmdBegun,
 		},
 	}
 }
@@ -134,6 +140,31 @@ func cmdRunID(ts *testscript.TestScript, neg bool, args []string) {
 	r, err := upgrade.ReadReport(ts.MkAbs(args[0]))
 	ts.Check(err)
 	ts.Setenv("RUNID", r.Run)
+}
+
+// cmdBegun begins a run as somebody else would have: its first step is done.
+func cmdBegun(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: begun DIR PLAN HOST FORM")
+	}
+	form, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	origin := engine.LocalOrigin()
+	if args[2] != "." {
+		origin = engine.Origin{User: "li", Host: args[2], Machine: "0123456789abcdef", PID: 1}
+	}
+	run, err := engine.Create(ts.MkAbs(args[0]), engine.Header{Run: "begun", Procedure: upgrade.ProcedureTransition, Version: "v9.9.9"},
+		[]byte(ts.ReadFile(args[1])), engine.WithOrigin(origin), engine.WithVersion("v9.9.9"))
+	ts.Check(err)
+	defer run.Close()
+	_, err = run.Apply(context.Background(), []engine.Step{{
+		ID: "2.1-inventory", Section: "2.1", Title: "look", Effect: engine.ReadOnly, Version: form,
+		Do: func(context.Context, *engine.Act) (any, error) { return nil, nil },
+	}, {
+		ID: "2.3-projects", Section: "2.3", Title: "never", Effect: engine.ReadOnly, Gate: "go on?",
+		Do: func(context.Context, *engine.Act) (any, error) { return nil, nil },
+	}}, engine.Options{})
+	ts.Check(err)
 }
 
 // rememberWorlds notes the worlds that run now: a world removes its file when

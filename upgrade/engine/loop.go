@@ -98,6 +98,22 @@ type loop struct {
 	mu sync.Mutex // one event at a time
 }
 
+// CheckSteps refuses a run whose journal names a step that is not among steps,
+// or one that was begun in another form (ErrVersion). Apply and Rollback do so
+// themselves; a caller may want to know before it touches anything.
+func (r *Run) CheckSteps(steps []Step) error {
+	for _, id := range r.fold.order {
+		i, st := slices.IndexFunc(steps, func(s Step) bool { return s.ID == id }), r.fold.get(id)
+		if i < 0 {
+			return fmt.Errorf("%w: its journal names step %q, which this program does not have: use the version that made it (%q)", ErrVersion, id, r.header.Version)
+		}
+		if st.Attempt > 0 && st.form != steps[i].Version {
+			return fmt.Errorf("%w: step %q was begun in form %d, this program knows form %d: use the version that began it (run made by %q)", ErrVersion, id, st.form, steps[i].Version, r.header.Version)
+		}
+	}
+	return nil
+}
+
 // begin checks everything that can be checked before the first record.
 func (r *Run) begin(steps []Step, o Options) (*loop, error) {
 	if err := r.failure(); err != nil {
@@ -119,14 +135,8 @@ func (r *Run) begin(steps []Step, o Options) (*loop, error) {
 			return nil, fmt.Errorf("%w: until: %w", ErrInvalid, err)
 		}
 	}
-	for _, id := range r.fold.order {
-		i, st := l.index(id), r.fold.get(id)
-		if i < 0 {
-			return nil, fmt.Errorf("%w: its journal names step %q, which this program does not have: use the version that made it (%q)", ErrVersion, id, r.header.Version)
-		}
-		if st.Attempt > 0 && st.form != steps[i].Version {
-			return nil, fmt.Errorf("%w: step %q was begun in form %d, this program knows form %d: use the version that began it (run made by %q)", ErrVersion, id, st.form, steps[i].Version, r.header.Version)
-		}
+	if err := r.CheckSteps(steps); err != nil {
+		return nil, err
 	}
 	for _, name := range o.Approve {
 		i := slices.IndexFunc(steps, func(s Step) bool { return s.approvedBy(name) })
