@@ -53,6 +53,14 @@ func (r rooted) build(name, version, release, more string) {
 func (r rooted) index() {
 	r.t.Helper()
 	r.must("createrepo_c", "-q", r.dir+"/repo")
+	r.forget()
+}
+
+// forget makes dnf read its repository again: it takes metadata of the same
+// second for new, whatever metadata_expire says.
+func (r rooted) forget() {
+	r.t.Helper()
+	require.NoError(r.t, os.RemoveAll(r.root+"/var/cache/dnf"))
 }
 
 func newRooted(t *testing.T) rooted {
@@ -177,6 +185,7 @@ func TestDNF(t *testing.T) {
 
 	// A mirror that is gone.
 	require.NoError(t, os.RemoveAll(r.dir+"/repo"))
+	r.forget()
 	a, err = Assess(t.Context(), r, conf)
 	require.NoError(t, err)
 	assert.Contains(t, strings.Join(a.Blocking(), "\n"), "dead-mirror")
