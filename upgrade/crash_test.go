@@ -221,6 +221,7 @@ func resumed(s *stage) string {
 // TestKilledTwice kills the process that goes on as well: at every event after
 // every event with UPGRADECTL_MATRIX=all, at a seeded sample of them otherwise.
 func TestKilledTwice(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	var points []point
 	synctest.Test(t, func(t *testing.T) { points = killedRun(t, point{}, nil) })

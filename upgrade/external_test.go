@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -22,7 +21,7 @@ func TestExternalIsPastThePivotFromItsBeginning(t *testing.T) {
 		t.Run(map[bool]string{false: "before", true: "after"}[begun], func(t *testing.T) {
 			t.Parallel()
 			if !begun {
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				s := newStageIn(t, sim.Config{Rate: 5, Speed: 240}, nil, func(yaml string) string {

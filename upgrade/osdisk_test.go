@@ -14,7 +14,6 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -68,6 +67,7 @@ func TestReplaceSystemDisk(t *testing.T) {
 // to its end and taken back: to the beginning before the new disk, parked with
 // traffic safe after it.
 func TestKilledAnywhereReplacingDisk(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	var points []point
 	synctest.Test(t, func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestReplaceSystemDiskWouldLose(t *testing.T) {
 		t.Run(map[bool]string{false: "refused", true: "accepted"}[accepted], func(t *testing.T) {
 			t.Parallel()
 			if accepted {
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				s := newStageIn(t, sim.Config{Rate: 5, Speed: 240}, lived, func(yaml string) string {
@@ -191,7 +191,7 @@ func TestReplaceSystemDiskFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if name != "lost answer" {
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				s := newStageIn(t, sim.Config{Rate: 5, Speed: 240}, lived, replacing)

@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -134,7 +133,7 @@ func TestRebuildRolledBack(t *testing.T) {
 		t.Run(until, func(t *testing.T) {
 			t.Parallel()
 			if until != "9.1" { // the longest way back stands for all at a desk
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				s := newRebuildStage(t, sim.RebuildConfig{}, nil, nil)
@@ -154,7 +153,7 @@ func TestRebuildRolledBack(t *testing.T) {
 // optional packages are rebuilt as well.
 func TestRebuildVariants(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	sub := func(y string) string { return strings.Replace(y, "  vip:", "  sub: true\n  vip:", 1) }
 	for name, tt := range map[string]struct {
 		config sim.RebuildConfig
@@ -181,6 +180,7 @@ func TestRebuildVariants(t *testing.T) {
 
 // A person is asked before each old machine is shut down, and before the end.
 func TestRebuildGates(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newRebuildStage(t, sim.RebuildConfig{}, nil, func(y string) string {

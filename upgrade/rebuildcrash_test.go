@@ -50,6 +50,7 @@ func TestRebuildKilledAnywhere(t *testing.T) {
 // In place as well: between its two machines a node is nothing but files of the
 // run and on its host. In CI a seeded sample of the points stands for all.
 func TestRebuildInPlaceKilledAnywhere(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	killedRebuilds(t, "in-place", func(points []point) []point {
 		const seed, sample = 20261122, 14
@@ -81,6 +82,7 @@ func killedRebuilds(t *testing.T, strategy string, some func([]point) []point) {
 
 // The process that goes on with a rebuild is killed as well.
 func TestRebuildKilledTwice(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	var points []point
 	synctest.Test(t, func(t *testing.T) { points = killedRebuild(t, "side-by-side", point{}, nil) })

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -39,7 +38,7 @@ func TestRebuildInPlaceRolledBack(t *testing.T) {
 		t.Run(until, func(t *testing.T) {
 			t.Parallel()
 			if until != "9.1" { // the longest way back stands for all at a desk
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				s := newRebuildStage(t, sim.RebuildConfig{Strategy: "in-place"}, nil, nil)
@@ -103,7 +102,7 @@ func TestRebuildInPlaceAlone(t *testing.T) {
 	})
 	t.Run("the other falls ill", func(t *testing.T) {
 		t.Parallel()
-		testenv.Slow(t)
+		slow(t)
 		synctest.Test(t, func(t *testing.T) {
 			s := inPlaceStage(t, sim.RebuildConfig{}, nil)
 			r := s.apply(when("done", "7.1.3-record", func() { s.on("192.0.2.61", "supervisorctl stop cb_server") }))
@@ -118,7 +117,7 @@ func TestRebuildInPlaceAlone(t *testing.T) {
 	})
 	t.Run("somebody has the address", func(t *testing.T) {
 		t.Parallel()
-		testenv.Slow(t)
+		slow(t)
 		synctest.Test(t, func(t *testing.T) {
 			s := inPlaceStage(t, sim.RebuildConfig{}, nil)
 			r := s.apply(when("done", "7.1.3-aside", func() { s.on("192.0.2.65", "ip addr add 192.0.2.62/24 dev eth0") }))
@@ -136,7 +135,7 @@ func TestRebuildInPlaceAlone(t *testing.T) {
 // until then it serves.
 func TestRebuildInPlaceGates(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := inPlaceStage(t, sim.RebuildConfig{}, func(y string) string { return strings.Replace(y, "gates: []\n", "", 1) })
 		r := s.apply(upgrade.RunOptions{Observer: quiet.Observer})
@@ -174,7 +173,7 @@ func TestRebuildInPlaceGates(t *testing.T) {
 // sub zones and optional packages are rebuilt in place as well.
 func TestRebuildInPlaceVariants(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	for name, tt := range map[string]struct {
 		config sim.RebuildConfig
 		edit   func(string) string

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -59,6 +58,7 @@ func (s *rebuildStage) leads(addr string) []string {
 // before the launch, each final one when its old machine is off, and none is
 // left. A person is asked for the switches' part before.
 func TestRebuildSpineLeaf(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newLeafStage(t)
@@ -92,7 +92,7 @@ func (s *rebuildStage) hostSettings(addr string) string {
 // before.
 func TestRebuildSpineLeafBack(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	for _, until := range []string{"3.3", "7.1", "9.1"} {
 		t.Run(until, func(t *testing.T) {
 			t.Parallel()

@@ -11,7 +11,6 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/firstbox"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
@@ -55,7 +54,7 @@ func TestRebuildLeases(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if name != "succeeded" { // stands for all at a desk
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				var bare []string
@@ -162,7 +161,7 @@ func TestRebuildLostLease(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if name != "new node" { // stands for all at a desk
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				var late []string
@@ -215,7 +214,7 @@ func TestRebuildLostLease(t *testing.T) {
 // nodes too.
 func TestRebuildCopiedRunFencesNodes(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newRebuildStage(t, sim.RebuildConfig{Rate: 5}, nil, nil)
 		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "6.5", Observer: quiet.Observer})

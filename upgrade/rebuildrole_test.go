@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -42,7 +41,7 @@ func TestRebuildRolesRolledBack(t *testing.T) {
 			t.Run(role+" "+until, func(t *testing.T) {
 				t.Parallel()
 				if until != "9.1" { // the longest way back stands for all at a desk
-					testenv.Slow(t)
+					slow(t)
 				}
 				synctest.Test(t, func(t *testing.T) {
 					s := newRebuildStage(t, sim.RebuildConfig{Role: role}, nil, nil)
@@ -61,7 +60,7 @@ func TestRebuildRolesRolledBack(t *testing.T) {
 
 // Both strategies know every role.
 func TestRebuildRolesInPlace(t *testing.T) {
-	testenv.Slow(t)
+	slow(t)
 	t.Parallel()
 	for _, role := range []string{"webservice", "dnsmaster"} {
 		t.Run(role, func(t *testing.T) {
@@ -80,10 +79,7 @@ func TestRebuildRolesInPlace(t *testing.T) {
 // killed: half of them in the data that only these roles have. Each is resumed
 // to its end and rolled back.
 func TestRebuildRolesKilled(t *testing.T) {
-	testenv.Slow(t)
-	if raceDetector {
-		t.Skip("under the race detector the tests of the whole procedure stand for it")
-	}
+	slow(t)
 	t.Parallel()
 	const seed, sample = 20261122, 6
 	for _, role := range []string{"webservice", "dnsmaster"} {
@@ -121,6 +117,7 @@ func TestRebuildRolesKilled(t *testing.T) {
 // A hand-made page that the new webservice has lost before its switch stops it,
 // and is named; brought back, the run goes on.
 func TestTrapLostPage(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const page, fresh = "/etc/nginx/conf.d/operations.conf", "192.0.2.76"
@@ -146,6 +143,7 @@ func TestTrapLostPage(t *testing.T) {
 // What differs in a file of the package is for a person to judge: it stops the
 // run before anything is switched.
 func TestTrapEditedSite(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newRebuildStage(t, sim.RebuildConfig{Role: "webservice", Rate: 5}, func(w *sim.Rebuild) {
@@ -170,6 +168,7 @@ func TestTrapEditedSite(t *testing.T) {
 // A record that the new name server has lost before its switch stops it, and is
 // named. One that a router enters while the old one still serves travels too.
 func TestTrapLostRecord(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const ops, routers, fresh, old = "/etc/bind/db.ops.example", "/var/lib/bind/db.router.lab.example", "192.0.2.52", "192.0.2.42"
@@ -200,6 +199,7 @@ func TestTrapLostRecord(t *testing.T) {
 // named.conf.options lets only some ask: a zone that clients get no answer for
 // is known before anything begins.
 func TestTrapNamedACL(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, tt := range []struct{ acl, want string }{
@@ -230,6 +230,7 @@ func TestTrapNamedACL(t *testing.T) {
 // A name server that copies its zones from the masters is not rebuilt as one of
 // them, and its packages are not touched.
 func TestTrapDNSSlaveUntouched(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, err := planned(t, sim.RebuildConfig{Role: "dnsmaster", Rate: 5}, func(w *sim.Rebuild) {

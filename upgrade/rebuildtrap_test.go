@@ -11,7 +11,6 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/firstbox"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -98,7 +97,7 @@ func TestTrapSameHost(t *testing.T) {
 // leads elsewhere is found before anything is installed.
 func TestTrapPingOneLoginOther(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newRebuildStage(t, sim.RebuildConfig{}, nil, nil)
 		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.3", Observer: quiet.Observer})
@@ -123,7 +122,7 @@ func TestTrapPingOneLoginOther(t *testing.T) {
 // the run until it is on the new one too.
 func TestTrapLostHandMade(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		const rules = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 19033 -j ACCEPT\nCOMMIT\n"
 		add := func(w *sim.Rebuild, addr string) {
@@ -144,7 +143,7 @@ func TestTrapLostHandMade(t *testing.T) {
 // So does a line of cronus' configuration; its value is in no message.
 func TestTrapLostCronusConfig(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		put := func(w *sim.Rebuild, addr, text string) {
 			require.NoError(t, w.Site().Machine(addr).Host.WriteFile("/etc/cronus-api/config.yaml", []byte(text), 0o600))
@@ -168,7 +167,7 @@ func TestTrapLostCronusConfig(t *testing.T) {
 // address stops the switch before the old machine is touched.
 func TestScenario69DuplicateAddress(t *testing.T) {
 	t.Parallel()
-	testenv.Slow(t)
+	slow(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newRebuildStage(t, sim.RebuildConfig{}, nil, nil)
 		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "6.5", Observer: quiet.Observer})

@@ -10,7 +10,7 @@ import (
 // the steps keep and not the engine, and sees that a scenario notices. The
 // engine's own TestRemovals has the others; docs/faults.md lists all.
 func TestRemovals(t *testing.T) {
-	testenv.Slow(t)
+	slow(t)
 	notUnderRace(t)
 	for _, row := range []struct{ rule, file, old, new, tests string }{
 		{"R7: a weight is written whatever is there", "movebalancers.go",

@@ -16,7 +16,6 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -31,12 +30,7 @@ const (
 
 func rebuildScenario(t *testing.T, prepare func(*sim.Rebuild), test func(t *testing.T, s *rebuildStage)) {
 	t.Helper()
-	if !testenv.RunSlow() {
-		t.Skip("a whole procedure a fault: with UPGRADECTL_SLOW=1")
-	}
-	if raceDetector {
-		t.Skip("under the race detector the tests of the whole procedure stand for it")
-	}
+	slow(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		test(t, newRebuildStage(t, sim.RebuildConfig{Rate: 5}, prepare, nil))

@@ -33,13 +33,18 @@ func notUnderRace(t *testing.T) {
 	}
 }
 
+// slow keeps a further run of a whole procedure out of both the quick pass and
+// the one with the race detector.
+func slow(t *testing.T) {
+	t.Helper()
+	testenv.Slow(t)
+	notUnderRace(t)
+}
+
 // scenario runs a test in a world of its own, in virtual time.
 func scenario(t *testing.T, c sim.Config, edit func(yaml string) string, test func(t *testing.T, s *stage)) {
 	t.Helper()
-	if !testenv.RunSlow() {
-		t.Skip("a whole procedure a fault: with UPGRADECTL_SLOW=1")
-	}
-	notUnderRace(t)
+	slow(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		if c.Rate == 0 {

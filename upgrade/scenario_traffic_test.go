@@ -16,7 +16,6 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -45,12 +44,7 @@ func TestScenario30OneOfTwoGroups(t *testing.T) {
 // The process is killed right after it has lowered production's weight: the next
 // one knows what it was.
 func TestScenario32WeightBeforeTheCrash(t *testing.T) {
-	if !testenv.RunSlow() {
-		t.Skip("a whole procedure a fault: with UPGRADECTL_SLOW=1")
-	}
-	if raceDetector {
-		t.Skip("under the race detector the tests of the whole procedure stand for it")
-	}
+	slow(t)
 	t.Parallel()
 	for name, after := range map[string]func(*stage) string{"resume": resumed, "rollback": backed} {
 		t.Run(name, func(t *testing.T) {

@@ -258,6 +258,7 @@ func TestScenario33StalePlan(t *testing.T) {
 }
 
 func TestWithoutNginxAndBalancers(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, func(y string) string {
@@ -329,6 +330,7 @@ func TestHostDoesNotComeBack(t *testing.T) {
 // A grown site: five disks, two CLBs with a default group, VServer groups on
 // three ports and a rule, an ALB and an NLB, access logs of some of them.
 func TestWideTransition(t *testing.T) {
+	notUnderRace(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Wide: true, Rate: 60}, nil, nil)

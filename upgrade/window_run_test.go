@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/sim"
-	"github.com/upgradectl/upgradectl/internal/testenv"
 	"github.com/upgradectl/upgradectl/upgrade"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
@@ -93,7 +92,7 @@ func TestWindowWaitIsCancellable(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			if way != "pause" {
-				testenv.Slow(t)
+				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
 				s, begin := windowed(t, "6m", [2]time.Duration{30 * time.Minute, time.Hour})
