@@ -31,6 +31,10 @@ func forJobs(t *testing.T, test func(t *testing.T, h Host, j jobs, out string)) 
 	})
 	onShells(t, func(t *testing.T, h local) {
 		dir := t.TempDir()
+		// A wrapper that came too late may still tidy up after itself.
+		t.Cleanup(func() {
+			require.Eventually(t, func() bool { return os.RemoveAll(dir) == nil }, 20*time.Second, poll)
+		})
 		test(t, h, jobs{filepath.Join(dir, "it's a root")}, filepath.Join(dir, "out"))
 	})
 }
