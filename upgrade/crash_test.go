@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,6 +174,17 @@ func TestKilledAnywhere(t *testing.T) {
 		})
 		return met
 	})
+}
+
+// sampled are n of the points, all of them with UPGRADECTL_MATRIX=all.
+func sampled(points []point, n int) []point {
+	const seed = 20261122
+	if os.Getenv("UPGRADECTL_MATRIX") == "all" {
+		return points
+	}
+	points = slices.Clone(points)
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+	return points[:min(n, len(points))]
 }
 
 // everyPoint kills at each of the points, goes on once forwards and once back,

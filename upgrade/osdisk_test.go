@@ -78,7 +78,7 @@ func TestKilledAnywhereReplacingDisk(t *testing.T) {
 		}
 	})
 	require.Greater(t, len(points), 20)
-	everyPoint(t, points, max(1, len(points)/3), func(t *testing.T, at point, back bool) (met bool) {
+	everyPoint(t, sampled(points, 6), max(1, len(points)/3), func(t *testing.T, at point, back bool) (met bool) {
 		replacedRun(t, at, func(s *stage) string {
 			met = true
 			if back {

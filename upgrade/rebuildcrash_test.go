@@ -3,7 +3,6 @@ package upgrade_test
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"regexp"
 	"strings"
@@ -52,14 +51,7 @@ func TestRebuildKilledAnywhere(t *testing.T) {
 func TestRebuildInPlaceKilledAnywhere(t *testing.T) {
 	notUnderRace(t)
 	t.Parallel()
-	killedRebuilds(t, "in-place", func(points []point) []point {
-		const seed, sample = 20261122, 14
-		if os.Getenv("UPGRADECTL_MATRIX") == "all" {
-			return points
-		}
-		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-		return points[:min(sample, len(points))]
-	})
+	killedRebuilds(t, "in-place", func(points []point) []point { return sampled(points, 14) })
 }
 
 func killedRebuilds(t *testing.T, strategy string, some func([]point) []point) {
