@@ -56,6 +56,8 @@ type EditState struct {
 // file that comes in the second of that look would never be seen. So the
 // directory gets a time that nothing can have shown before.
 //
+// A job's PATH is /usr/bin:/bin, where shutdown is not.
+//
 // Whoever moves a directory to "decided" first, the timer or a confirmation,
 // has the last word; its name cannot be taken twice, and it is never empty.
 const editTick = `d=@D@
@@ -97,6 +99,7 @@ done
 echo reverted >"$d/decided/word.tmp" && mv -f -T "$d/decided/word.tmp" "$d/decided/word"
 sync
 rm -f "$c"
+PATH=$PATH:/usr/sbin:/sbin
 if [ "$1" = timer ] && [ "$(cat /proc/sys/kernel/random/boot_id)" != "$(cat "$d/boot")" ]; then
 	exec shutdown -r now
 fi

@@ -94,8 +94,9 @@ func (n *Node) InstallHosts(ctx context.Context, want Identity) error {
 
 // announceAtBoot tells the neighbours of a machine's addresses as soon as it has
 // them: they know its predecessor's MAC, and nobody could reach it to announce
-// them for as long as they believe in that.
-const announceAtBoot = `n=0
+// them for as long as they believe in that. cron's PATH has no sbin.
+const announceAtBoot = `PATH=$PATH:/usr/sbin:/sbin
+n=0
 while [ $n -lt 60 ]; do
 	left=
 	for a in @ADDRESSES@; do

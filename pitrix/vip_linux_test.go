@@ -362,8 +362,15 @@ func mustOutput(t *testing.T, n *Node, cmd string) string {
 	return out
 }
 
-// TestRealCron lets a real cron take an edit back. It waits for the next full
-// minute, and costs nothing meanwhile.
+// standInShutdown puts a shutdown that only writes down its arguments where a
+// node has the real one, and nowhere else.
+const standInShutdown = `mkdir /run/real /run/sbin && mount --bind /usr/sbin /run/real && ln -s /run/real/* /run/sbin/ && rm -f /run/sbin/shutdown &&
+printf '#!/bin/sh\necho "$@" >>/run/shutdowns\n' >/run/sbin/shutdown && chmod 755 /run/sbin/shutdown && mount --bind /run/sbin /usr/sbin || exit 1
+`
+
+// TestRealCron lets a real cron take an edit back after a reboot, and reboot
+// again, for which a job's PATH does not do. It waits for the next full minute,
+// and costs nothing meanwhile.
 func TestRealCron(t *testing.T) {
 	testenv.Slow(t)
 	for _, p := range []string{"cron", "ip", "nsenter"} {
@@ -373,12 +380,12 @@ func TestRealCron(t *testing.T) {
 		return
 	}
 	l, ctx := newLink(t), t.Context()
-	n := l.node("proxy0", "192.0.2.61", MAC{0, 0x16, 0x3e, 0, 0, 0xc0}, "echo old >/run/interfaces; cron")
+	n := l.node("proxy0", "192.0.2.61", MAC{0, 0x16, 0x3e, 0, 0, 0xc0}, standInShutdown+"echo old >/run/interfaces; cron")
 	n.Host = &nodeFiles{n.Host.(*localHost)}
 	edit := NetworkEdit{Key: "k", Minutes: 2, Files: []FileEdit{{"/run/interfaces", []byte("old\n"), []byte("new\n")}}}
 	require.NoError(t, n.BeginEdit(ctx, edit, l.id(n)))
 	assert.Equal(t, "new\n", mustOutput(t, n, "cat /run/interfaces"))
-	mustOutput(t, n, "echo 1 >/var/lib/upgradectl/net-k/left")
+	mustOutput(t, n, "echo another-boot >/var/lib/upgradectl/net-k/boot; echo 1 >/var/lib/upgradectl/net-k/left")
 	wait, cancel := context.WithTimeout(ctx, 150*time.Second)
 	defer cancel()
 	require.NoError(t, poll.Poller{Interval: time.Second, Steady: true, Max: time.Second}.Until(wait, "the edit", func(ctx context.Context) (string, bool, error) {
@@ -386,5 +393,9 @@ func TestRealCron(t *testing.T) {
 		return string(st.Phase) + " " + strconv.Itoa(st.MinutesLeft), st.Phase == EditReverted, err
 	}))
 	assert.Equal(t, "old\n", mustOutput(t, n, "cat /run/interfaces"))
+	assert.Eventually(t, func() bool {
+		out, _ := output(ctx, n.Host, "cat /run/shutdowns") // there soon
+		return out == "-r now\n"
+	}, 10*time.Second, 10*time.Millisecond)
 	mustOutput(t, n, "kill $(cat /run/crond.pid)")
 }

@@ -193,7 +193,6 @@ func (s *Site) build() error {
 	}
 	s.gaps = nil
 	s.mu.Unlock()
-	s.wg.Go(s.cron)
 	return nil
 }
 

@@ -107,7 +107,7 @@ func (s *Site) Left() Left {
 		if off {
 			continue // discarded, with all that was on it, or a backup
 		}
-		for _, e := range m.jobs(false) {
+		for _, e := range m.Host.Jobs() {
 			l.Behind = append(l.Behind, m.label+": a job every minute: "+e)
 		}
 		if _, err := m.Host.Stat("/var/lib/upgradectl/lease"); err == nil {

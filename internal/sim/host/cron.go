@@ -44,6 +44,18 @@ func (h *Host) crond(b *boot, p *process) {
 	}
 }
 
+// Jobs are the commands that crond runs again and again, in the order of its
+// files; those of @reboot are not among them.
+func (h *Host) Jobs() []string {
+	var commands []string
+	for _, j := range h.crontabs() {
+		if !j.reboot {
+			commands = append(commands, j.line)
+		}
+	}
+	return commands
+}
+
 func (h *Host) crontabs() []cronJob {
 	var jobs []cronJob
 	read := func(file, user string) {
@@ -71,7 +83,7 @@ func (h *Host) crontabs() []cronJob {
 			continue
 		}
 		for _, e := range entries {
-			if !e.IsDir() {
+			if name := e.Name(); !e.IsDir() && name[0] != '.' && !strings.HasSuffix(name, "~") { // as cronie
 				read(path.Join(dir, e.Name()), map[string]string{"/var/spool/cron": e.Name()}[dir])
 			}
 		}
