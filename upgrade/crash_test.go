@@ -221,12 +221,17 @@ var quiet = upgrade.RunOptions{ApproveAll: true, Observer: func(upgrade.Event) {
 // resumed takes a killed run to its end, unless the end was on disk already.
 func resumed(s *stage) string {
 	s.t.Helper()
-	r, err := upgrade.Resume(s.t.Context(), s.run, s.options(quiet))
+	return resumedRun(s.t, s.run, s.options(quiet))
+}
+
+func resumedRun(t *testing.T, run string, o upgrade.RunOptions) string {
+	t.Helper()
+	r, err := upgrade.Resume(t.Context(), run, o)
 	if errors.Is(err, engine.ErrFinished) {
 		return "succeeded"
 	}
-	require.NoError(s.t, err)
-	require.Equal(s.t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+	require.NoError(t, err)
+	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
 	return r.State
 }
 
@@ -322,8 +327,7 @@ func (k *killer) life(t *testing.T, run string, o upgrade.RunOptions, changes fu
 	k.at, k.changes = point{}, nil // who goes on after it is not killed
 	k.mu.Unlock()
 	if k.dead {
-		require.NoError(t, os.RemoveAll(run))
-		require.NoError(t, os.Rename(k.saved, run))
+		k.leave(t, run)
 		return true
 	}
 	// It came to its end first, or there was nothing to do any more.
@@ -336,15 +340,14 @@ func (k *killer) life(t *testing.T, run string, o upgrade.RunOptions, changes fu
 	return false
 }
 
-// options let the killer see and end what a process does.
-func (k *killer) options(s *stage) upgrade.RunOptions { return k.watch(s.options(k.observed())) }
-
+// observed are options with which the killer sees the journal.
 func (k *killer) observed() upgrade.RunOptions {
 	o := quiet
 	o.Observer = func(e upgrade.Event) { k.happened(fmt.Sprintf("journal %s %s", e.Kind, e.Step)) }
 	return o
 }
 
+// watch lets the killer cut a process off.
 func (k *killer) watch(o upgrade.RunOptions) upgrade.RunOptions {
 	a := *o.Access
 	a.NetDial = k.dial(a.NetDial)
@@ -371,32 +374,51 @@ func slowly(yaml string) string {
 // it. It gives the points at which the process could have been killed, when it
 // was not to be.
 func killedRun(t *testing.T, at point, after func(*stage) string) []point {
-	end := "succeeded"
-	k := &killer{at: at}
-	s := newStageIn(t, sim.Config{Rate: 5, Speed: 240, Happened: k.happened}, nil, seldom)
-	s.killer = k
-	if at == (point{}) {
-		k.changes = changesOf(s)
-	}
-	var ctx context.Context
-	ctx, k.cancel = context.WithCancel(t.Context())
-	defer k.cancel()
-	k.begin(s.run, t.TempDir()+"/run")
-	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, k.options(s))
-	if !k.dead {
-		require.NoError(t, err)
-		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
-	} else {
-		require.NoError(t, os.RemoveAll(s.run))
-		require.NoError(t, os.Rename(k.saved, s.run))
-		end = after(s)
-	}
+	s, end := killedStage(t, at, nil, seldom, after)
 	f := s.end(end)
 	assert.LessOrEqual(t, f.Created, 6)
 	if end == "succeeded" {
 		assert.Equal(t, 6, f.Created)
 	}
-	return k.notes
+	return s.killer.notes
+}
+
+// killedStage is a stage whose run is killed at a point, or at none, and how
+// what comes after it ended.
+func killedStage(t *testing.T, at point, ready func(*sim.World), edit func(string) string, after func(*stage) string) (s *stage, end string) {
+	k := &killer{at: at}
+	s = newStageIn(t, sim.Config{Rate: 5, Speed: 240, Happened: k.happened}, ready, edit)
+	s.killer = k
+	if at == (point{}) {
+		k.changes = changesOf(s)
+	}
+	return s, k.apply(t, s.run, s.plan, s.options(k.observed()), func() string { return after(s) })
+}
+
+// apply is the process that begins a run and is killed at k.at. It gives how the
+// run ended: succeeded if the process lived, or what after, which goes on with
+// what is left on disk, says.
+func (k *killer) apply(t *testing.T, run string, plan []byte, o upgrade.RunOptions, after func() string) string {
+	t.Helper()
+	var ctx context.Context
+	ctx, k.cancel = context.WithCancel(t.Context())
+	defer k.cancel()
+	k.begin(run, t.TempDir()+"/run")
+	r, err := upgrade.Apply(ctx, run, "t1", plan, k.watch(o))
+	if k.dead {
+		k.leave(t, run)
+		return after()
+	}
+	require.NoError(t, err)
+	require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+	return "succeeded"
+}
+
+// leave makes the run directory what it was when the process was killed.
+func (k *killer) leave(t *testing.T, run string) {
+	t.Helper()
+	require.NoError(t, os.RemoveAll(run))
+	require.NoError(t, os.Rename(k.saved, run))
 }
 
 // isRead tells actions of the API that change nothing.

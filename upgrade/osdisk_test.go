@@ -2,8 +2,6 @@ package upgrade_test
 
 import (
 	"cmp"
-	"context"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
-	"github.com/upgradectl/upgradectl/upgrade"
 )
 
 // replacing makes production's system disk be replaced.
@@ -99,32 +96,13 @@ type diskPoint struct {
 
 // replacedRun is killedRun with a new system disk.
 func replacedRun(t *testing.T, at point, after func(*stage) string) []diskPoint {
-	end := "succeeded"
-	k := &killer{at: at}
-	s := newStageIn(t, sim.Config{Rate: 5, Speed: 240, Happened: k.happened}, lived, replacing)
-	s.killer = k
-	if at == (point{}) {
-		k.changes = changesOf(s)
-	}
-	var ctx context.Context
-	ctx, k.cancel = context.WithCancel(t.Context())
-	defer k.cancel()
-	k.begin(s.run, t.TempDir()+"/run")
-	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, k.options(s))
-	if !k.dead {
-		require.NoError(t, err)
-		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
-	} else {
-		require.NoError(t, os.RemoveAll(s.run))
-		require.NoError(t, os.Rename(k.saved, s.run))
-		end = after(s)
-	}
+	s, end := killedStage(t, at, lived, replacing, after)
 	f := s.end(end)
 	assert.LessOrEqual(t, f.Created, 8)
 	assert.LessOrEqual(t, s.world.Cloud().Counts()["ReplaceSystemDisk"], 2, "sent again at most once, with the same token")
 	var out []diskPoint
 	ours := false
-	for _, p := range k.notes {
+	for _, p := range s.killer.notes {
 		ours = ours && p.what != "journal done 4.5-reboot" || strings.HasPrefix(p.what, "journal intent 4.3-image") || strings.HasPrefix(p.what, "journal intent 4.5-stop-instance")
 		if p.what == "journal done 4.3-image" {
 			ours = false

@@ -1,9 +1,7 @@
 package upgrade_test
 
 import (
-	"context"
 	"errors"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -107,13 +105,7 @@ func backedRebuild(s *rebuildStage) string {
 // already.
 func resumedRebuild(s *rebuildStage) string {
 	s.t.Helper()
-	r, err := upgrade.Resume(s.t.Context(), s.run, s.options(quiet))
-	if errors.Is(err, engine.ErrFinished) {
-		return "succeeded"
-	}
-	require.NoError(s.t, err)
-	require.Equal(s.t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
-	return r.State
+	return resumedRun(s.t, s.run, s.options(quiet))
 }
 
 func killedRebuild(t *testing.T, strategy string, at point, after func(*rebuildStage) string) []point {
@@ -121,7 +113,6 @@ func killedRebuild(t *testing.T, strategy string, at point, after func(*rebuildS
 }
 
 func killedWorld(t *testing.T, c sim.RebuildConfig, at point, after func(*rebuildStage) string) []point {
-	end := "succeeded"
 	k := &killer{at: at}
 	if at == (point{}) {
 		k.changes = rebuildChanges
@@ -129,19 +120,6 @@ func killedWorld(t *testing.T, c sim.RebuildConfig, at point, after func(*rebuil
 	c.Rate, c.Happened = 5, k.happened
 	s := newRebuildStage(t, c, nil, slowly)
 	s.killer = k
-	var ctx context.Context
-	ctx, k.cancel = context.WithCancel(t.Context())
-	defer k.cancel()
-	k.begin(s.run, t.TempDir()+"/run")
-	r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, k.watch(s.options(k.observed())))
-	if !k.dead {
-		require.NoError(t, err)
-		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
-	} else {
-		require.NoError(t, os.RemoveAll(s.run))
-		require.NoError(t, os.Rename(k.saved, s.run))
-		end = after(s)
-	}
-	s.end(end)
+	s.end(k.apply(t, s.run, s.plan, s.options(k.observed()), func() string { return after(s) }))
 	return k.notes
 }

@@ -1,11 +1,9 @@
 package upgrade_test
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -59,16 +57,14 @@ func TestScenario32WeightBeforeTheCrash(t *testing.T) {
 				s := newStageIn(t, sim.Config{Rate: 5, Happened: k.happened}, nil, nil)
 				s.killer = k
 				before := s.world.Figures().WeightsBefore
-				var ctx context.Context
-				ctx, k.cancel = context.WithCancel(t.Context())
-				defer k.cancel()
-				k.begin(s.run, t.TempDir()+"/run")
-				_, err := upgrade.Apply(ctx, s.run, "t1", s.plan, k.options(s))
-				require.True(t, k.dead, "it ended by itself: %v", err)
-				require.NoError(t, os.RemoveAll(s.run))
-				require.NoError(t, os.Rename(k.saved, s.run))
-				assert.NotEqual(t, fmt.Sprint(before), fmt.Sprint(s.world.Figures().WeightsAfter))
-				f := s.end(after(s))
+				killed := false
+				end := k.apply(t, s.run, s.plan, s.options(k.observed()), func() string {
+					killed = true
+					assert.NotEqual(t, fmt.Sprint(before), fmt.Sprint(s.world.Figures().WeightsAfter))
+					return after(s)
+				})
+				require.True(t, killed, "it ended by itself")
+				f := s.end(end)
 				assert.Equal(t, before, f.WeightsAfter)
 			})
 		})
