@@ -112,37 +112,90 @@ func cmdDocker(ctx context.Context, p *Proc) int {
 		fmt.Fprintln(p.Stderr, "docker: 'compose' is not a docker command.\nSee 'docker --help'")
 		return 1
 	}
-	sub := *p
-	sub.Args = append([]string{"docker " + verb}, p.Args[2:]...)
-	todo := map[string]func(*Proc) int{
-		"import": dockerImport, "run": dockerRun, "rm": dockerRemove, "rmi": dockerRemove, "logs": dockerLogs,
-		"ps": dockerPs, "inspect": dockerInspect, "start": dockerStartStop, "stop": dockerStartStop, "info": dockerInfo, "version": dockerVersion, "images": dockerImages,
-	}[verb]
-	if todo == nil {
+	c, known := dockerCommands()[verb]
+	if !known {
 		return p.refusef("docker %s", verb)
 	}
-	return todo(&sub)
+	sub := *p
+	sub.Args = append([]string{"docker " + verb}, p.Args[2:]...)
+	return c.exec(&sub)
 }
 
-func dockerPs(p *Proc) int {
-	f, ok := p.flags("-a", "-q", "--no-trunc", "--format=")
-	if !ok {
-		return statusUnknownFlag
+// A dockerCommand is a command of the docker client, as far as it is simulated.
+type dockerCommand struct {
+	options  []string           // as Proc.flags takes them
+	form     string             // the command lines that are known, in words
+	known    func(f flags) bool // whether a command line is one of them; nil = all are
+	operands bool               // it takes one or more
+	run      func(d *docker, p *Proc, f flags) int
+	alone    bool // run asks for the daemon and locks it itself; otherwise it is up, and d.mu is held
+}
+
+func dockerCommands() map[string]dockerCommand {
+	formatted := func(f flags) bool { return f.has("--format") && len(f.rest) == 0 }
+	format := []string{"--format="}
+	return map[string]dockerCommand{
+		"ps": {
+			options: []string{"-a", "-q", "--no-trunc", "--format="}, form: "-q or --format F",
+			known: func(f flags) bool { return len(f.rest) == 0 && (f.is["-q"] || f.has("--format")) }, run: dockerPs,
+		},
+		"inspect": {options: format, form: "--format F NAME…", known: func(f flags) bool { return f.has("--format") }, operands: true, run: dockerInspect},
+		"start":   {operands: true, run: dockerStartStop},
+		"stop":    {operands: true, run: dockerStartStop},
+		"info":    {options: format, form: "--format F", known: formatted, run: dockerInfo},
+		"version": {options: format, form: "--format F", known: formatted, run: dockerVersion, alone: true},
+		"images": {
+			options: []string{"--digests", "--no-trunc", "--format="}, form: "--no-trunc --format F",
+			known: func(f flags) bool { return formatted(f) && f.is["--no-trunc"] }, run: dockerImages,
+		},
+		"import": {form: "FILE NAME:TAG", known: func(f flags) bool { return len(f.rest) == 2 && strings.Contains(f.rest[1], ":") }, run: dockerImport},
+		"run": {
+			options: []string{"+", "--rm", "--name=", "--network="}, form: "--rm --name N --network none IMAGE PROGRAM ARGS",
+			known: func(f flags) bool {
+				return f.is["--rm"] && f.val["--network"] == "none" && f.val["--name"] != "" && len(f.rest) > 1
+			}, run: dockerRun, alone: true,
+		},
+		"rm":  {options: []string{"-f"}, form: "-f NAME…", known: func(f flags) bool { return f.is["-f"] && len(f.rest) > 0 }, run: dockerRemove},
+		"rmi": {form: "IMAGE…", known: func(f flags) bool { return len(f.rest) > 0 }, run: dockerRemoveImage},
+		"logs": {
+			options: []string{"--timestamps", "--tail="}, form: "--timestamps --tail N NAME",
+			known: func(f flags) bool {
+				n, ok := number(f.val["--tail"])
+				return f.is["--timestamps"] && ok && n > 0 && len(f.rest) == 1
+			}, run: dockerLogs,
+		},
 	}
-	format, has := f.val["--format"]
-	if len(f.rest) > 0 || !has && !f.is["-q"] {
-		return p.refusef("docker ps without -q or --format")
+}
+
+func (c dockerCommand) exec(p *Proc) int {
+	f, ok := p.flags(c.options...)
+	switch {
+	case !ok:
+		return statusUnknownFlag
+	case c.known != nil && !c.known(f):
+		return p.refusef("%s other than %s", p.Args[0], c.form)
+	case c.operands && len(f.rest) == 0:
+		fmt.Fprintf(p.Stderr, "%q requires at least 1 argument.\n", p.Args[0])
+		return 1
+	}
+	d := p.Host.dock
+	if c.alone {
+		return c.run(d, p, f)
 	}
 	if err := p.dockerUp(); err != nil {
 		fmt.Fprintln(p.Stderr, err)
 		return 1
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return c.run(d, p, f)
+}
+
+func dockerPs(d *docker, p *Proc, f flags) int {
+	format := f.val["--format"]
 	if f.is["-q"] {
 		format = "{{.ID}}"
 	}
-	d := p.Host.dock
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	for _, c := range slices.Backward(d.list) { // newest first
 		if !c.running && !f.is["-a"] {
 			continue
@@ -157,26 +210,8 @@ func dockerPs(p *Proc) int {
 	return 0
 }
 
-func dockerInspect(p *Proc) int {
-	f, ok := p.flags("--format=")
-	if !ok {
-		return statusUnknownFlag
-	}
-	format, has := f.val["--format"]
-	if !has {
-		return p.refusef("docker inspect without --format")
-	}
-	if len(f.rest) == 0 {
-		fmt.Fprintln(p.Stderr, `"docker inspect" requires at least 1 argument.`)
-		return 1
-	}
-	if err := p.dockerUp(); err != nil {
-		fmt.Fprintln(p.Stderr, err)
-		return 1
-	}
-	d := p.Host.dock
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func dockerInspect(d *docker, p *Proc, f flags) int {
+	format := f.val["--format"]
 	status := 0
 	for _, name := range f.rest {
 		c := d.find(name)
@@ -195,28 +230,14 @@ func dockerInspect(p *Proc) int {
 			v["ID"] = v["Id"]
 			delete(v, "Id")
 		}
-		line, err := p.render(format, v)
-		if err != nil {
-			fmt.Fprintf(p.Stderr, "template parsing error: %v\n", err)
-			return 64
+		if status := p.printFormat(format, v); status != 0 {
+			return status
 		}
-		fmt.Fprintln(p.Stdout, line)
 	}
 	return status
 }
 
-func dockerStartStop(p *Proc) int {
-	f, ok := p.flags()
-	if !ok {
-		return statusUnknownFlag
-	}
-	if err := p.dockerUp(); err != nil {
-		fmt.Fprintln(p.Stderr, err)
-		return 1
-	}
-	d := p.Host.dock
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func dockerStartStop(d *docker, p *Proc, f flags) int {
 	status := 0
 	for _, name := range f.rest {
 		c := d.find(name)
@@ -241,53 +262,22 @@ func dockerStartStop(p *Proc) int {
 	return status
 }
 
-func dockerInfo(p *Proc) int {
-	f, ok := p.flags("--format=")
-	if !ok {
-		return statusUnknownFlag
-	}
-	format, has := f.val["--format"]
-	if !has || len(f.rest) > 0 {
-		return p.refusef("docker info without --format")
-	}
-	if err := p.dockerUp(); err != nil {
-		fmt.Fprintln(p.Stderr, err)
-		return 1
-	}
-	d := p.Host.dock
-	d.mu.Lock()
+func dockerInfo(d *docker, p *Proc, f flags) int {
 	running := 0
 	for _, c := range d.list {
 		running += boolInt(c.running)
 	}
-	v := map[string]any{
+	return p.printFormat(f.val["--format"], map[string]any{
 		"ID": "SIMULATED", "Containers": len(d.list), "ContainersRunning": running, "ContainersPaused": 0, "ContainersStopped": len(d.list) - running,
 		"Images": len(d.list), "Driver": "overlay2", "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs", "KernelVersion": d.h.Kernel(),
 		"OperatingSystem": "CentOS Linux 7 (Core)", "OSType": "linux", "Architecture": "x86_64", "Name": d.h.spec.Hostname,
 		"ServerVersion": d.version(), "DockerRootDir": "/var/lib/docker", "LiveRestoreEnabled": false,
-	}
-	d.mu.Unlock()
-	return p.printFormat(format, v)
+	})
 }
 
 // dockerImages lists the images of the containers; none of them was pulled by
 // digest, as of images that were built or loaded here.
-func dockerImages(p *Proc) int {
-	f, ok := p.flags("--digests", "--no-trunc", "--format=")
-	if !ok {
-		return statusUnknownFlag
-	}
-	format, has := f.val["--format"]
-	if !has || !f.is["--no-trunc"] || len(f.rest) > 0 {
-		return p.refusef("docker images without --no-trunc and --format")
-	}
-	if err := p.dockerUp(); err != nil {
-		fmt.Fprintln(p.Stderr, err)
-		return 1
-	}
-	d := p.Host.dock
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func dockerImages(d *docker, p *Proc, f flags) int {
 	seen := map[string]bool{}
 	for _, c := range d.list {
 		if seen[c.image] {
@@ -295,26 +285,16 @@ func dockerImages(p *Proc) int {
 		}
 		seen[c.image] = true
 		repository, tag, _ := strings.Cut(c.image, ":")
-		line, err := p.render(format, map[string]any{"ID": c.imageID, "Repository": repository, "Tag": tag, "Digest": "<none>"})
-		if err != nil {
-			fmt.Fprintf(p.Stderr, "template parsing error: %v\n", err)
-			return 64
+		if status := p.printFormat(f.val["--format"], map[string]any{"ID": c.imageID, "Repository": repository, "Tag": tag, "Digest": "<none>"}); status != 0 {
+			return status
 		}
-		fmt.Fprintln(p.Stdout, line)
 	}
 	return 0
 }
 
-func dockerVersion(p *Proc) int {
-	f, ok := p.flags("--format=")
-	if !ok {
-		return statusUnknownFlag
-	}
-	format, has := f.val["--format"]
-	if !has || len(f.rest) > 0 {
-		return p.refusef("docker version without --format")
-	}
-	version := p.Host.dock.version()
+// dockerVersion says the client's version also where no daemon runs.
+func dockerVersion(d *docker, p *Proc, f flags) int {
+	format, version := f.val["--format"], d.version()
 	part := func() map[string]any {
 		return map[string]any{"Version": version, "Os": "linux", "Arch": "amd64", "KernelVersion": p.Host.Kernel()}
 	}
@@ -334,6 +314,7 @@ func dockerVersion(p *Proc) int {
 	return status
 }
 
+// printFormat prints a line, or says what is wrong with the format.
 func (p *Proc) printFormat(format string, v any) int {
 	line, err := p.render(format, v)
 	if err != nil {

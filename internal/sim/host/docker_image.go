@@ -33,18 +33,7 @@ func (h *Host) runLimits() (rlimit int, bad bool) {
 }
 
 // dockerImport is docker import FILE NAME:TAG.
-func dockerImport(p *Proc) int {
-	f, ok := p.flags()
-	if !ok {
-		return statusUnknownFlag
-	}
-	if len(f.rest) != 2 || !strings.Contains(f.rest[1], ":") {
-		return p.refusef("docker import other than FILE NAME:TAG")
-	}
-	if err := p.dockerUp(); err != nil {
-		fmt.Fprintln(p.Stderr, err)
-		return 1
-	}
+func dockerImport(d *docker, p *Proc, f flags) int {
 	data, err := p.tree().readFile(p.p.cred, p.abs(f.rest[0]))
 	if err != nil {
 		fmt.Fprintf(p.Stderr, "open %s: no such file or directory\n", f.rest[0])
@@ -64,9 +53,6 @@ func dockerImport(p *Proc) int {
 			return 1
 		}
 	}
-	d := p.Host.dock
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.images == nil {
 		d.images = map[string]map[string][]byte{}
 	}
@@ -77,19 +63,11 @@ func dockerImport(p *Proc) int {
 
 // dockerRun is docker run --rm --name N --network none IMAGE PROGRAM ARGS, of an
 // image that was imported here, and of a program that ends at once.
-func dockerRun(p *Proc) int {
-	f, ok := (&Proc{Host: p.Host, Args: p.Args, Stderr: p.Stderr, p: p.p}).flags("+", "--rm", "--name=", "--network=")
-	if !ok {
-		return statusUnknownFlag
-	}
-	if !f.is["--rm"] || f.val["--network"] != "none" || f.val["--name"] == "" || len(f.rest) < 2 {
-		return p.refusef("docker run other than --rm --name N --network none IMAGE PROGRAM")
-	}
+func dockerRun(d *docker, p *Proc, f flags) int {
 	if err := p.dockerUp(); err != nil {
 		fmt.Fprintln(p.Stderr, "docker: "+err.Error())
 		return 125
 	}
-	d := p.Host.dock
 	d.mu.Lock()
 	files, has := d.images[f.rest[0]]
 	name := d.find(f.val["--name"])
@@ -119,37 +97,36 @@ func dockerRun(p *Proc) int {
 	return 0
 }
 
-// dockerRemove is docker rm -f NAME… and docker rmi IMAGE….
-func dockerRemove(p *Proc) int {
-	f, ok := p.flags("-f")
-	if !ok {
-		return statusUnknownFlag
-	}
-	images := p.Args[0] == "docker rmi"
-	if images == f.is["-f"] || len(f.rest) == 0 {
-		return p.refusef("only docker rm -f and docker rmi")
-	}
-	if err := p.dockerUp(); err != nil {
-		fmt.Fprintln(p.Stderr, err)
-		return 1
-	}
-	d := p.Host.dock
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// dockerRemove is docker rm -f NAME….
+func dockerRemove(d *docker, p *Proc, f flags) int {
+	return removeAll(p, f, "container", func(name string) bool {
+		c := d.find(name)
+		if c == nil {
+			return false
+		}
+		if c.running {
+			d.halt(c)
+		}
+		d.list = slices.DeleteFunc(d.list, func(o *container) bool { return o == c })
+		return true
+	})
+}
+
+// dockerRemoveImage is docker rmi IMAGE….
+func dockerRemoveImage(d *docker, p *Proc, f flags) int {
+	return removeAll(p, f, "image", func(name string) bool {
+		_, has := d.images[name]
+		delete(d.images, name)
+		return has
+	})
+}
+
+// removeAll removes each operand and says which were not there.
+func removeAll(p *Proc, f flags, what string, remove func(name string) bool) int {
 	status := 0
 	for _, name := range f.rest {
-		_, has := d.images[name]
-		c := d.find(name)
-		switch {
-		case images && has:
-			delete(d.images, name)
-		case !images && c != nil:
-			if c.running {
-				d.halt(c)
-			}
-			d.list = slices.DeleteFunc(d.list, func(o *container) bool { return o == c })
-		default:
-			fmt.Fprintf(p.Stderr, "Error: No such %s: %s\n", map[bool]string{true: "image", false: "container"}[images], name)
+		if !remove(name) {
+			fmt.Fprintf(p.Stderr, "Error: No such %s: %s\n", what, name)
 			status = 1
 			continue
 		}
@@ -160,21 +137,7 @@ func dockerRemove(p *Proc) int {
 
 // dockerLogs is docker logs --timestamps --tail N NAME. The built-in
 // applications write one line when they start.
-func dockerLogs(p *Proc) int {
-	f, ok := p.flags("--timestamps", "--tail=")
-	if !ok {
-		return statusUnknownFlag
-	}
-	if n, valid := number(f.val["--tail"]); !f.is["--timestamps"] || !valid || n == 0 || len(f.rest) != 1 {
-		return p.refusef("docker logs other than --timestamps --tail N NAME")
-	}
-	if err := p.dockerUp(); err != nil {
-		fmt.Fprintln(p.Stderr, err)
-		return 1
-	}
-	d := p.Host.dock
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func dockerLogs(d *docker, p *Proc, f flags) int {
 	c := d.find(f.rest[0])
 	if c == nil {
 		fmt.Fprintf(p.Stderr, "Error: No such container: %s\n", f.rest[0])

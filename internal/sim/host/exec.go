@@ -250,6 +250,9 @@ type flags struct {
 	rest []string
 }
 
+// has tells whether the option that takes a value was given.
+func (f flags) has(name string) bool { _, ok := f.val[name]; return ok }
+
 // flags parses the arguments. known lists options as "-l", "--all", with a
 // trailing "=" when a value follows; "+" first: options end at the first
 // operand. A false result has been reported and recorded.
