@@ -76,6 +76,13 @@ func (o HostJobOptions) timeout() time.Duration {
 	return 2 * time.Hour
 }
 
+func (o HostJobOptions) poll() time.Duration {
+	if o.Poll > 0 {
+		return o.Poll
+	}
+	return 3 * time.Second
+}
+
 var hostKey = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 
 const hostJobs = "/var/lib/upgradectl" // as package hostos has it
@@ -297,6 +304,9 @@ type hostBefore struct {
 // PlanHostUpgrade says what UpgradeHost would do. It changes nothing. What
 // speaks against it is a *RefusedError; the result is there all the same.
 func PlanHostUpgrade(ctx context.Context, e *Env, target string, c hostos.StrategyConfig, reboot bool, o HostJobOptions) (*HostUpgrade, error) {
+	if c.InReboot && !reboot {
+		return nil, fmt.Errorf("cannot upgrade %s: its reboot is to do the upgrade, and no reboot is asked for: %w", target, engine.ErrInvalid)
+	}
 	l := e.host(target)
 	key, err := l.hostJobKey(ctx, "upgrade", o, []any{c, reboot})
 	if err != nil {
@@ -349,10 +359,11 @@ func (u *HostUpgrade) fill(b hostBefore) {
 // UpgradeHost upgrades the operating system of one host as step 3.6 does: the
 // transaction runs detached under a key, its result is judged by what was
 // assessed before, and with reboot the host is rebooted when the gate before it
-// passes, and proved afterwards. Called again it finds the work where it is; an
-// ended context leaves the job running. What speaks against it is a
-// *RefusedError, with nothing touched; another holder of the host wraps
-// *hostos.LeaseHeldError.
+// passes, and proved afterwards. c.Precheck runs before anything else; with
+// c.InReboot the reboot does the upgrade, and c.Release says when it is over.
+// Called again it finds the work where it is; an ended context leaves the job
+// running. What speaks against it is a *RefusedError, with nothing touched;
+// another holder of the host wraps *hostos.LeaseHeldError.
 func UpgradeHost(ctx context.Context, e *Env, target string, c hostos.StrategyConfig, reboot bool, o HostJobOptions) (*HostUpgrade, error) {
 	l := e.host(target)
 	out, err := PlanHostUpgrade(ctx, e, target, c, reboot, o)
@@ -375,6 +386,9 @@ func UpgradeHost(ctx context.Context, e *Env, target string, c hostos.StrategyCo
 func (u *HostUpgrade) run(ctx context.Context, l *link, reboot bool, o HostJobOptions) (over bool, err error) {
 	fail := func(over bool, err error) (bool, error) { return over, fmt.Errorf("host %s: %w", l.target, err) }
 	if !u.Found {
+		if err := l.precheck(ctx, u.Key, u.Strategy.Precheck, o); err != nil {
+			return errors.As(err, new(*RefusedError)), err
+		}
 		b := hostBefore{u.Strategy, u.Script, u.Assessment, u.Assessment.OS.Packages}
 		if err := l.record(ctx, u.Key, b); err != nil {
 			return true, err
@@ -399,19 +413,24 @@ func (u *HostUpgrade) run(ctx context.Context, l *link, reboot bool, o HostJobOp
 		var ended *hostos.JobError
 		return fail(errors.As(err, &ended), err)
 	}
-	if u.Upgraded, err = hostos.CheckUpgraded(ctx, l, u.Strategy, u.Assessment, u.Assessment.OS.Packages); err != nil {
-		return fail(true, err)
-	}
-	if u.PreReboot, err = hostos.CheckPreReboot(ctx, l, u.Strategy, u.Upgraded.Kernel); err != nil {
-		return fail(true, err)
-	}
-	if !reboot {
-		return true, nil
-	}
 	from := u.Assessment.OS.Boot
 	now, err := hostos.GetBoot(ctx, l)
 	if err != nil {
 		return fail(false, err)
+	}
+	if u.Strategy.InReboot && now.ID != from.ID {
+		// It is at work by itself; what it looks like in between says nothing.
+		u.Upgraded = &hostos.Upgraded{Kernel: u.Strategy.Kernel}
+	} else {
+		if u.Upgraded, err = hostos.CheckUpgraded(ctx, l, u.Strategy, u.Assessment, u.Assessment.OS.Packages); err != nil {
+			return fail(true, err)
+		}
+		if u.PreReboot, err = hostos.CheckPreReboot(ctx, l, u.Strategy, u.Upgraded.Kernel); err != nil {
+			return fail(true, err)
+		}
+	}
+	if !reboot {
+		return true, nil
 	}
 	if now.ID == from.ID {
 		if bad := hostos.Failed(u.PreReboot); len(bad) > 0 {
@@ -424,24 +443,62 @@ func (u *HostUpgrade) run(ctx context.Context, l *link, reboot bool, o HostJobOp
 	}
 	again, cancel := context.WithTimeout(ctx, o.timeout())
 	defer cancel()
-	if err := l.waitNewBoot(again, from.ID, o); err != nil {
+	if now, err = l.waitNewBoot(again, from.ID, o); err != nil {
 		return false, err
+	}
+	if u.Strategy.InReboot {
+		if _, err := l.waitRelease(again, hostos.Expected{Kernel: u.Strategy.Kernel, Release: u.Strategy.Release}, now, o.poll(), o.say); err != nil {
+			return false, err
+		}
 	}
 	u.Rebooted = true
 	u.After, err = hostos.VerifyUpgrade(ctx, l, hostos.Expected{Boot: from, Kernel: u.Upgraded.Kernel, Release: u.Strategy.Release, FailedUnits: u.Assessment.OS.FailedUnits, UnitsOK: u.Strategy.UnitsOK})
+	if u.Strategy.InReboot && u.After != nil {
+		was, is := u.Assessment.OS.Packages, u.After.Packages
+		u.Upgraded.Packages, u.Upgraded.Installed, u.Upgraded.Removed = is, is.Minus(was), was.Minus(is)
+	}
 	if err != nil {
 		return fail(true, err)
 	}
 	return true, nil
 }
 
-// waitNewBoot blocks until the host answers in another boot than from.
-func (l *link) waitNewBoot(ctx context.Context, from string, o HostJobOptions) error {
-	poll := o.Poll
-	if poll <= 0 {
-		poll = 3 * time.Second
+// precheck runs the operator's check of a host before its upgrade, detached, and
+// waits for it. It changes nothing there, and so is run anew by every call that
+// finds no result which nobody has seen. What it says against the upgrade is a
+// *RefusedError.
+func (l *link) precheck(ctx context.Context, upgrade, script string, o HostJobOptions) error {
+	if script == "" {
+		return nil
 	}
-	tick := time.NewTicker(poll)
+	key, err := l.hostJobKey(ctx, "precheck", HostJobOptions{}, []string{upgrade, script})
+	if err != nil {
+		return err
+	}
+	fail := func(err error) error { return fmt.Errorf("host %s: %w", l.target, err) }
+	o.say("%s: checking before anything begins, job %s", l.target, key)
+	if err := hostos.StartJob(ctx, l.held(), key, script); err != nil {
+		return fail(err)
+	}
+	wait, cancel := context.WithTimeout(ctx, o.timeout())
+	defer cancel()
+	_, err = hostos.WaitJob(wait, l, key, o.Poll, nil)
+	ended := new(hostos.JobError)
+	if err != nil && !errors.As(err, &ended) {
+		return fail(err)
+	}
+	if _, again := l.text(ctx, ": >"+shellq.Quote(hostJobs+"/"+key)+"/reported"); again != nil {
+		return errors.Join(again, err)
+	}
+	if err != nil {
+		return &RefusedError{Host: l.target, Reasons: []string{"its precheck speaks against it: " + err.Error()}}
+	}
+	return nil
+}
+
+// waitNewBoot blocks until the host answers in another boot than from.
+func (l *link) waitNewBoot(ctx context.Context, from string, o HostJobOptions) (hostos.Boot, error) {
+	tick := time.NewTicker(o.poll())
 	defer tick.Stop()
 	last := errors.New("it was not asked yet")
 	for {
@@ -450,7 +507,7 @@ func (l *link) waitNewBoot(ctx context.Context, from string, o HostJobOptions) e
 		cancel()
 		switch {
 		case err == nil && b.ID != from:
-			return nil
+			return b, nil
 		case err == nil:
 			last = errors.New("it is still in the old boot")
 		case ctx.Err() == nil:
@@ -459,7 +516,7 @@ func (l *link) waitNewBoot(ctx context.Context, from string, o HostJobOptions) e
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("host %s did not come back: %w (last: %v)", l.target, ctx.Err(), last)
+			return b, fmt.Errorf("host %s did not come back: %w (last: %v)", l.target, ctx.Err(), last)
 		case <-tick.C:
 		}
 	}

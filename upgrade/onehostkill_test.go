@@ -270,3 +270,49 @@ func TestHostJobsKilled(t *testing.T) {
 		}
 	}
 }
+
+// A migration that its own reboot does, as leapp's, on one host: what answers in
+// between with the old release is not the end, and a process that is killed
+// meanwhile is followed by one that only waits.
+func TestHostUpgradeInReboot(t *testing.T) {
+	notUnderRace(t)
+	t.Parallel()
+	c := upgrade.StrategyConfig{Strategy: hostos.Script, Script: "echo prepared\n", Precheck: "grep -q 'release 7' /etc/redhat-release\n", InReboot: true, From: "CentOS Linux release 7", Release: newRelease}
+	slow := job
+	slow.Poll = 10 * time.Second
+	for _, left := range []int{-1, 40, 60} {
+		t.Run(fmt.Sprintf("killed after %d", left), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newOneHost(t, sim.Config{Rate: -1, Streams: -1}, nil, nil)
+				h := s.world.Host(oneHost)
+				reboots := 0
+				require.NoError(t, h.Intercept("shutdown", func(ctx context.Context, p *host.Proc, next host.Command) int {
+					if reboots++; reboots == 1 {
+						time.AfterFunc(5*time.Minute, func() {
+							s.say(oneHost, "shutdown -r now") // of its own
+							time.AfterFunc(2*time.Second, func() {
+								assert.NoError(t, h.AddPackages("anolis-release-8.9-1.an8.x86_64"))
+								assert.NoError(t, h.WriteFile("/etc/redhat-release", []byte(newRelease+"\n"), 0o644))
+							})
+						})
+					}
+					return next(ctx, p)
+				}))
+				var r *upgrade.HostUpgrade
+				do := func(ctx context.Context, e *upgrade.Env) (err error) {
+					r, err = upgrade.UpgradeHost(ctx, e, oneHost, c, true, slow)
+					return err
+				}
+				if !s.process(left, do) {
+					time.Sleep(time.Minute) // it may be booting
+					s.process(-1, do)
+				}
+				assert.Equal(t, 2, reboots, "one of ours, one of its own")
+				require.NotNil(t, r.After)
+				assert.Contains(t, r.After.Boot.Release, newRelease)
+				assert.Equal(t, "[anolis-release-8.9-1.an8.x86_64]", fmt.Sprint(r.Upgraded.Installed))
+				assert.Empty(t, h.Refused())
+			})
+		})
+	}
+}

@@ -648,7 +648,7 @@ func (t *transition) reboot(r role) engine.Step {
 				now, err = t.waitBoot(wait, a, l, b.Boot.ID)
 			}
 			if err == nil && t.cfg.OS.InReboot {
-				now, err = t.waitRelease(wait, a, l, now)
+				now, err = l.waitRelease(wait, hostos.Expected{Kernel: t.cfg.OS.Kernel, Release: t.cfg.OS.Release}, now, t.cfg.Pace.Poll, a.Progress)
 			}
 			if err != nil && ctx.Err() == nil {
 				err = fmt.Errorf("%w; %s", err, t.evidence(ctx, a, r))
@@ -724,11 +724,11 @@ func (t *transition) blackout() time.Duration { return cmp.Or(t.cfg.OS.Blackout,
 // release, and the kernel where one is asked for, has no package transaction
 // open, and is in the same boot at three looks in a row. It may come up in
 // between and go away again.
-func (t *transition) waitRelease(ctx context.Context, a *engine.Act, l *link, now hostos.Boot) (hostos.Boot, error) {
+func (l *link) waitRelease(ctx context.Context, want hostos.Expected, now hostos.Boot, poll time.Duration, say func(format string, args ...any)) (hostos.Boot, error) {
 	there := func(b hostos.Boot) bool {
-		return strings.Contains(b.Release, t.cfg.OS.Release) && (t.cfg.OS.Kernel == "" || b.Kernel == t.cfg.OS.Kernel)
+		return strings.Contains(b.Release, want.Release) && (want.Kernel == "" || b.Kernel == want.Kernel)
 	}
-	tick := time.NewTicker(t.cfg.Pace.Poll)
+	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	var last error
 	for n, same, was := 1, 0, ""; ; n++ {
@@ -745,7 +745,7 @@ func (t *transition) waitRelease(ctx context.Context, a *engine.Act, l *link, no
 			return now, nil
 		}
 		if n%20 == 0 {
-			a.Progress("waiting for release %q on %s: %s, kernel %s in the last boot seen", t.cfg.OS.Release, l.target, now.Release, now.Kernel)
+			say("waiting for release %q on %s: %s, kernel %s in the last boot seen", want.Release, l.target, now.Release, now.Kernel)
 		}
 		select {
 		case <-ctx.Done():

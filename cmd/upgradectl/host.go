@@ -111,8 +111,8 @@ func (h *oneHost) stopped(ctx context.Context, err error, resumable bool) error 
 
 // strategyFlags say how a host's system is upgraded.
 type strategyFlags struct {
-	c                upgrade.StrategyConfig
-	strategy, script string
+	c                          upgrade.StrategyConfig
+	strategy, script, precheck string
 }
 
 func (s *strategyFlags) flags(a *app, cmd *cobra.Command) {
@@ -120,6 +120,8 @@ func (s *strategyFlags) flags(a *app, cmd *cobra.Command) {
 	names := strings.Join(upgrade.HostStrategies(), ", ")
 	f.StringVar(&s.strategy, "strategy", "", fmt.Sprintf(a.t("one of %s (default: everything, with the host's package manager)", "%s 之一（默认用主机自己的包管理器全量更新）"), names))
 	f.StringVar(&s.script, "script", "", a.t("of strategy script: a file on this machine, run on the host as root", "策略 script 所用：本机文件，在主机上以 root 运行"))
+	f.BoolVar(&s.c.InReboot, "in-reboot", false, a.t("of strategy script: the script prepares and the reboot upgrades, as leapp's does; --release says when it is over", "策略 script 所用：脚本只作准备，由重启完成升级（如 leapp）；以 --release 判断何时完成"))
+	f.StringVar(&s.c.From, "from", "", a.t("text that the release must contain beforehand", "升级前发行版名称必须包含的文字"))
 	f.StringVar(&s.c.Vault, "vault", "", a.t("URL of a CentOS 7 tree that still exists", "仍存在的 CentOS 7 软件树 URL"))
 	f.StringSliceVar(&s.c.Accept, "accept", nil, a.t("IDs of findings that you have judged harmless", "已判断为无害的检查项 ID"))
 	f.StringSliceVar(&s.c.ExcludeOK, "exclude-ok", nil, a.t("excludes, locks and holds that are meant", "有意设置的 exclude、锁定与保留"))
@@ -143,15 +145,29 @@ func (s *strategyFlags) config(a *app) (upgrade.StrategyConfig, error) {
 	}
 	// A named type of a package that commands do not import.
 	setStrategy(&c, s.strategy)
-	if s.script != "" {
-		b, err := os.ReadFile(s.script)
+	for _, x := range []struct {
+		flag string
+		used bool
+	}{{"--script", s.script != ""}, {"--precheck", s.precheck != ""}, {"--in-reboot", c.InReboot}} {
+		if x.used && s.strategy != "script" {
+			return c, usagef(a.t("%s is of --strategy script", "%s 用于 --strategy script"), x.flag)
+		}
+	}
+	if c.InReboot && c.Release == "" {
+		return c, usagef(a.t("--in-reboot needs --release: nothing else tells that the upgrade is over", "--in-reboot 需要 --release：否则无从得知升级何时完成"))
+	}
+	for _, x := range []struct {
+		file string
+		to   *string
+	}{{s.script, &c.Script}, {s.precheck, &c.Precheck}} {
+		if x.file == "" {
+			continue
+		}
+		b, err := os.ReadFile(x.file)
 		if err != nil {
 			return c, err
 		}
-		if s.strategy != "script" {
-			return c, usagef(a.t("--script is of --strategy script", "--script 用于 --strategy script"))
-		}
-		c.Script = string(b)
+		*x.to = string(b)
 	}
 	return c, nil
 }
@@ -210,6 +226,9 @@ func newHostUpgrade(h *oneHost) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if c.InReboot && !reboot {
+				return usagef(h.t("--in-reboot needs --reboot, which is what upgrades the host", "--in-reboot 需要 --reboot：升级由重启完成"))
+			}
 			ctx := cmd.Context()
 			return h.with(ctx, func(e *upgrade.Env) error {
 				do := upgrade.PlanHostUpgrade
@@ -233,6 +252,7 @@ func newHostUpgrade(h *oneHost) *cobra.Command {
 	}
 	s.flags(h.app, cmd)
 	h.jobFlags(cmd)
+	cmd.Flags().StringVar(&s.precheck, "precheck", "", h.t("of strategy script: a file on this machine, run on the host as root before anything else; it changes nothing, and a status other than 0 refuses the upgrade", "策略 script 所用：本机文件，先于一切在主机上以 root 运行，不作更改；退出状态非 0 即拒绝升级"))
 	cmd.Flags().BoolVar(&reboot, "reboot", false, h.t("reboot afterwards if the gate before it passes, and prove the new boot", "通过重启前检查后重启，并核实新的启动"))
 	return cmd
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/upgradectl/upgradectl/upgrade"
@@ -90,19 +91,20 @@ func (h *oneHost) checks(none bool, each func(add func(id string, ok bool, text 
 	return lines
 }
 
+// filled are the lines of a script that are not empty.
+func filled(script string) []string {
+	return slices.DeleteFunc(strings.Split(script, "\n"), func(l string) bool { return l == "" })
+}
+
 func (h *oneHost) printUpgrade(w io.Writer, r *upgrade.HostUpgrade, reboot bool) {
 	a := r.Assessment
 	fmt.Fprintf(w, h.t("host %s: %s, kernel %s; job %s\n", "主机 %s：%s，内核 %s；任务 %s\n"), r.Host, dash(a.OS.Boot.Release), a.OS.Boot.Kernel, r.Key)
 	if len(a.Refused) > 0 {
 		return // the error says why
 	}
+	block(w, h.t("runs detached on the host first, and refuses the upgrade unless it ends with 0", "先在主机上脱离会话运行；退出状态非 0 即拒绝升级"), filled(r.Strategy.Precheck))
+	block(w, h.t("runs detached on the host", "在主机上脱离会话运行"), filled(r.Script))
 	var lines []string
-	for _, l := range strings.Split(strings.TrimRight(r.Script, "\n"), "\n") {
-		if l != "" {
-			lines = append(lines, l)
-		}
-	}
-	block(w, h.t("runs detached on the host", "在主机上脱离会话运行"), lines)
 	if !a.Transaction.Empty() {
 		block(w, h.t("transaction", "事务"), []string{a.Transaction.String()})
 	}
