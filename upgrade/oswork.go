@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -82,7 +83,7 @@ func (t *transition) jobStep(r role, section, word, title string) engine.Step {
 			}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 			defer cancel()
-			st, err = hostos.WaitJob(ctx, l, a.Key(), t.cfg.Pace.Poll, nil)
+			st, err = t.waitJob(ctx, l, a.Key())
 			if err != nil {
 				err = fmt.Errorf("host %s: %w", l.target, err)
 				je := new(hostos.JobError)
@@ -105,6 +106,32 @@ func (t *transition) jobStep(r role, section, word, title string) engine.Step {
 			return st, nil
 		},
 	}
+}
+
+// waitJob waits for a job, whatever becomes of the connection meanwhile, but not
+// for one that another host answers for.
+func (t *transition) waitJob(ctx context.Context, l *link, key string) (hostos.JobState, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var other error
+	st, err := hostos.WaitJob(ctx, l, key, t.cfg.Pace.Poll, func(ctx context.Context) (hostos.Host, error) {
+		err := l.Run(ctx, ":", nil, io.Discard, io.Discard)
+		if wrongKey(err) {
+			other = err
+			stop()
+		}
+		return l, err
+	})
+	return st, cmp.Or(other, err)
+}
+
+// wrongKey tells whether a host was not believed because of the key that it
+// shows: no waiting makes that right.
+func wrongKey(err error) bool {
+	var unknown *hostinv.UnknownHostKeyError
+	var changed *hostinv.HostKeyChangedError
+	var revoked *hostinv.HostKeyRevokedError
+	return errors.As(err, &unknown) || errors.As(err, &changed) || errors.As(err, &revoked)
 }
 
 // upgradeOS is the package transaction: the strategy's own on the transition
@@ -186,7 +213,7 @@ func (t *transition) precheck(ctx context.Context, a *engine.Act, r role) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 	defer cancel()
-	_, err = hostos.WaitJob(ctx, l, key, t.cfg.Pace.Poll, nil)
+	_, err = t.waitJob(ctx, l, key)
 	if je := new(hostos.JobError); errors.As(err, &je) {
 		return engine.Definitive(fmt.Errorf("the check of %s before its upgrade (os.precheck) speaks against it: %w; put right what it says and resume", t.name(r), fail(err)))
 	}
@@ -782,10 +809,8 @@ func (t *transition) waitBoot(ctx context.Context, a *engine.Act, l *link, from 
 				last = err
 			}
 			l.drop(nil)
-			var unknown *hostinv.UnknownHostKeyError
-			var changed *hostinv.HostKeyChangedError
-			if errors.As(err, &unknown) || errors.As(err, &changed) {
-				return b, err // no waiting makes a wrong key right
+			if wrongKey(err) {
+				return b, err
 			}
 		case b.ID != from:
 			return b, nil

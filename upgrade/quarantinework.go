@@ -69,6 +69,9 @@ func (t *transition) checkQuarantine() engine.Step {
 				if err == nil {
 					return map[string]int{"units": len(p.Units)}, nil
 				}
+				if wrongKey(err) {
+					return nil, err
+				}
 				if ctx.Err() == nil {
 					last = err
 				}
