@@ -85,20 +85,7 @@ func (t *transition) upgradeDocker(r role) engine.Step {
 		}
 		return t.planDocker(ctx, a, r)
 	}
-	s.Observe = func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
-		l, _, err := t.on(a, r)
-		if err != nil {
-			return engine.Sight{}, err
-		}
-		st, err := hostos.GetJob(ctx, l, a.Key())
-		if err != nil {
-			return engine.Sight{}, fmt.Errorf("host %s: %w", l.target, err)
-		}
-		if st.Phase == hostos.JobAbsent {
-			return engine.Sight{State: engine.Absent}, nil
-		}
-		return engine.Sight{State: engine.InProgress, Detail: "job is " + string(st.Phase)}, nil
-	}
+	s.Observe = observeJob(t.host(r))
 	s.Do = func(ctx context.Context, a *engine.Act) (any, error) { return t.doDocker(ctx, a, r) }
 	return s
 }
@@ -162,9 +149,9 @@ func (t *transition) doDocker(ctx context.Context, a *engine.Act, r role) (any, 
 		return nil, err
 	}
 	if r == prod {
-		st, err := hostos.GetJob(ctx, l, a.Key())
+		st, err := l.job(ctx, a.Key())
 		if err != nil {
-			return nil, fmt.Errorf("host %s: %w", l.target, err)
+			return nil, err
 		}
 		if st.Phase == hostos.JobAbsent {
 			if err := t.ready(ctx, a); err != nil {

@@ -195,6 +195,14 @@ func (e *Env) reach(target string, keys []string) (*link, error) {
 // name is the target, for errors.
 func (l *link) name() string { return l.target }
 
+// wrapHost says on which host an error came up.
+func wrapHost(addr string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("host %s: %w", addr, err)
+}
+
 // machine names whoever the link leads to: by its host keys, or else by the
 // target.
 func (l *link) machine() string {

@@ -313,9 +313,9 @@ func PlanHostUpgrade(ctx context.Context, e *Env, target string, c hostos.Strate
 		return nil, err
 	}
 	out := &HostUpgrade{Host: target, Key: key}
-	st, err := hostos.GetJob(ctx, l, key)
+	st, err := l.job(ctx, key)
 	if err != nil {
-		return nil, fmt.Errorf("host %s: %w", target, err)
+		return nil, err
 	}
 	out.Phase = string(st.Phase)
 	var b hostBefore
@@ -399,8 +399,8 @@ func (u *HostUpgrade) run(ctx context.Context, l *link, reboot bool, o HostJobOp
 		}
 		u.fill(b)
 		o.say("%s: starting job %s", l.target, u.Key)
-		if err := hostos.StartJob(ctx, l.held(), u.Key, b.Script); err != nil {
-			return fail(false, err)
+		if err := l.startJob(ctx, u.Key, b.Script); err != nil {
+			return false, err
 		}
 	} else {
 		o.say("%s: job %s is %s", l.target, u.Key, u.Phase)

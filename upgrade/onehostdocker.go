@@ -93,9 +93,9 @@ func PlanHostDocker(ctx context.Context, e *Env, target string, cfg *Config, o H
 	if out.Found, err = l.recorded(ctx, key, &r); err != nil {
 		return nil, err
 	}
-	st, err := hostos.GetJob(ctx, l, key)
+	st, err := l.job(ctx, key)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	out.Phase = string(st.Phase)
 	if out.Found && r.Plan != nil {

@@ -6,21 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 // Sections 3.6 and its share of 4.5: package transactions and reboots.
-
-type jobParams struct {
-	Script string `json:"script"`
-}
 
 // jobStep is a package transaction: the script of its jobParams runs at most
 // once, detached from our connection, under the step's key.
@@ -37,55 +31,28 @@ func (t *transition) jobStep(r role, section, word, title string) engine.Step {
 			}
 			return engine.Proposal{}, nil
 		},
-		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
-			l, _, err := t.on(a, r)
-			if err != nil {
-				return engine.Sight{}, err
-			}
-			st, err := hostos.GetJob(ctx, l, a.Key())
-			if err != nil {
-				return engine.Sight{}, fmt.Errorf("host %s: %w", l.target, err)
-			}
-			if st.Phase == hostos.JobAbsent {
-				return engine.Sight{State: engine.Absent}, nil
-			}
-			return engine.Sight{State: engine.InProgress, Detail: "job is " + string(st.Phase)}, nil
-		},
+		Observe: observeJob(t.host(r)),
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			l, _, err := t.on(a, r)
 			if err != nil {
 				return nil, err
 			}
-			var p jobParams
-			if err := a.Params(&p); err != nil {
-				return nil, err
-			}
-			if err := l.alive(ctx); err != nil {
-				return nil, err
-			}
-			st, err := hostos.GetJob(ctx, l, a.Key())
-			if err != nil {
-				return nil, fmt.Errorf("host %s: %w", l.target, err)
-			}
-			if st.Phase == hostos.JobAbsent {
+			err = beginJob(ctx, a, l, func() error {
 				if r == prod {
 					if err := t.ready(ctx, a); err != nil {
-						return nil, err
+						return err
 					}
 				}
 				// Never a second transaction on top of half a first one.
-				if err := hostos.CheckTransactions(ctx, l); err != nil {
-					return nil, fmt.Errorf("host %s: %w", l.target, err)
-				}
-			}
-			if err := hostos.StartJob(ctx, l.held(), a.Key(), p.Script); err != nil {
-				return nil, fmt.Errorf("host %s: %w", l.target, err)
+				return wrapHost(l.target, hostos.CheckTransactions(ctx, l))
+			})
+			if err != nil {
+				return nil, err
 			}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 			defer cancel()
-			st, err = t.waitJob(ctx, l, a.Key())
+			st, err := t.waitJob(ctx, l, a.Key())
 			if err != nil {
-				err = fmt.Errorf("host %s: %w", l.target, err)
 				je := new(hostos.JobError)
 				switch {
 				case !errors.As(err, &je):
@@ -106,32 +73,6 @@ func (t *transition) jobStep(r role, section, word, title string) engine.Step {
 			return st, nil
 		},
 	}
-}
-
-// waitJob waits for a job, whatever becomes of the connection meanwhile, but not
-// for one that another host answers for.
-func (t *transition) waitJob(ctx context.Context, l *link, key string) (hostos.JobState, error) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var other error
-	st, err := hostos.WaitJob(ctx, l, key, t.cfg.Pace.Poll, func(ctx context.Context) (hostos.Host, error) {
-		err := l.Run(ctx, ":", nil, io.Discard, io.Discard)
-		if wrongKey(err) {
-			other = err
-			stop()
-		}
-		return l, err
-	})
-	return st, cmp.Or(other, err)
-}
-
-// wrongKey tells whether a host was not believed because of the key that it
-// shows: no waiting makes that right.
-func wrongKey(err error) bool {
-	var unknown *hostinv.UnknownHostKeyError
-	var changed *hostinv.HostKeyChangedError
-	var revoked *hostinv.HostKeyRevokedError
-	return errors.As(err, &unknown) || errors.As(err, &changed) || errors.As(err, &revoked)
 }
 
 // upgradeOS is the package transaction: the strategy's own on the transition
@@ -201,24 +142,21 @@ func (t *transition) precheck(ctx context.Context, a *engine.Act, r role) error 
 	if err != nil {
 		return err
 	}
-	fail := func(err error) error { return fmt.Errorf("host %s: %w", l.target, err) }
-	if st, err := hostos.GetJob(ctx, l, a.Key()); err != nil {
-		return fail(err)
-	} else if st.Phase != hostos.JobAbsent {
-		return nil
+	if st, err := l.job(ctx, a.Key()); err != nil || st.Phase != hostos.JobAbsent {
+		return err
 	}
 	key := a.Key() + "-check"
-	if err := hostos.StartJob(ctx, l.held(), key, script); err != nil {
-		return fail(err)
+	if err := l.startJob(ctx, key, script); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 	defer cancel()
 	_, err = t.waitJob(ctx, l, key)
 	if je := new(hostos.JobError); errors.As(err, &je) {
-		return engine.Definitive(fmt.Errorf("the check of %s before its upgrade (os.precheck) speaks against it: %w; put right what it says and resume", t.name(r), fail(err)))
+		return engine.Definitive(fmt.Errorf("the check of %s before its upgrade (os.precheck) speaks against it: %w; put right what it says and resume", t.name(r), err))
 	}
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	a.Progress("%s: os.precheck has nothing against the upgrade", l.target)
 	return nil

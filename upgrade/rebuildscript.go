@@ -38,20 +38,11 @@ type script struct {
 	noUndo string
 }
 
-// host gives where the script runs, for looking and for changing.
-func (s *script) host(r *rebuild, a *engine.Act) (*link, hostos.Host, error) {
-	if s.on == nil {
-		l := r.e.host(r.cfg.Host)
-		return l, l.held(), nil
-	}
-	l, err := s.on(a)
-	if err != nil {
-		return nil, nil, err
-	}
-	return l, l.held(), nil
-}
-
 func (r *rebuild) scriptStep(s script) engine.Step {
+	on := s.on
+	if on == nil {
+		on = func(*engine.Act) (*link, error) { return r.e.host(r.cfg.Host), nil }
+	}
 	step := engine.Step{
 		ID: s.id, Section: s.section, Title: s.title, Effect: engine.OneShot, Lines: s.lines, NoUndo: s.noUndo,
 		Plan: func(ctx context.Context, a *engine.Act) (engine.Proposal, error) {
@@ -63,45 +54,20 @@ func (r *rebuild) scriptStep(s script) engine.Step {
 			cmd, err := s.command(ctx, a)
 			return engine.Proposal{Params: jobParams{cmd}}, err
 		},
-		Observe: func(ctx context.Context, a *engine.Act) (engine.Sight, error) {
-			l, _, err := s.host(r, a)
-			if err != nil {
-				return engine.Sight{}, err
-			}
-			st, err := hostos.GetJob(ctx, l, a.Key())
-			if err != nil {
-				return engine.Sight{}, fmt.Errorf("host %s: %w", l.target, err)
-			}
-			if st.Phase == hostos.JobAbsent {
-				return engine.Sight{State: engine.Absent}, nil
-			}
-			return engine.Sight{State: engine.InProgress, Detail: "job is " + string(st.Phase)}, nil
-		},
+		Observe: observeJob(on),
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
-			l, h, err := s.host(r, a)
+			l, err := on(a)
 			if err != nil {
 				return nil, err
 			}
-			var p jobParams
-			if err := a.Params(&p); err != nil {
-				return nil, err
-			}
-			if err := l.alive(ctx); err != nil {
-				return nil, err
-			}
-			st, err := hostos.GetJob(ctx, l, a.Key())
+			err = beginJob(ctx, a, l, func() error {
+				if s.ready == nil {
+					return nil
+				}
+				return s.ready(ctx, a)
+			})
 			if err != nil {
-				return nil, fmt.Errorf("host %s: %w", l.target, err)
-			}
-			if st.Phase == hostos.JobAbsent {
-				if s.ready != nil {
-					if err := s.ready(ctx, a); err != nil {
-						return nil, err
-					}
-				}
-				if err := hostos.StartJob(ctx, h, a.Key(), p.Script); err != nil {
-					return nil, fmt.Errorf("host %s: %w", l.target, err)
-				}
+				return nil, err
 			}
 			log, status, seen, err := r.waitScript(ctx, a, l, a.Key(), s.watch)
 			if err != nil {
@@ -136,7 +102,7 @@ func (r *rebuild) scriptStep(s script) engine.Step {
 	if s.undo != nil {
 		step.NoUndo = ""
 		step.Undo = func(ctx context.Context, a *engine.Act) error {
-			l, _, err := s.host(r, a)
+			l, err := on(a)
 			if err != nil {
 				return err
 			}
@@ -190,9 +156,9 @@ func (r *rebuild) waitScript(ctx context.Context, a *engine.Act, l *link, key st
 
 // endScript sees that a job does not work behind an undo's back.
 func (r *rebuild) endScript(ctx context.Context, a *engine.Act, l *link, key string) error {
-	st, err := hostos.GetJob(ctx, l, key)
+	st, err := l.job(ctx, key)
 	if err != nil {
-		return fmt.Errorf("host %s: %w", l.target, err)
+		return err
 	}
 	if st.Phase == hostos.JobRunning {
 		a.Progress("waiting for the end of job %s", key)
@@ -204,8 +170,8 @@ func (r *rebuild) endScript(ctx context.Context, a *engine.Act, l *link, key str
 // runScript runs a script to its end as part of an undo, once.
 func (r *rebuild) runScript(ctx context.Context, a *engine.Act, key, cmd string) ([]byte, int, error) {
 	l := r.e.host(r.cfg.Host)
-	if err := hostos.StartJob(ctx, l.held(), key, cmd); err != nil {
-		return nil, 0, fmt.Errorf("host %s: %w", l.target, err)
+	if err := l.startJob(ctx, key, cmd); err != nil {
+		return nil, 0, err
 	}
 	log, status, _, err := r.waitScript(ctx, a, l, key, nil)
 	return log, status, err
@@ -376,13 +342,6 @@ func (r *rebuild) newDomain(ctx context.Context, n *RebuildNodeFacts) (*pitrix.D
 		}
 	}
 	return nil, &engine.ConflictError{Object: "domain " + n.Name + " on host " + n.PhysicalHost, Before: "none", Ours: "MAC " + n.MAC, Now: fmt.Sprintf("MACs %v", d.Definition.MACs())}
-}
-
-func wrapHost(addr string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("host %s: %w", addr, err)
 }
 
 // discard takes the new machines away again: power, definition, files.
