@@ -3,6 +3,7 @@ package upgrade
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -162,6 +163,20 @@ func TestDraftYAML(t *testing.T) {
 		}
 		assert.Equal(t, lang == "zh", strings.Contains(string(text), "升级后必须照原样运行的服务"))
 		assert.NotContains(t, string(text), "[hidden]")
+		// What is left to do for a service stands in its item, not in the next one.
+		items := strings.Split(string(text), "\n  - name: ")[1:]
+		require.Len(t, items, len(s.Config.Services))
+		for _, item := range items {
+			name, rest, _ := strings.Cut(item, "\n")
+			if i := strings.Index(rest, "\n  - "); i >= 0 {
+				rest = rest[:i]
+			}
+			i := slices.IndexFunc(s.Config.Services, func(x Service) bool { return strings.Trim(name, `"'`) == x.Name })
+			require.GreaterOrEqual(t, i, 0, name)
+			sv := s.Config.Services[i]
+			body, _, _ := strings.Cut(rest, "\ntransition:")
+			assert.Equal(t, sv.Health == "" && len(sv.Ports) > 0, regexp.MustCompile(`TODO.*health: /`).MatchString(body), item)
+		}
 		again, err := s.YAML(lang, planTime)
 		require.NoError(t, err)
 		assert.Equal(t, string(text), string(again))

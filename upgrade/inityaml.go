@@ -297,13 +297,14 @@ func (w *draftWriter) services() *yaml.Node {
 		b.text("container", sv.Container)
 		b.text("unit", sv.Unit)
 		if len(sv.Ports) > 0 {
-			b.add("ports", ints(sv.Ports), w.portComments(p)...)
+			says := w.portComments(p)
+			if sv.Health == "" {
+				// Above the key: a comment below the last one would stand in the next item.
+				says = append(says, w.t("TODO: health: /path of an HTTP GET; without it an open port is the proof", "TODO：health: /路径（HTTP GET）；不写则只以端口可连为准"))
+			}
+			b.add("ports", ints(sv.Ports), says...)
 		}
-		if sv.Health != "" {
-			b.text("health", sv.Health)
-		} else if len(sv.Ports) > 0 {
-			b.n.FootComment = comments([]string{w.t("TODO: health: /path of an HTTP GET; without it an open port is the proof", "TODO：health: /路径（HTTP GET）；不写则只以端口可连为准")})
-		}
+		b.text("health", sv.Health)
 		n.Content = append(n.Content, b.n)
 	}
 	if len(n.Content) == 0 {

@@ -116,7 +116,10 @@ func (l *link) hostJobKey(ctx context.Context, word string, o HostJobOptions, ar
 func (l *link) text(ctx context.Context, cmd string) (string, error) {
 	var out, stderr bytes.Buffer
 	if err := l.Run(ctx, cmd, nil, &out, &stderr); err != nil {
-		return "", fmt.Errorf("host %s: %w: %s", l.target, err, strings.TrimSpace(stderr.String()))
+		if said := strings.TrimSpace(stderr.String()); said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		return "", fmt.Errorf("host %s: %w", l.target, err)
 	}
 	return strings.TrimSpace(out.String()), nil
 }

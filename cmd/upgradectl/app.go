@@ -62,7 +62,7 @@ func (a *app) t(en, zh string) string {
 func (a *app) main(ctx context.Context, args []string) int {
 	root := newRoot(a)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -71,16 +71,20 @@ func (a *app) main(ctx context.Context, args []string) int {
 	}
 	// A command whose result is its exit status has said everything.
 	if e := (*exitError)(nil); !errors.As(err, &e) || e.err != nil {
-		fmt.Fprintln(a.err, a.message(err))
+		fmt.Fprintln(a.err, a.message(cmd, err))
 	}
 	return exitStatus(ctx, err)
 }
 
 // message is what the user reads of an error.
-func (a *app) message(err error) string {
+func (a *app) message(cmd *cobra.Command, err error) string {
 	var u *usageError
 	if errors.As(err, &u) {
-		return "upgradectl: " + err.Error() + "\n" + a.t("'upgradectl help' shows the commands", "用 'upgradectl help' 查看命令")
+		hint := fmt.Sprintf(a.t("usage: %s ('%s --help' says more)", "用法：%s（'%s --help' 查看说明）"), cmd.UseLine(), cmd.CommandPath())
+		if cmd.HasSubCommands() {
+			hint = fmt.Sprintf(a.t("'%s --help' shows the commands", "用 '%s --help' 查看命令"), cmd.CommandPath())
+		}
+		return "upgradectl: " + err.Error() + "\n" + hint
 	}
 	// Lists of problems name their file on each line, for editors to jump to.
 	if isList(err) {

@@ -40,7 +40,7 @@ type check struct {
 // doctor looks at this machine and the account.
 type doctor struct {
 	a      *app
-	cfg    *upgrade.Config // nil without -f
+	cfg    *upgrade.Config // nil without -c
 	where  upgrade.CloudConfig
 	getenv func(string) string
 	state  func() (string, error)
@@ -58,10 +58,10 @@ func newDoctor(a *app) *cobra.Command {
 		Short: a.t("see whether this machine and the account are ready, before anything else", "开始之前检查本机与账号是否就绪"),
 		Long: a.t(`Looks at the SSH settings, the credentials (which are never printed), the cloud's API and
 its clock, the directory of runs, and runs that nobody finished. It works without a
-configuration; with -f it looks at what that names. Nothing is changed.
+configuration; with -c it looks at what that names. Nothing is changed.
 Exit status 0: ready, perhaps with warnings; 4: something would fail.`,
 			`检查 SSH 设置、凭证（绝不打印）、云 API 及其时钟、运行目录，以及无人收尾的运行。
-无需配置文件；用 -f 时按该文件检查。不作任何更改。退出码 0：就绪（可能有警告）；4：有问题。`),
+无需配置文件；用 -c 时按该文件检查。不作任何更改。退出码 0：就绪（可能有警告）；4：有问题。`),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &doctor{a: a, getenv: os.Getenv, state: upgrade.StateDir, free: freeBytes}
@@ -85,7 +85,7 @@ Exit status 0: ready, perhaps with warnings; 4: something would fail.`,
 	cmd.Flags().StringVar(&cloud.Region, "region", "", a.t("region (default: the environment's or the profile's)", "地域（默认取环境变量或配置）"))
 	cmd.Flags().StringVar(&cloud.Endpoint, "endpoint", "", a.t("API endpoint; http:// on loopback only", "API 地址；http:// 仅限本机回环"))
 	cmd.Flags().StringVar(&cloud.Profile, "profile", "", a.t("profile of ~/.aliyun/config.json", "~/.aliyun/config.json 中的配置名"))
-	cmd.Flags().StringVarP(&file, "config", "f", "", a.t("configuration file, for its region, profile and hosts", "配置文件，取其地域、配置名与主机"))
+	cmd.Flags().StringVarP(&file, "config", "c", "", a.t("configuration file, for its region, profile and hosts", "配置文件，取其地域、配置名与主机"))
 	return cmd
 }
 

@@ -46,9 +46,9 @@ It exits 0 only if no request failed and nothing was lost or left behind.
 
 With --procedure rebuild the world is a firstbox with its scripts, physical
 hosts and pairs of management nodes; the pair of --role (proxies, unless told
-otherwise) is replaced by new virtual machines. Only
-requests that overlap the moment in which the floating address moves may fail;
-they are counted apart (gap_ms, gap_failed).`,
+otherwise) is replaced by new virtual machines. Only requests that overlap the
+moment in which the floating address moves may fail; they are counted apart
+(gap_ms, gap_failed).`,
 			`simulate 构建一个模拟环境（云、带容器与 Java 进程的生产主机、两台 nginx、负载均衡、
 持续不断的客户端），用真实的客户端代码执行完整流程，最后给出统计。
 只有没有任何请求失败、没有任何丢失或遗留时才返回 0。
@@ -296,6 +296,7 @@ func runKept[F any](ctx context.Context, a *app, s *simulation, attach func(stri
 		return fmt.Errorf("%w (see %s)", err, log.Name())
 	}
 	a.progress(a.t("the world runs in process %d for %s; its files are in %s", "模拟环境运行于进程 %d，保留 %s；文件位于 %s"), world.Process.Pid, s.keepFor, dir)
+	a.progress(a.t("from another terminal: cd %s && . ./env.sh && upgradectl status run; in the end: upgradectl simulate --finish %s", "在其他终端：cd %s && . ./env.sh && upgradectl status run；最后：upgradectl simulate --finish %s"), dir, dir)
 	r, err := s.apply(ctx, a, op)
 	switch {
 	case err != nil:

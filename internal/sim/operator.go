@@ -29,12 +29,13 @@ type Operator struct {
 // makes them.
 func (w *World) Operator() Operator { return w.op }
 
-// Environ is the environment that gives a program the operator's credentials,
-// as NAME=VALUE.
+// Environ is the environment that gives a program the operator's credentials
+// and region, as NAME=VALUE.
 func (o Operator) Environ() []string {
 	return []string{
 		"ALIBABA_CLOUD_ACCESS_KEY_ID=" + o.AccessKeyID,
 		"ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + o.AccessKeySecret,
+		"ALIBABA_CLOUD_REGION_ID=" + o.Region,
 	}
 }
 
