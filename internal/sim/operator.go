@@ -44,36 +44,52 @@ func (o Operator) Environ() []string {
 // env.sh. There is no simulator's setting in them: ordinary addresses,
 // ordinary keys, the endpoint of the cloud.
 func (w *World) WriteOperatorFiles(dir string) (Operator, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
+	return w.op.write(dir, w, w.key)
+}
+
+// write writes the files of an operator of a world, whose private key is key's.
+// env.sh is of one who has credentials.
+func (o Operator) write(dir string, w interface {
+	upgradeYAML() string
+	sshConfig(o Operator) string
+	knownHosts() string
+}, key keyPair) (Operator, error) {
+	fail := func(err error) (Operator, error) {
 		return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
 	}
-	o := w.op
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fail(err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fail(err)
+	}
 	o.Dir = dir
 	o.Config = filepath.Join(dir, "upgrade.yaml")
 	o.SSHConfig = filepath.Join(dir, "ssh_config")
 	o.KnownHosts = filepath.Join(dir, "known_hosts")
 	o.Identity = filepath.Join(dir, "id_ed25519")
-	o.EnvFile = filepath.Join(dir, "env.sh")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
-	}
-	var env strings.Builder
-	for _, e := range o.Environ() {
-		fmt.Fprintf(&env, "export %s\n", e)
-	}
-	for _, f := range []struct {
+	type file struct {
 		name, text string
 		perm       os.FileMode
-	}{
+	}
+	files := []file{
 		{o.Config, w.upgradeYAML(), 0o644},
 		{o.SSHConfig, w.sshConfig(o), 0o644},
 		{o.KnownHosts, w.knownHosts(), 0o644},
-		{o.Identity, string(w.key.private), 0o600},
-		{o.EnvFile, env.String(), 0o600},
-	} {
+		{o.Identity, string(key.private), 0o600},
+	}
+	if o.AccessKeyID != "" {
+		o.EnvFile = filepath.Join(dir, "env.sh")
+		var env strings.Builder
+		for _, e := range o.Environ() {
+			fmt.Fprintf(&env, "export %s\n", e)
+		}
+		files = append(files, file{o.EnvFile, env.String(), 0o600})
+	}
+	for _, f := range files {
 		if err := writeFile(f.name, []byte(f.text), f.perm); err != nil {
-			return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
+			return fail(err)
 		}
 	}
 	return o, nil

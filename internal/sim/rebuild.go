@@ -73,13 +73,13 @@ func Roles() []string { return firstbox.Roles() }
 // use. Operators come in through the firstbox, which forwards connections to
 // every address of the site.
 type Rebuild struct {
+	ports
 	cfg     RebuildConfig
 	op      Operator
 	key     keyPair
 	site    *firstbox.Site
 	clients *traffic.VIPClients
 	ln      net.Listener // the firstbox's port 22, for operators
-	mem     *memnet.Network
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
@@ -92,10 +92,7 @@ type Rebuild struct {
 
 // NewRebuild builds a world and returns when traffic flows. Close it.
 func NewRebuild(ctx context.Context, cfg RebuildConfig) (*Rebuild, error) {
-	w := &Rebuild{cfg: cfg.withDefaults(), conns: map[net.Conn]struct{}{}}
-	if cfg.Memory {
-		w.mem = &memnet.Network{}
-	}
+	w := &Rebuild{ports: newPorts(cfg.Memory), cfg: cfg.withDefaults(), conns: map[net.Conn]struct{}{}}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	if err := w.build(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot build the simulated world: %w", err), w.Close())
@@ -178,23 +175,6 @@ func (w *Rebuild) accept() {
 		})
 		w.mu.Unlock()
 	}
-}
-
-func (w *Rebuild) listen() (net.Listener, error) {
-	if w.mem != nil {
-		return w.mem.Listen()
-	}
-	return net.Listen("tcp", "127.0.0.1:0")
-}
-
-// DialOperator connects an operator, who is outside, with the address that the
-// operator's files name: the firstbox.
-func (w *Rebuild) DialOperator(ctx context.Context, _, addr string) (net.Conn, error) {
-	if w.mem != nil {
-		return w.mem.Dial(ctx, addr)
-	}
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
 }
 
 // Site is what the world consists of.

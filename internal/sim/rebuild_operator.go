@@ -3,7 +3,6 @@ package sim
 import (
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,33 +13,7 @@ import (
 // WriteOperatorFiles writes into dir, which it makes, what an operator of
 // this world has: upgrade.yaml, ssh_config, known_hosts and id_ed25519.
 func (w *Rebuild) WriteOperatorFiles(dir string) (Operator, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
-	}
-	o := w.op
-	o.Dir = dir
-	o.Config = filepath.Join(dir, "upgrade.yaml")
-	o.SSHConfig = filepath.Join(dir, "ssh_config")
-	o.KnownHosts = filepath.Join(dir, "known_hosts")
-	o.Identity = filepath.Join(dir, "id_ed25519")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
-	}
-	for _, f := range []struct {
-		name, text string
-		perm       os.FileMode
-	}{
-		{o.Config, w.upgradeYAML(), 0o644},
-		{o.SSHConfig, w.sshConfig(o), 0o644},
-		{o.KnownHosts, w.knownHosts(), 0o644},
-		{o.Identity, string(w.key.private), 0o600},
-	} {
-		if err := writeFile(f.name, []byte(f.text), f.perm); err != nil {
-			return Operator{}, fmt.Errorf("cannot write the operator's files: %w", err)
-		}
-	}
-	return o, nil
+	return w.op.write(dir, w, w.key)
 }
 
 func (w *Rebuild) sshConfig(o Operator) string {

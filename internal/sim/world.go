@@ -11,19 +11,16 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
-	"github.com/upgradectl/upgradectl/internal/sim/memnet"
 	"github.com/upgradectl/upgradectl/internal/sim/traffic"
 )
 
@@ -78,6 +75,7 @@ func (c Config) withDefaults() Config {
 // A World is a cloud, its hosts, their network and the clients that use them.
 // Its methods are safe for concurrent use.
 type World struct {
+	ports
 	cfg      Config
 	op       Operator
 	key      keyPair
@@ -88,12 +86,11 @@ type World struct {
 	bastion  *bastion
 	clients  *traffic.Clients
 	nginx    map[string]*traffic.Nginx // by address of their host
-	port     atomic.Uint32             // last ephemeral port given
-	ctx      context.Context           // ends with Close
+	locals   host.LocalPorts
+	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
-	mem      *memnet.Network // nil: ports are loopback ports of this machine
-	setting  sync.Mutex      // one change of the balancers at a time
+	setting  sync.Mutex // one change of the balancers at a time
 
 	mu      sync.Mutex
 	hosts   map[string]*host.Host // by instance ID
@@ -113,11 +110,8 @@ type World struct {
 func New(ctx context.Context, cfg Config) (*World, error) {
 	cfg = cfg.withDefaults()
 	w := &World{
-		cfg: cfg, hosts: map[string]*host.Host{}, byAddr: map[string]*host.Host{}, disks: map[string]*host.Disk{},
+		ports: newPorts(cfg.Memory), cfg: cfg, hosts: map[string]*host.Host{}, byAddr: map[string]*host.Host{}, disks: map[string]*host.Disk{},
 		nginx: map[string]*traffic.Nginx{}, created: map[string]bool{},
-	}
-	if cfg.Memory {
-		w.mem = &memnet.Network{}
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	if err := w.build(ctx); err != nil {
@@ -227,24 +221,6 @@ func (w *World) interval() time.Duration {
 		return max(w.scaled(2*time.Second), 500*time.Millisecond)
 	}
 	return max(w.scaled(2*time.Second), 100*time.Millisecond)
-}
-
-// listen opens a port that stands for one of the world.
-func (w *World) listen() (net.Listener, error) {
-	if w.mem != nil {
-		return w.mem.Listen()
-	}
-	return net.Listen("tcp", "127.0.0.1:0")
-}
-
-// DialOperator connects an operator, who is outside, with an address that the
-// operator's files name: the bastion, or the cloud's API.
-func (w *World) DialOperator(ctx context.Context, _, addr string) (net.Conn, error) {
-	if w.mem != nil {
-		return w.mem.Dial(ctx, addr)
-	}
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
 }
 
 // enter connects a host with the network.
@@ -380,7 +356,7 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 		return nil, fmt.Errorf("cannot dial %s: bad port", to)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, dialError(to, err)
+		return nil, host.DialError(to, err)
 	}
 	h := w.Host(ip)
 	var c net.Conn
@@ -388,21 +364,21 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	case h == nil && slices.Contains(balancerAddrs, ip):
 		real, ok := w.balancer.Endpoint(to)
 		if !ok {
-			return nil, dialError(to, syscall.ECONNREFUSED)
+			return nil, host.DialError(to, syscall.ECONNREFUSED)
 		}
 		c, err = w.dialReal(ctx, to, real)
 	case h == nil || !h.Up():
-		return nil, dialError(to, syscall.EHOSTUNREACH)
+		return nil, host.DialError(to, syscall.EHOSTUNREACH)
 	case port == 22:
 		var far net.Conn
 		c, far = net.Pipe()
 		if !w.spawn(func() { h.ServeSSH(far); _ = far.Close() }) {
-			return nil, dialError(to, syscall.EHOSTUNREACH)
+			return nil, host.DialError(to, syscall.EHOSTUNREACH)
 		}
 	default:
 		real, ok := h.Endpoint(port)
 		if !ok {
-			return nil, dialError(to, syscall.ECONNREFUSED)
+			return nil, host.DialError(to, syscall.ECONNREFUSED)
 		}
 		c, err = w.dialReal(ctx, to, real)
 	}
@@ -412,17 +388,7 @@ func (w *World) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	if from == "" {
 		from = "203.0.113.10"
 	}
-	// Linux gives out these ports; the table would be wrong with those of
-	// this machine, which several hosts share.
-	local := 32768 + int(w.port.Add(1)%28232)
-	tracked := &conn{Conn: c}
-	if h != nil {
-		tracked.done = append(tracked.done, h.Track(host.Conn{LocalIP: ip, LocalPort: port, RemoteIP: from, RemotePort: local}))
-	}
-	if src := w.Host(from); src != nil {
-		tracked.done = append(tracked.done, src.Track(host.Conn{LocalIP: from, LocalPort: local, RemoteIP: ip, RemotePort: port}))
-	}
-	return tracked, nil
+	return host.TrackBoth(c, w.Host(from), h, host.Conn{LocalIP: from, LocalPort: w.locals.Next(), RemoteIP: ip, RemotePort: port}), nil
 }
 
 // dialReal connects with the port that stands for one of the world.
@@ -434,41 +400,9 @@ func (w *World) dialReal(ctx context.Context, to, real string) (net.Conn, error)
 		if errors.As(err, &op) {
 			err = op.Err
 		}
-		return nil, dialError(to, err)
+		return nil, host.DialError(to, err)
 	}
 	return c, nil
-}
-
-func dialError(to string, err error) error {
-	if no, ok := err.(syscall.Errno); ok {
-		err = os.NewSyscallError("connect", no)
-	}
-	return fmt.Errorf("dial %s: %w", to, err)
-}
-
-// conn leaves the hosts' tables when it is closed.
-type conn struct {
-	net.Conn
-	once sync.Once
-	done []func()
-}
-
-func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() {
-		for _, f := range c.done {
-			f()
-		}
-	})
-	return err
-}
-
-// CloseWrite ends the data of this side and leaves the other open.
-func (c *conn) CloseWrite() error {
-	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return c.Close()
 }
 
 // watchResources remembers what the API ever made: at the end most of it is

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -269,12 +267,12 @@ func (s *Site) Dial(ctx context.Context, from *Machine, to string) (net.Conn, er
 		err = syscall.ECONNREFUSED
 	}
 	if err != nil {
-		return nil, dialError(to, err)
+		return nil, host.DialError(to, err)
 	}
 	if port == 22 {
 		near, there := s.opt.Pipe()
 		if !s.spawn(func() { far.Host.ServeSSH(there); _ = there.Close() }) {
-			return nil, dialError(to, syscall.EHOSTUNREACH)
+			return nil, host.DialError(to, syscall.EHOSTUNREACH)
 		}
 		return s.track(near, from, far, ip, port), nil
 	}
@@ -285,26 +283,19 @@ func (s *Site) Dial(ctx context.Context, from *Machine, to string) (net.Conn, er
 	if names {
 		near, there := s.opt.Pipe()
 		if !s.spawn(func() { s.serveDNS(far, own, there); _ = there.Close() }) {
-			return nil, dialError(to, syscall.EHOSTUNREACH)
+			return nil, host.DialError(to, syscall.EHOSTUNREACH)
 		}
 		return s.track(near, from, far, ip, port), nil
 	}
 	real, ok := far.Host.Endpoint(port)
 	if !ok {
-		return nil, dialError(to, syscall.ECONNREFUSED)
+		return nil, host.DialError(to, syscall.ECONNREFUSED)
 	}
 	c, err := s.opt.Connect(ctx, real)
 	if err != nil {
-		return nil, dialError(to, syscall.ECONNREFUSED)
+		return nil, host.DialError(to, syscall.ECONNREFUSED)
 	}
 	return s.track(c, from, far, ip, port), nil
-}
-
-func dialError(to string, err error) error {
-	if no, ok := err.(syscall.Errno); ok {
-		err = os.NewSyscallError("connect", no)
-	}
-	return fmt.Errorf("dial %s: %w", to, err)
 }
 
 // track enters a connection into the tables of the hosts at its ends.
@@ -315,38 +306,7 @@ func (s *Site) track(c net.Conn, from, to *Machine, ip netip.Addr, port int) net
 	if !own.IsValid() {
 		own = outside
 	}
-	local := 32768 + int(s.port.Add(1)%28232)
-	t := &conn{Conn: c}
-	t.done = append(t.done, to.Host.Track(host.Conn{LocalIP: ip.String(), LocalPort: port, RemoteIP: own.String(), RemotePort: local}))
-	if from.Host != nil {
-		t.done = append(t.done, from.Host.Track(host.Conn{LocalIP: own.String(), LocalPort: local, RemoteIP: ip.String(), RemotePort: port}))
-	}
-	return t
-}
-
-// conn leaves the hosts' tables when it is closed.
-type conn struct {
-	net.Conn
-	once sync.Once
-	done []func()
-}
-
-func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() {
-		for _, f := range c.done {
-			f()
-		}
-	})
-	return err
-}
-
-// CloseWrite ends the data of this side and leaves the other open.
-func (c *conn) CloseWrite() error {
-	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return c.Close()
+	return host.TrackBoth(c, from.Host, to.Host, host.Conn{LocalIP: own.String(), LocalPort: s.locals.Next(), RemoteIP: ip.String(), RemotePort: port})
 }
 
 // lookup resolves a name as a machine does: by its /etc/hosts, where the first

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/upgradectl/upgradectl/internal/sim/host"
@@ -63,7 +62,7 @@ type Site struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	port   atomic.Uint32
+	locals host.LocalPorts
 	log    sync.Mutex // one writer of a log file at a time
 
 	firstbox *Machine
