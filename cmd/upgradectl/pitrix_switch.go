@@ -564,12 +564,21 @@ func (s *nodeSwitch) stopOld(ctx context.Context) error {
 	if err := s.old.AnnounceAtBoot(ctx, s.key, s.final); err != nil {
 		return err
 	}
-	if err := s.old.Shutdown(ctx, s.oldID); err != nil {
+	if err := s.old.Shutdown(ctx, s.oldID); err != nil && !answerLost(ctx, err) {
 		return err
 	}
 	wait, cancel := s.within(ctx)
 	defer cancel()
 	return s.oldHV.WaitState(wait, s.name, pitrix.DomainShutOff, s.poll)
+}
+
+// answerLost tells that it is not known whether a machine has done what it was
+// told: one that goes down can take the answer with it. Its host, or the wait
+// for it, says then what has become of it.
+func answerLost(ctx context.Context, err error) bool {
+	var status interface{ ExitStatus() int }
+	var other *pitrix.IdentityError
+	return ctx.Err() == nil && !errors.As(err, &status) && !errors.As(err, &other)
 }
 
 // waitHolder waits until one of the peers has the floating address.
@@ -630,7 +639,7 @@ func (s *nodeSwitch) takeAddress(ctx context.Context) error {
 		return err
 	}
 	s.a.progress(s.a.t("rebooting the new %s into %s", "新 %s 重启并启用 %s"), s.name, s.final)
-	if err := s.fresh.Reboot(ctx, s.freshID); err != nil {
+	if err := s.fresh.Reboot(ctx, s.freshID); err != nil && !answerLost(ctx, err) {
 		return err
 	}
 	_ = s.freshConn.Close() // it goes with the reboot
