@@ -47,13 +47,31 @@ const (
 	statusOther = 78 // of our shell lines: another machine
 )
 
+// ReplaceFile gives a file other bytes, in one rename; owner and mode stay. One
+// that has them already is left alone, one that has neither these nor old gives
+// a *DriftError. It can be called again at any point.
+func (n *Node) ReplaceFile(ctx context.Context, name string, old, data []byte) error {
+	if !path.IsAbs(name) || old == nil {
+		return fmt.Errorf("internal error: %q is replaced by its absolute name and the bytes that it has", name)
+	}
+	return replaceFile(ctx, n.Host, n.Root+name, old, data)
+}
+
 // replaceFile puts data in place of a file with the bytes old; nil: there is
 // none. Owner and mode stay; a new file is root's and readable by all. The look
 // and the rename are one command, so that only somebody who writes in the same
-// instant can be overwritten.
+// instant can be overwritten. What is written beside the file goes by the
+// file's name, so that one that was cut off leaves nothing that the next does
+// not take away, be it on the way back.
 func replaceFile(ctx context.Context, h Host, name string, old, data []byte) error {
-	temp := path.Join(path.Dir(name), ".upgradectl-"+randomKey())
-	if err := h.WriteFile(ctx, temp, data, 0o644); err != nil {
+	temp := path.Join(path.Dir(name), ".upgradectl-"+sum([]byte(path.Base(name)))[:12])
+	err := h.WriteFile(ctx, temp, data, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		if _, err = output(ctx, h, "rm -f "+shellq.Quote(temp)); err == nil {
+			err = h.WriteFile(ctx, temp, data, 0o644)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", name, err)
 	}
 	was := absent

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/upgradectl/upgradectl/internal/shellq"
 	"github.com/upgradectl/upgradectl/pitrix"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
@@ -459,35 +458,6 @@ func run(ctx context.Context, l runner, cmd string) (string, error) {
 		return stdout.String(), fmt.Errorf("host %s: %w", l.name(), err)
 	}
 	return stdout.String(), nil
-}
-
-// replaceFile changes a file that still is as old, in one rename; owner and
-// mode stay. A file that is as next already is left alone.
-func replaceFile(ctx context.Context, way *link, key, name string, old, next []byte) error {
-	l, tmp := way.held(), name+".upgradectl-"+key
-	if _, err := run(ctx, l, "rm -f "+shellq.Quote(tmp)); err != nil {
-		return err
-	}
-	if err := l.WriteFile(ctx, tmp, next, 0o600); err != nil {
-		return fmt.Errorf("host %s: %w", l.target, err)
-	}
-	out, err := run(ctx, l, fmt.Sprintf(`f=%s t=%s
-s=$(sha256sum <"$f") && s=${s%%%% *} || exit 1
-case "$s" in
-%s) rm -f "$t"; echo same;;
-%s) chmod --reference="$f" "$t" && chown --reference="$f" "$t" && mv -f "$t" "$f" && sync && echo done;;
-*) rm -f "$t"; echo other;;
-esac`, shellq.Quote(name), shellq.Quote(tmp), sum(next), sum(old)))
-	if err != nil {
-		return err
-	}
-	switch strings.TrimSpace(out) {
-	case "done", "same":
-		return nil
-	case "other":
-		return &engine.ConflictError{Object: l.target + ":" + name, Before: "SHA-256 " + sum(old), Ours: "SHA-256 " + sum(next), Now: "something else"}
-	}
-	return fmt.Errorf("host %s: replacing %s: unexpected answer %q", l.target, name, clip(out))
 }
 
 func sum(b []byte) string {

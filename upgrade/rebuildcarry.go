@@ -341,7 +341,7 @@ func (r *rebuild) compareRCLocal() engine.Step {
 		},
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			return nil, r.eachCarried(a, func(_ *RebuildNodeFacts, _ *pitrix.Node, l *link, f carried, old, next []byte) error {
-				return replaceFile(ctx, l, a.Key(), f.File, old, next)
+				return replaceFile(ctx, l, f.File, old, next)
 			})
 		},
 		Undo: func(ctx context.Context, a *engine.Act) error {
@@ -349,8 +349,19 @@ func (r *rebuild) compareRCLocal() engine.Step {
 				if on, err := r.on(ctx, n); err != nil || !on {
 					return err
 				}
-				return replaceFile(ctx, l, a.Key(), f.File, next, old)
+				return replaceFile(ctx, l, f.File, next, old)
 			})
 		},
 	}
+}
+
+// replaceFile changes a file that still is as old; a third thing is not
+// overwritten.
+func replaceFile(ctx context.Context, l *link, name string, old, next []byte) error {
+	err := (&pitrix.Node{Host: l.held(), Name: l.target}).ReplaceFile(ctx, name, old, next)
+	var drift *pitrix.DriftError
+	if errors.As(err, &drift) {
+		return &engine.ConflictError{Object: l.target + ":" + name, Before: "SHA-256 " + sum(old), Ours: "SHA-256 " + sum(next), Now: drift.Why}
+	}
+	return wrapHost(l.target, err)
 }
