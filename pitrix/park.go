@@ -66,6 +66,14 @@ func (v VMFiles) State() ParkState {
 	return ParkNone
 }
 
+// MoveBackup is the command line, for the host, that moves what an earlier Park
+// or SetAside of a VM has left into a directory of its own, named after the
+// time, so that there can be another backup. Nothing is overwritten. The image
+// still needs its base where that is.
+func (h *Hypervisor) MoveBackup(vm string) string {
+	return fmt.Sprintf(`cd %s && d=old-%[2]s-$(date +%%Y%%m%%d-%%H%%M%%S) && mkdir "$d" && for f in old-%[2]s.*; do mv "$f" "$d/$f" || break; done && echo "$d"`, shellq.Quote(kernels(h.Root)), vm)
+}
+
 // vmFiles are lines of shell that set d, n and o, and that look at the files.
 func (h *Hypervisor) vmFiles(vm string) string {
 	return fmt.Sprintf("d=%s\nn=\"$d\"/%s\no=\"$d\"/old-%s\n", shellq.Quote(kernels(h.Root)), vm, vm)
@@ -173,7 +181,7 @@ func (h *Hypervisor) rename(ctx context.Context, vm, verb string, end ParkState,
 	}
 	switch v.State() {
 	case ParkConflict:
-		return fail(fmt.Errorf("a file of it has both names (image %s, xml %s, Done %s), and one would be overwritten; move what is foreign away", v.Image, v.XML, v.Done))
+		return fail(fmt.Errorf("a file of it has both names (image %s, xml %s, Done %s), and one would be overwritten; if the old-%s.* are an earlier backup, move it away on the host: %s", v.Image, v.XML, v.Done, vm, h.MoveBackup(vm)))
 	case ParkNone:
 		return fail(fmt.Errorf("there is no file of it in %s", kernels(h.Root)))
 	case end:

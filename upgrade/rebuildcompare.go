@@ -78,7 +78,7 @@ func (r *rebuild) compareMachines() engine.Step {
 				if err != nil {
 					return nil, err
 				}
-				res, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(r.inPlace()))
+				res, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(n, r.inPlace()))
 				if err != nil {
 					return nil, err
 				}
@@ -137,12 +137,13 @@ func (r *rebuild) compareMachine(ctx context.Context, a *engine.Act, l *link, na
 	}
 }
 
-// expect is what differs between an old machine and its successor, before the
-// switch and after it.
-func (r *rebuild) expect(switched bool) hostinv.Expect {
+// expect is what differs between an old machine of a node and its successor,
+// before the switch and after it. A machine that is made anew with the release
+// that it has may have the same kernel; one that gets another must not.
+func (r *rebuild) expect(n *RebuildNodeFacts, switched bool) hostinv.Expect {
 	// samePackages sees that none of the installer's is missing; their versions
 	// are those that the firstbox has built.
-	e := hostinv.Expect{KernelChanged: true, ReleaseChanged: true, HostChanged: true, Packages: []string{"pitrix-*"}, Rules: []hostinv.ExpectRule{
+	e := hostinv.Expect{KernelChanged: !sameRelease(n.Old.OSVersion, r.c.OSVersion), ReleaseChanged: true, HostChanged: true, Packages: []string{"pitrix-*"}, Rules: []hostinv.ExpectRule{
 		{Area: hostinv.SectionSSH, Key: pitrix.KnownHostsFile + "*", Why: "a new machine learns the keys of others anew"},
 	}}
 	if !switched {
@@ -156,6 +157,11 @@ func (r *rebuild) expect(switched bool) hostinv.Expect {
 		e.Rules = append(e.Rules, hostinv.ExpectRule{Area: area, Key: key, Why: "accepted by the configuration"})
 	}
 	return e
+}
+
+// sameRelease compares a VERSION_ID, 16.04, and an os_version, 16.04.5.
+func sameRelease(id, version string) bool {
+	return strings.HasPrefix(version, id) || strings.HasPrefix(id, version)
 }
 
 // expected tells losses that are meant at this point: keepalived is held down,

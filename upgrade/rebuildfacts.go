@@ -241,7 +241,7 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 		if away, err := r.hypervisor(nf.OldHost).GetDomain(ctx, pitrix.AsideName(n.Name)); err != nil {
 			return nil, fmt.Errorf("host %s: %w", nf.OldHost, err)
 		} else if r.inPlace() && away != nil {
-			f.problem("host %s has a domain %s (%s): an earlier backup stands in the way", nf.OldHost, away.Name, away.State)
+			f.problem("host %s has a domain %s (%s): a rebuild in place has not come to its end, which takes that definition away; let it, then make the plan", nf.OldHost, away.Name, away.State)
 		}
 	}
 	files, err := r.hypervisor(nf.OldHost).GetFiles(ctx, n.Name)
@@ -249,8 +249,14 @@ func (r *rebuild) discoverNode(ctx context.Context, f *RebuildFacts, fleet pitri
 		return nil, fmt.Errorf("host %s: %w", nf.OldHost, err)
 	}
 	nf.Base = cmp.Or(nf.Base, files.Base)
-	if st := files.State(); st != pitrix.ParkLive {
-		f.problem("the files of %s on host %s are not as of a running machine (%s): an earlier backup stands in the way", n.Name, nf.OldHost, st)
+	switch st := files.State(); st {
+	case pitrix.ParkLive:
+	case pitrix.ParkConflict:
+		if !r.inPlace() || nf.PhysicalHost != nf.OldHost { // else newHost says it
+			f.problem("%s", r.backupInTheWay(nf.OldHost, n.Name))
+		}
+	default:
+		f.problem("the files of %s on host %s are not as of a running machine (%s)", n.Name, nf.OldHost, st)
 	}
 
 	// Where the new machine goes.
@@ -301,10 +307,19 @@ func (r *rebuild) newHost(ctx context.Context, n *RebuildNodeFacts, s *pitrix.Se
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", n.PhysicalHost, err)
 	}
-	if st := files.State(); st != pitrix.ParkNone && st != pitrix.Parked && !(stands && st == pitrix.ParkLive) {
+	switch st := files.State(); {
+	case stands && st == pitrix.ParkConflict:
+		out = append(out, r.backupInTheWay(n.PhysicalHost, n.Name))
+	case st != pitrix.ParkNone && st != pitrix.Parked && !(stands && st == pitrix.ParkLive):
 		say("files of a %s are in /pitrix/kernels (%s); move them away", n.Name, st)
 	}
 	return out, nil
+}
+
+// backupInTheWay says that a node was rebuilt before from this host, and how
+// there can be another backup.
+func (r *rebuild) backupInTheWay(host, node string) string {
+	return fmt.Sprintf("host %s has an earlier backup of %s, which the next one would overwrite; move it away there, as root: %s", host, node, r.hypervisor(host).MoveBackup(node))
 }
 
 // inUse says which of the temporary addresses of the node answer already.

@@ -2,6 +2,7 @@ package upgrade_test
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -195,4 +196,45 @@ func TestRebuildInPlaceVariants(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A second rebuild on the same hosts is refused while the first one's backups
+// have the names of the next; when they were moved as the refusal says, it goes
+// through, and every image is there.
+func TestRebuildInPlaceTwice(t *testing.T) {
+	t.Parallel()
+	slow(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := inPlaceStage(t, sim.RebuildConfig{}, nil)
+		s.succeeded(s.apply(quiet))
+		s.end("succeeded")
+		var err error
+		s.op, err = s.world.WriteOperatorFiles(t.TempDir()) // the new host keys are known
+		require.NoError(t, err)
+		_, err = s.makePlan()
+		var refused *upgrade.RefusedError
+		require.ErrorAs(t, err, &refused)
+		moved := 0
+		for _, why := range refused.Reasons {
+			m := regexp.MustCompile(`^host (\S+) has an earlier backup of (\S+), .*, as root: (cd .*)$`).FindStringSubmatch(why)
+			require.NotNil(t, m, why)
+			dir := strings.TrimSpace(s.on(m[1], m[3]))
+			for _, f := range []string{".img", ".xml", ".Done", ".base", ".domain"} {
+				s.on(m[1], "[ -e /pitrix/kernels/"+dir+"/old-"+m[2]+f+" ] && [ ! -e /pitrix/kernels/old-"+m[2]+f+" ]")
+			}
+			moved++
+		}
+		require.Equal(t, 2, moved)
+		p, err := s.makePlan()
+		require.NoError(t, err)
+		s.plan, err = p.JSON()
+		require.NoError(t, err)
+		r, err := upgrade.Apply(t.Context(), s.run+"-2", "t2", s.plan, s.options(quiet))
+		require.NoError(t, err)
+		require.Equal(t, "succeeded", r.State, "%s: %s", r.Step, r.Reason)
+		for node, host := range map[string]string{"proxy0": "192.0.2.101", "proxy1": "192.0.2.102"} {
+			assert.Equal(t, node+"#3", s.world.Site().Machine(map[string]string{"proxy0": "192.0.2.61", "proxy1": "192.0.2.62"}[node]).Label())
+			s.on(host, "[ -e /pitrix/kernels/old-"+node+".img ] && ls /pitrix/kernels/old-"+node+"-*/old-"+node+".img")
+		}
+	})
 }

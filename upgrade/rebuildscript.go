@@ -482,7 +482,7 @@ func (r *rebuild) recordInstalled() engine.Step {
 			return nil, err
 		}
 		for name, m := range out.(map[string]Machine) {
-			if !strings.HasPrefix(r.c.OSVersion, m.OSVersion) && !strings.HasPrefix(m.OSVersion, r.c.OSVersion) {
+			if !sameRelease(m.OSVersion, r.c.OSVersion) {
 				return nil, fmt.Errorf("the new %s runs release %s, not %s", name, m.OSVersion, r.c.OSVersion)
 			}
 		}

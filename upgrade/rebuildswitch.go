@@ -267,7 +267,7 @@ func (r *rebuild) checkSwitched(i int) engine.Step {
 			if err := r.compareLeaf(ctx, a, l, n, true); err != nil {
 				return nil, err
 			}
-			compared, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(true))
+			compared, err := r.compareMachine(ctx, a, l, "the new "+n.Name, before, r.expect(n, true))
 			if err != nil {
 				return nil, err
 			}
