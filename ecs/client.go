@@ -40,8 +40,12 @@ type Config struct {
 	// shorter. A deadline of the context may end any of them earlier.
 	Timeout time.Duration
 	// RetryBudget is how long one call may go on being retried when the cloud
-	// throttles or cannot be reached; 0 means 2 min.
+	// cannot be reached or answers with an error of its own; 0 means 2 min.
 	RetryBudget time.Duration
+	// ThrottleLimit is how long one call may wait for the cloud's flow control to
+	// let it through; 0 means 30 min. While it waits the limits above stand
+	// still; a deadline of the context ends it at once.
+	ThrottleLimit time.Duration
 }
 
 // An Option changes how a Client reaches the cloud.
@@ -89,7 +93,9 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 		SecurityToken:   cfg.SecurityToken,
 		Profile:         cfg.Profile,
 		RetryBudget:     cfg.RetryBudget,
+		ThrottleLimit:   cfg.ThrottleLimit,
 		FirstPause:      min(time.Second, cfg.Poll/3),
+		Pace:            min(time.Second, cfg.Poll),
 		Transport:       o.transport,
 	})
 	if err != nil {

@@ -79,7 +79,7 @@ func (c *Client) RunCommand(ctx context.Context, in CommandInput) (*CommandResul
 		return nil, wrap(err)
 	}
 	// The cloud ends the script; the rest is for the agent's report.
-	ctx, cancel := context.WithTimeout(ctx, max(c.wait, in.Timeout+time.Minute))
+	ctx, cancel := alicloud.WithLimit(ctx, max(c.wait, in.Timeout+time.Minute))
 	defer cancel()
 	var last alicloud.Invocation
 	err = c.poller().Until(ctx, fmt.Sprintf("command %s on instance %s", invoke, in.InstanceID), func(ctx context.Context) (string, bool, error) {
@@ -137,7 +137,7 @@ const hostKeyScript = "cat /etc/ssh/ssh_host_*_key.pub\n"
 //
 // A first boot makes new host keys: read them when sshd is up, not before.
 func (c *Client) HostKeys(ctx context.Context, instanceID string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	var keys []string
 	p := c.poller()

@@ -99,7 +99,7 @@ func (c *Client) ResetDisk(ctx context.Context, in ResetInput, progress func(Pro
 	if err := c.needStopped(ctx, in.InstanceID, refuse); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.long)
+	ctx, cancel := alicloud.WithLimit(ctx, c.long)
 	defer cancel()
 	report := reporter(progress)
 	asked := false
@@ -180,7 +180,7 @@ func (c *Client) ReplaceSystemDisk(ctx context.Context, in ReplaceInput, progres
 			return "", fmt.Errorf("cannot replace system disk %s of instance %s: %w", in.OldDiskID, in.InstanceID, wrap(err))
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	report := reporter(progress)
 	id := ""

@@ -137,7 +137,7 @@ func wrap(err error) error {
 		Action: ae.Action, Code: ae.Code, Message: ae.Message, RequestID: ae.RequestID, HTTPStatus: ae.HTTPStatus,
 		Ambiguous: ae.Class == alicloud.Ambiguous, Definitive: ae.Class == alicloud.Definitive,
 		text: err.Error(), err: ae.Unwrap(), class: ae.Class,
-		again: ae.Class == alicloud.Throttled || ae.Class == alicloud.Transient,
+		again: ae.Class == alicloud.Transient, // flow control was waited out below, for as long as that is of use
 	}
 	switch {
 	case ae.NotFound():

@@ -175,7 +175,7 @@ func (c *Client) groupOf(ctx context.Context, token string) (*SnapshotGroup, err
 
 // waitGroup waits until a group that was just made is listed with its members.
 func (c *Client) waitGroup(ctx context.Context, token string, members int) (group *SnapshotGroup, err error) {
-	ctx, cancel := context.WithTimeout(ctx, min(c.wait, 2*time.Minute))
+	ctx, cancel := alicloud.WithLimit(ctx, min(c.wait, 2*time.Minute))
 	defer cancel()
 	err = c.poller().Until(ctx, "new snapshot group", func(ctx context.Context) (string, bool, error) {
 		g, err := c.groupOf(ctx, token)

@@ -127,7 +127,7 @@ func (c *Client) WaitImage(ctx context.Context, id string, progress func(Progres
 	if id == "" {
 		return nil, errors.New("cannot wait for an image without an ID")
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.long)
+	ctx, cancel := alicloud.WithLimit(ctx, c.long)
 	defer cancel()
 	report := reporter(progress)
 	var last *Image

@@ -220,7 +220,7 @@ func (c *Client) WaitInstance(ctx context.Context, id, status string, progress f
 	if id == "" {
 		return nil, errors.New("cannot wait for an instance without an ID")
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	var last *Instance
 	var atRest time.Time // since when it is in a state that leads nowhere by itself
@@ -293,7 +293,7 @@ func (c *Client) ForceStopInstance(ctx context.Context, id string) error {
 // token, so the state decides: before it, and again whenever it was refused for
 // the state or its result is open.
 func (c *Client) power(ctx context.Context, verb, id string, call func(context.Context, string) error, goal ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	open := 0
 	return c.poller().Until(ctx, verb+" of instance "+id, func(ctx context.Context) (string, bool, error) {
@@ -341,7 +341,7 @@ func (c *Client) RebootAndWait(ctx context.Context, id string, bootID func(conte
 	if err != nil {
 		return "", fmt.Errorf("cannot reboot instance %s: a reboot could not be proved: %w", id, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	err = c.poller().Until(ctx, "reboot of instance "+id, func(ctx context.Context) (string, bool, error) {
 		i, err := c.GetInstance(ctx, id)
@@ -390,7 +390,7 @@ func (c *Client) RebootAndWait(ctx context.Context, id string, bootID func(conte
 // readBootID reads the boot ID of a host that should be up. An earlier reboot may
 // be barely over, so two minutes are given.
 func (c *Client) readBootID(ctx context.Context, id string, bootID func(context.Context) (string, error)) (before string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, min(c.wait, 2*time.Minute))
+	ctx, cancel := alicloud.WithLimit(ctx, min(c.wait, 2*time.Minute))
 	defer cancel()
 	err = c.poller().Until(ctx, "boot ID of instance "+id, func(ctx context.Context) (string, bool, error) {
 		got, err := bootID(ctx)
@@ -414,7 +414,7 @@ func (c *Client) DeleteInstance(ctx context.Context, id string, g Guard) error {
 	if g.TagKey == "" || g.TagValue == "" {
 		return &GuardError{ID: id, Reason: "the call names no tag that marks it as ours"}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	asked := false
 	return c.poller().Until(ctx, "release of instance "+id, func(ctx context.Context) (string, bool, error) {
@@ -457,7 +457,7 @@ func (c *Client) SetAutoRelease(ctx context.Context, id string, at time.Time) er
 	if err := c.api.SetAutoRelease(ctx, id, want); err != nil {
 		return wrap(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(c.wait, time.Minute))
+	ctx, cancel := alicloud.WithLimit(ctx, min(c.wait, time.Minute))
 	defer cancel()
 	return c.poller().Until(ctx, "release time of instance "+id, func(ctx context.Context) (string, bool, error) {
 		i, err := c.GetInstance(ctx, id)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upgradectl/upgradectl/internal/alicloud"
 	"github.com/upgradectl/upgradectl/internal/poll"
 	"github.com/upgradectl/upgradectl/internal/shellq"
 )
@@ -230,7 +231,7 @@ func (c *Client) CheckQuarantine(ctx context.Context, instanceID string, q Quara
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	return c.poller().Until(ctx, "quarantine of instance "+instanceID, func(ctx context.Context) (string, bool, error) {
 		r, err := c.RunCommand(ctx, CommandInput{InstanceID: instanceID, Script: script, Timeout: time.Minute})
@@ -255,7 +256,7 @@ func (c *Client) SetSecurityGroups(ctx context.Context, id string, groups []stri
 	if id == "" || len(groups) == 0 {
 		return errors.New("cannot set security groups without instance and groups: an instance is in one at least")
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(c.wait, 5*time.Minute))
+	ctx, cancel := alicloud.WithLimit(ctx, min(c.wait, 5*time.Minute))
 	defer cancel()
 	sent := map[string]bool{}
 	return c.poller().Until(ctx, "security groups of instance "+id, func(ctx context.Context) (string, bool, error) {

@@ -156,7 +156,7 @@ func (c *Client) Release(ctx context.Context, in ReleaseInput, did func(what str
 // drop deletes something, and waits while what was made of it is still on its
 // way out.
 func (c *Client) drop(ctx context.Context, object, id string, del func(context.Context, string) error) error {
-	ctx, cancel := context.WithTimeout(ctx, min(c.wait, 5*time.Minute))
+	ctx, cancel := alicloud.WithLimit(ctx, min(c.wait, 5*time.Minute))
 	defer cancel()
 	return c.poller().Until(ctx, object+" "+id, func(ctx context.Context) (string, bool, error) {
 		err := del(ctx, id)

@@ -135,7 +135,7 @@ func (c *Client) CreateSnapshots(ctx context.Context, in SnapshotInput) ([]Snaps
 // createSnapshot begins one snapshot. A disk can have one in progress at a time;
 // an automatic one that happens to run is waited for.
 func (c *Client) createSnapshot(ctx context.Context, in alicloud.NewSnapshot) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.long)
+	ctx, cancel := alicloud.WithLimit(ctx, c.long)
 	defer cancel()
 	var id string
 	err := c.poller().Until(ctx, "disk "+in.DiskID, func(ctx context.Context) (string, bool, error) {
@@ -183,7 +183,7 @@ func (c *Client) WaitSnapshots(ctx context.Context, ids []string, progress func(
 		// "All of none" would be true at once, and nobody can mean that.
 		return nil, errors.New("cannot wait for no snapshots")
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.long)
+	ctx, cancel := alicloud.WithLimit(ctx, c.long)
 	defer cancel()
 	report := reporter(progress)
 	seen := map[string]bool{}

@@ -34,9 +34,14 @@ type Config struct {
 	// Timeout is the longest a balancer may be busy with other changes, or take
 	// to show ours; 0 means 5 min.
 	Timeout time.Duration
-	// RetryBudget is how long one call may go on being retried when the cloud
-	// throttles, is busy or cannot be reached; 0 means Timeout.
+	// RetryBudget is how long one call may go on being retried when the cloud is
+	// busy, cannot be reached or answers with an error of its own; 0 means
+	// Timeout.
 	RetryBudget time.Duration
+	// ThrottleLimit is how long one call may wait for the cloud's flow control to
+	// let it through; 0 means 30 min. While it waits the limits above stand
+	// still; a deadline of the context ends it at once.
+	ThrottleLimit time.Duration
 }
 
 // An Option changes how a Client reaches the cloud.
@@ -86,7 +91,9 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 		SecurityToken:   cfg.SecurityToken,
 		Profile:         cfg.Profile,
 		RetryBudget:     budget,
+		ThrottleLimit:   cfg.ThrottleLimit,
 		FirstPause:      min(time.Second, cfg.Poll/3),
+		Pace:            min(time.Second, cfg.Poll),
 		Transport:       o.transport,
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/upgradectl/upgradectl/internal/alicloud"
 	"github.com/upgradectl/upgradectl/internal/poll"
 )
 
@@ -101,7 +102,7 @@ func (c *Client) waitServing(ctx context.Context, targets []Target, opt RampOpti
 	if within <= 0 {
 		within = c.wait
 	}
-	ctx, cancel := context.WithTimeout(ctx, within+opt.HealthyFor)
+	ctx, cancel := alicloud.WithLimit(ctx, within+opt.HealthyFor)
 	defer cancel()
 	var since time.Time
 	p := poll.Poller{Interval: c.poll, Max: c.poll, Retryable: retryable}

@@ -163,7 +163,7 @@ func (c *Client) CreateRule(ctx context.Context, loadBalancerID string, port int
 	if want.Name == "" {
 		want.Name = ruleName(want)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	var made Rule
 	accepted, tries := false, 0

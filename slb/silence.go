@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upgradectl/upgradectl/internal/alicloud"
 	"github.com/upgradectl/upgradectl/internal/poll"
 )
 
@@ -189,7 +190,7 @@ func (c *Client) waitProbes(ctx context.Context, log AccessLog, q SilenceQuery, 
 	if timeout <= 0 {
 		timeout = 3 * time.Minute
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := alicloud.WithLimit(ctx, timeout)
 	defer cancel()
 	var tags []string
 	for tag := range probes {
@@ -238,7 +239,7 @@ func (c *Client) WaitSilence(ctx context.Context, q SilenceQuery) (Silence, erro
 	if timeout <= 0 {
 		timeout = 30 * time.Minute
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := alicloud.WithLimit(ctx, timeout)
 	defer cancel()
 	var last Silence
 	p := poll.Poller{Interval: c.poll, Retryable: retryable}

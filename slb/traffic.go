@@ -409,7 +409,7 @@ func (c *Client) waitShare(ctx context.Context, q ShareQuery, since time.Time, o
 	if timeout <= 0 {
 		timeout = 10 * time.Minute
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := alicloud.WithLimit(ctx, timeout)
 	defer cancel()
 	var last Traffic
 	p := poll.Poller{Interval: c.poll, Retryable: retryable}

@@ -231,7 +231,7 @@ func (c *Client) change(ctx context.Context, g Group, what string, items []item,
 	if err := g.check(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	ctx, cancel := alicloud.WithLimit(ctx, c.wait)
 	defer cancel()
 	accepted := make([]bool, len(items))
 	var open error // of the last write whose result is not known

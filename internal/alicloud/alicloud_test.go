@@ -321,7 +321,7 @@ func TestRetries(t *testing.T) {
 func TestRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{t: t, actions: map[string]func(int, url.Values) (*http.Response, error){
-			"DescribeInstances": func(int, url.Values) (*http.Response, error) { return refusal(400, "Throttling", "slow down") },
+			"DescribeInstances": func(int, url.Values) (*http.Response, error) { return refusal(400, "OperationBusy", "come back") },
 		}}
 		start := time.Now()
 		_, err := client(t, f).Instances(t.Context(), alicloud.InstanceQuery{})
@@ -333,7 +333,7 @@ func TestRetryBudget(t *testing.T) {
 		defer cancel()
 		_, err = client(t, f).Instances(ctx, alicloud.InstanceQuery{})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.ErrorContains(t, err, "slow down; context deadline exceeded while waiting to repeat the request")
+		assert.ErrorContains(t, err, "come back; context deadline exceeded while waiting to repeat the request")
 	})
 	// A first attempt that may have made something stays open, whatever comes
 	// after it.

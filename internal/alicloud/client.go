@@ -26,6 +26,8 @@ type Config struct {
 	Profile                                     string
 	RetryBudget                                 time.Duration
 	FirstPause                                  time.Duration // before the first repetition, at most; 0 = 1 s
+	ThrottleLimit                               time.Duration // of one call that flow control refuses; 0 = 30 min
+	Pace                                        time.Duration // between two calls of an action after its first refusals; 0 = 1 s
 	Transport                                   http.RoundTripper
 
 	imds string // of tests: base address of the metadata service
@@ -43,6 +45,8 @@ type Client struct {
 	transport http.RoundTripper
 	budget    time.Duration
 	pause     time.Duration
+	patience  time.Duration
+	gates     *gates
 }
 
 // The SDK fills these maps on first use without a lock, so do it once here.
@@ -56,7 +60,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{region: cred.Region, scheme: "HTTPS", cred: cred, transport: cfg.Transport, budget: cfg.RetryBudget, pause: cfg.FirstPause}
+	c := &Client{region: cred.Region, scheme: "HTTPS", cred: cred, transport: cfg.Transport, budget: cfg.RetryBudget, pause: cfg.FirstPause, patience: cfg.ThrottleLimit}
 	if c.region == "" {
 		return nil, fmt.Errorf("cannot tell the region: set it in the configuration (as cn-hangzhou) or in ALIBABA_CLOUD_REGION_ID")
 	}
@@ -86,6 +90,13 @@ func New(cfg Config) (*Client, error) {
 	if c.pause <= 0 {
 		c.pause = time.Second
 	}
+	if c.patience <= 0 {
+		c.patience = 30 * time.Minute
+	}
+	if cfg.Pace <= 0 {
+		cfg.Pace = time.Second
+	}
+	c.gates = &gates{unit: cfg.Pace, of: map[string]*gate{}}
 	c.ring = c.newKeyring(cred, cfg)
 	publicEndpoints()
 	return c, nil

@@ -50,9 +50,10 @@ type Error struct {
 	RequestID  string
 	Class      Class
 
-	hint string
-	kind error // ErrPermission, ErrClock or ErrRegion
-	err  error
+	hint  string
+	kind  error // ErrPermission, ErrClock or ErrRegion
+	err   error
+	quota quota
 }
 
 // Error says what was asked, what came back and what to do.

@@ -19,48 +19,121 @@ const (
 	maxDials = 4
 )
 
-// retry repeats try while that is safe and of use.
+// retry repeats try while that is safe and of use. A call that flow control
+// refuses was not carried out and is no failure: it waits at the gate of its
+// action, until ctx ends or the patience for one call is at its end. Other
+// trouble is repeated within the budget, in which the time at the gate does not
+// count.
 func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
-	start := time.Now()
+	g := c.gates.gate(o)
 	pause := c.pause
+	var spent, held time.Duration // on other trouble, and on flow control
+	var last *Error
 	open := false // an earlier attempt may have taken effect
+	dials, refusals := 0, 0
 	for n := 1; ; n++ {
-		if err := ctx.Err(); err != nil {
-			return &Error{Action: o.action, Code: CodeNoAnswer, Message: err.Error() + " before the request was sent", Class: Definitive, err: err}
+		arrived := time.Now()
+		sent, err := c.await(ctx, g)
+		held += time.Since(arrived)
+		if err != nil {
+			return c.unsent(o, g, last, err, held, refusals)
 		}
 		e := try()
+		throttled := e != nil && e.Class == Throttled
+		switch {
+		case throttled, e != nil && e.Code == "ServiceUnavailable":
+			// The second is no refusal by flow control, and may have been carried
+			// out; but who says it has too much to do, and gets fewer calls.
+			g.refused(sent, e.quota.left)
+		case e == nil || e.HTTPStatus != 0:
+			g.passed()
+		}
 		if e == nil {
 			return nil
 		}
+		last = e
 		// That this attempt was not executed says nothing about those before.
-		if open = open || e.Class == Ambiguous; open && (e.Class == Throttled || e.Class == Transient) {
+		if open = open || e.Class == Ambiguous; open && (throttled || e.Class == Transient) {
 			e.Class = Ambiguous
 		}
+		if e.Class == Transient && e.Code == CodeNoAnswer {
+			dials++
+		}
 		switch {
+		case throttled:
+			if refusals++; held >= c.patience {
+				e.hint = join(e.hint, c.advice(o, e, held, refusals))
+				return e
+			}
+			continue
 		case ctx.Err() != nil:
 			return e
 		case e.Class == Precondition || e.Class == Definitive,
 			e.Class == Ambiguous && !o.repeat,
-			e.Class == Transient && e.Code == CodeNoAnswer && n >= maxDials:
+			e.Class == Transient && e.Code == CodeNoAnswer && dials >= maxDials:
 			return e
 		}
-		// Full jitter: many clients that were throttled together must not come
+		// Full jitter: many clients that were refused together must not come
 		// back together.
 		wait := rand.N(pause) + time.Millisecond
 		pause = min(2*pause, maxPause)
-		if time.Since(start)+wait > c.budget {
-			e.hint = join(e.hint, fmt.Sprintf("gave up after %d attempts in %s", n, time.Since(start).Round(time.Second)))
+		spent += time.Since(sent)
+		if spent+wait > c.budget {
+			e.hint = join(e.hint, fmt.Sprintf("gave up after %d attempts in %s", n, spent.Round(time.Second)))
 			return e
 		}
+		spent += wait
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			// What the last attempt left open stays open.
-			return &Error{Action: o.action, Code: e.Code, Message: join(e.Message, ctx.Err().Error()+" while waiting to repeat the request"), HTTPStatus: e.HTTPStatus, RequestID: e.RequestID, Class: e.Class, hint: e.hint, kind: e.kind, err: ctx.Err()}
+			return c.unsent(o, g, last, ctx.Err(), held, refusals)
 		}
 	}
+}
+
+// await waits for the caller's turn at a gate; the clocks of ctx stand still
+// while flow control is the reason for it.
+func (c *Client) await(ctx context.Context, g *gate) (time.Time, error) {
+	if g.closed() {
+		defer hold(ctx)()
+	}
+	return g.enter(ctx)
+}
+
+// unsent is the error of a call whose context ended while it was not on its way.
+// What the last attempt left open stays open.
+func (c *Client) unsent(o op, g *gate, last *Error, ended error, held time.Duration, refusals int) *Error {
+	switch {
+	case last == nil && held > 0 && g.closed():
+		// Others were refused, and this one waited behind them.
+		e := &Error{Action: o.action, Code: CodeNoAnswer, Message: ended.Error() + " before the request was sent", Class: Definitive, err: ended}
+		e.hint = c.advice(o, e, held, 0)
+		return e
+	case last == nil:
+		return &Error{Action: o.action, Code: CodeNoAnswer, Message: ended.Error() + " before the request was sent", Class: Definitive, err: ended}
+	}
+	e := *last
+	e.Message, e.err = join(e.Message, ended.Error()+" while waiting to repeat the request"), ended
+	if refusals > 0 {
+		e.hint = join(e.hint, c.advice(o, &e, held, refusals))
+	}
+	return &e
+}
+
+// advice says for how long flow control has held a call back and what to do.
+func (c *Client) advice(o op, e *Error, held time.Duration, refusals int) string {
+	times := ""
+	if refusals > 0 {
+		times = fmt.Sprintf(", refused %d times", refusals)
+	}
+	quota := "its quota of calls"
+	if e.quota.limit > 0 {
+		quota = fmt.Sprintf("its quota of %d calls", e.quota.limit)
+	}
+	return fmt.Sprintf("held back by the cloud's flow control for %s%s: everything in this account that calls %s in %s shares %s; work on fewer hosts at once, stop other tools, or ask for more (Quota Center, API Rate Limits)",
+		held.Round(time.Second), times, strings.TrimPrefix(o.product+":"+o.action, ":"), c.region, quota)
 }
 
 func join(a, b string) string {
@@ -118,6 +191,7 @@ func (c *Client) explain(ctx context.Context, o op, w *wire, sdkErr error) *Erro
 	case w.answered:
 		e.Code, e.Class, e.Message = w.code, classify(w.status, w.code), mask(w.message, secrets...)
 		e.hint, e.kind = c.hint(e, o, w)
+		e.quota = w.quota
 	case ctx.Err() != nil:
 		e.Code, e.Class, e.Message, e.err = CodeNoAnswer, Ambiguous, "given up before the answer came: "+ctx.Err().Error(), ctx.Err()
 	case w.err == nil:

@@ -32,6 +32,7 @@ type wire struct {
 	message   string
 	requestID string
 	denied    denial
+	quota     quota
 	host      string // that was asked
 	err       error  // of the transport
 }
@@ -60,6 +61,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	w.answered, w.status = true, resp.StatusCode
 	w.date, _ = http.ParseTime(resp.Header.Get("Date"))
+	w.quota = readQuota(resp.Header.Get)
 
 	// The members are read one by one: a code that is a number must not keep us
 	// from the request ID.
