@@ -12,9 +12,9 @@
 //  3. No error holds a key, a signature, a token, user data or a query string
 //     (TestNoSecretInErrors).
 //  4. Reads, idempotent writes and creates with a token are repeated on
-//     transport errors, 5xx, throttling and busy answers, with full jitter and
-//     within a budget. A write that must not happen twice is repeated only when
-//     the first one surely did not happen (TestRetries).
+//     transport errors, 5xx and busy answers, with full jitter and within a
+//     budget. A write that must not happen twice is repeated only when the first
+//     one surely did not happen (TestRetries, TestWritesUnderFlowControl).
 //  5. Whatever comes back (HTML, nothing at all, a numeric code, a redirect) is
 //     an error and never a panic (TestOddAnswers).
 //  6. A Client may be used by many goroutines (TestConcurrent).
@@ -23,8 +23,23 @@
 //     noticed (TestRenewal, TestECSRole).
 //  8. A refusal for keys, permission, clock or region says in one message what to
 //     change: the policy statement, the skew, the region and endpoint (TestHints).
+//  9. A call that flow control refuses is no failure: it is sent again until it
+//     passes, its context ends or half an hour is over, and takes nothing from
+//     the budget for other trouble (TestThrottleLimit, TestBudgetBesideThrottling).
+//     The error then says what was held back, for how long, and what to do.
+//  10. Clients that share nothing but a quota find the pace that uses it up; none
+//     starves, and fifty of them at sixty calls a minute send less than half of
+//     the quota in vain (TestGateShares). When the others have gone the pace is
+//     back within minutes (TestGateOpensAgain).
+//  11. Under WithLimit waiting for flow control takes none of the time
+//     (TestLimitStandsStill).
 //
 // # Limits
+//
+// The pace belongs to one Client and one action: two Clients of one process are
+// as strange to each other as two processes. ServiceUnavailable slows an action
+// down as a refusal does, but it is a failure of the service that may have come
+// after the effect, so that the rules and the budget of the other 5xx hold.
 //
 // The environment variable DEBUG=sdk makes the SDK print whole requests to
 // stdout, and this package cannot prevent it.

@@ -48,7 +48,7 @@ func (a *account) answer(client int) (*http.Response, error) {
 		a.refused[last]++
 		resp, err := refusal(400, "Throttling.User", "Request was denied due to user flow control.")
 		if a.tells {
-			left := a.minute.Add(time.Minute).Sub(time.Now())
+			left := time.Until(a.minute.Add(time.Minute))
 			resp.Header.Set("X-Ratelimit-User-Api", fmt.Sprintf("Limit:%d,Remain:0,TimeLeft:%d", a.quota, left.Milliseconds()))
 		}
 		return resp, err
