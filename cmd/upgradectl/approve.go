@@ -75,7 +75,7 @@ GATE 为章节或步骤。
 					if err != nil {
 						return err
 					}
-					if err := os.WriteFile(write, text, 0o644); err != nil {
+					if err := writeOutput(write, text, 0o644); err != nil {
 						return err
 					}
 					return a.result(st, func(w io.Writer) {

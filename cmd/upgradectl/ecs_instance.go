@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -558,7 +556,7 @@ func newInstanceConsole(a *app, c *cloudFlags) *cobra.Command {
 			}
 			e := client.CollectEvidence(cmd.Context(), i.ID)
 			if shot != "" && len(e.Screenshot) > 0 {
-				if err := os.WriteFile(filepath.Clean(shot), e.Screenshot, 0o600); err != nil {
+				if err := writeOutput(shot, e.Screenshot, 0o600); err != nil {
 					return err
 				}
 				a.progress(a.t("screen: %s", "截图：%s"), shot)

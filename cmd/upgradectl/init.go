@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/upgradectl/upgradectl/internal/atomicfile"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -144,7 +143,7 @@ func (f *initFlags) run(ctx context.Context, a *app) error {
 		return err
 	}
 	// It names hosts and addresses: nobody else's business.
-	if err := atomicfile.Write(f.output, text, 0o600); err != nil {
+	if err := writeOutput(f.output, text, 0o600); err != nil {
 		return fmt.Errorf("cannot write %s: %w", f.output, err)
 	}
 	t := upgrade.ListProjects(s)

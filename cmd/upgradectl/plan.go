@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,7 +42,7 @@ func newPlan(a *app) *cobra.Command {
 			}
 			if output != "" {
 				// It names hosts and addresses: nobody else's business.
-				if err := os.WriteFile(output, stored, 0o600); err != nil {
+				if err := writeOutput(output, stored, 0o600); err != nil {
 					return err
 				}
 				a.progress(a.t("plan written to %s (%s)", "计划已写入 %s（%s）"), output, upgrade.PlanHash(stored)[:12])

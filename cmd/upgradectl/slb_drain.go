@@ -126,7 +126,11 @@ func saveWeights(name string, targets []slb.Target) error {
 		return fmt.Errorf("cannot keep the weights: %w", err)
 	}
 	_, err = f.Write(append(data, '\n'))
-	return errors.Join(err, f.Sync(), f.Close())
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		// Half of it would stand in the way of the next attempt.
+		return fmt.Errorf("cannot keep the weights: %w", errors.Join(err, os.Remove(name)))
+	}
+	return nil
 }
 
 // sameMembers reports whether before is of an earlier attempt: the same members,
