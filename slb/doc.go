@@ -63,7 +63,8 @@
 //     (TestPaths, TestPathsNotChecked).
 //  13. A Client may be used by many goroutines (TestConcurrent).
 //  14. Requests leave over HTTPS, end with their context, and no error holds a
-//     secret; internal/alicloud holds the tests of that.
+//     secret (in internal/alicloud: TestEndpoint, TestCancelInFlight,
+//     TestNoSecretInErrors).
 //  15. A call that blocks ends in the moment in which its context does, with an
 //     error that is the context's (TestCancel).
 //  16. Wrong region, wrong, expired or unauthorised credentials and a wrong clock

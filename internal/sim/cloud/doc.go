@@ -57,7 +57,7 @@
 //     (TestCloseEndsEverything; every test in a synctest bubble).
 //
 //  9. Time passes by time.Now and timers alone, so that all of it runs in a
-//     bubble of testing/synctest.
+//     bubble of testing/synctest (TestBehaviourDelaysFollowTheClock).
 //
 //  10. Whatever is asked, in whatever order: every answer is a whole one, never
 //     a 5xx, and what the account holds fits together (TestRandomWalk).
