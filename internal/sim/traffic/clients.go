@@ -256,13 +256,14 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// stream reads one stream to its end. Its latency is the time to its headers.
+// stream reads one stream to its end. It has no latency: nginx that buffers and
+// speaks HTTP/1.0 to its upstreams keeps what is smaller than one of its buffers
+// until the stream ends, headers and all.
 func (c *Clients) stream(tr *http.Transport, target int, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(c.ctx, length+c.load.Timeout)
 	defer cancel()
 	began := time.Now()
 	resp, err := c.do(ctx, tr, fmt.Sprintf("%s/stream?seconds=%.2f", c.load.Targets[target].URL, length.Seconds()))
-	first := time.Since(began)
 	if err == nil {
 		var t tail
 		_, err = io.Copy(&t, resp.Body)
@@ -273,7 +274,7 @@ func (c *Clients) stream(tr *http.Transport, target int, length time.Duration) e
 			err = fmt.Errorf("%w: after %v of %v", errShortStream, took.Round(time.Millisecond), length.Round(time.Millisecond))
 		}
 	}
-	c.count(target, kindStream, nil, first, err)
+	c.count(target, kindStream, nil, 0, err)
 	return err
 }
 
@@ -299,7 +300,9 @@ func (c *Clients) count(target int, kind string, a *answer, took time.Duration, 
 		c.fail(Failure{At: now, Target: t.Name, Kind: kind, Reason: err.Error()})
 		return
 	}
-	c.latency.add(took)
+	if kind != kindStream {
+		c.latency.add(took)
+	}
 	if a == nil {
 		return
 	}

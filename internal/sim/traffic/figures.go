@@ -43,7 +43,7 @@ type Target struct {
 // A Summary is what the clients have counted up to now.
 type Summary struct {
 	Requests, Failed int64
-	P50, P99         time.Duration
+	P50, P99         time.Duration // of short requests
 	Targets          []Target
 	Backends         []Backend
 	Failures         []Failure // the first maxFailures
