@@ -5,3 +5,7 @@ var ListByJournal = listByJournal
 
 // QuarantineRuns is what 3.4-quarantine judges an inventory by.
 var QuarantineRuns = quarantineRuns
+
+// KeepScript and OwnScript put aside what makes a host itself, and make a copy
+// of it that host again.
+var KeepScript, OwnScript = keepScript, ownScript

@@ -8,10 +8,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v4"
 
+	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/internal/lab"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
+	"github.com/upgradectl/upgradectl/upgrade"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
@@ -136,7 +139,8 @@ func (s *labSession) debian(t *testing.T) {
 		lab.Deb{Name: "shop-agent", Version: "1.0", Fields: "Depends: shop-lib\n", Files: map[string]string{"/etc/shop.conf": "level=1\n"}, Postinst: runs},
 		kernel("6.1.0-50-lab"), lab.Deb{Name: "linux-image-lab", Version: "6.1.50", Fields: "Depends: linux-image-6.1.0-50-lab\n"},
 	)
-	h, err := w.lab.Add(ctx, "i-deb95", "deb-95", addr, w.auth, lab.Setup{Kernel: "6.1.0-50-lab", Files: map[string]string{"/etc/apt/sources.list": lab.DebianSource + "\n"},
+	h, err := w.lab.Add(ctx, "i-deb95", "deb-95", addr, w.auth, lab.Setup{Kernel: "6.1.0-50-lab", Enable: []string{"cron"}, Files: map[string]string{
+		"/etc/apt/sources.list": lab.DebianSource + "\n", addressFile: "iface eth7 inet static\n  address " + addr + "/24\n"},
 		Script: "rm -rf /etc/apt/sources.list.d/*\n"})
 	require.NoError(t, err)
 	pin(h)
@@ -146,6 +150,7 @@ func (s *labSession) debian(t *testing.T) {
 		lab.Deb{Name: "shop-agent", Version: "1.1", Fields: "Depends: shop-lib (>= 1.1), shop-extra\nConflicts: shop-old\n", Files: map[string]string{"/etc/shop.conf": "level=2\n"}, Postinst: runs},
 		kernel("6.1.0-56-lab"), lab.Deb{Name: "linux-image-lab", Version: "6.1.56", Fields: "Depends: linux-image-6.1.0-56-lab\n"},
 	)
+	kept := w.must(h, upgrade.KeepScript("disk"))
 	m := w.lab.Machines()
 	state, err := m.Snapshot("i-deb95")
 	require.NoError(t, err)
@@ -210,4 +215,64 @@ func (s *labSession) debian(t *testing.T) {
 	assert.Contains(t, strings.Join(b.Blocking(), "\n"), "unfinished-transaction")
 	w.must(twin, "dpkg --configure -a && DEBIAN_FRONTEND=noninteractive apt-get -f -y -q install")
 	assert.NoError(t, hostos.CheckTransactions(ctx, d))
+
+	s.itself(t, h, twin, kept)
+}
+
+// addressFile sets an address on an interface that the lab's hosts do not have.
+const addressFile = "/etc/network/interfaces.d/fixed"
+
+// itself makes the copy of a host that host, as production's new system disk
+// becomes production: sshd shows its keys, it has its name and machine ID, its
+// network's files are those of before, and what was held back runs. kept is what
+// the script said that put all this aside before the copy was made.
+func (s *labSession) itself(t *testing.T, origin, twin *lab.Host, kept string) {
+	ctx, w := t.Context(), s.w
+	const identity = "cat /etc/machine-id /proc/sys/kernel/hostname; ls -ln /etc/ssh/ssh_host_*; sha256sum /etc/ssh/ssh_host_* " + addressFile + "; grep -H . /etc/machine-id; systemctl is-active cron"
+	want := w.must(origin, identity)
+	require.NotEqual(t, want, w.must(twin, identity), "cloud-init gave the copy an identity of its own")
+	assert.Equal(t, "700 0\n", w.must(twin, "stat -c '%a %u' /var/lib/upgradectl/identity-disk"))
+
+	// The quarantine, as cloud-init runs it; the boot that it asks for is that at
+	// the end.
+	q := ecs.Quarantine{Units: []string{"cron.service"}, Addresses: []string{origin.Addr}, MachineID: strings.TrimSpace(w.must(origin, "cat /etc/machine-id"))}
+	data, err := q.UserData()
+	require.NoError(t, err)
+	var config struct {
+		Bootcmd [][]string `yaml:"bootcmd"`
+	}
+	require.NoError(t, yaml.Unmarshal(data, &config))
+	require.Len(t, config.Bootcmd, 1)
+	require.Equal(t, []string{"sh", "-c"}, config.Bootcmd[0][:2])
+	hold := config.Bootcmd[0][2]
+	require.Contains(t, hold, "shutdown -r now")
+	w.must(twin, strings.ReplaceAll(hold, "shutdown -r now", ":"))
+	check, err := q.CheckScript()
+	require.NoError(t, err)
+	w.until("cron is held", func() bool { return len(q.NotHeld([]byte(w.must(twin, check)))) == 0 })
+	assert.Equal(t, "iface eth7 inet dhcp\n", w.must(twin, "cat "+addressFile))
+
+	script, err := upgrade.OwnScript("disk", q)
+	require.NoError(t, err)
+	assert.Equal(t, "done\n", w.must(twin, script))
+	assert.Equal(t, "done\n", w.must(twin, script), "the second time there is nothing to do")
+	assert.Equal(t, "inactive\n", w.must(twin, "systemctl is-active cron || :"), "nothing starts before the reboot")
+	require.NoError(t, w.lab.Machines().Reboot(twin.ID))
+	require.NoError(t, twin.WaitUp(ctx))
+	w.until("cron runs", func() bool { return w.must(twin, "systemctl is-active cron || :") == "active\n" })
+	assert.Equal(t, want, w.must(twin, identity))
+	assert.Equal(t, "gone\n", w.must(twin, "ls -d /etc/upgradectl /var/lib/upgradectl/identity-* /etc/systemd/system/cron.service.d >/dev/null 2>&1 || echo gone"))
+
+	// The keys that were put aside are those by which production is known then.
+	var keys []string
+	for line := range strings.Lines(kept) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "ssh-") {
+			keys = append(keys, f[0]+" "+f[1])
+		}
+	}
+	require.NotEmpty(t, keys, kept)
+	require.NoError(t, s.dialer.Pin(twin.Addr, keys))
+	c := s.dial(t, twin.Addr)
+	assert.Contains(t, keys, c.HostKey())
+	require.NoError(t, c.Close())
 }

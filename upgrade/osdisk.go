@@ -148,6 +148,10 @@ echo "at $(date +%s)"
 cat /etc/ssh/ssh_host_*_key.pub
 `
 
+func keepScript(key string) string {
+	return strings.ReplaceAll(identityScript, "@DIR@", shellq.Quote(identityDir(key)))
+}
+
 func (t *transition) keepIdentity() engine.Step {
 	return t.whenReplacing(engine.Step{
 		ID: "2.3-identity", Section: "2.3", Effect: engine.SetState,
@@ -159,7 +163,7 @@ func (t *transition) keepIdentity() engine.Step {
 		Observe: observeByDoing,
 		Do: func(ctx context.Context, a *engine.Act) (any, error) {
 			l := t.e.host(t.cfg.Host)
-			out, err := t.runHeld(ctx, l, strings.ReplaceAll(identityScript, "@DIR@", shellq.Quote(identityDir(a.Key()))))
+			out, err := t.runHeld(ctx, l, keepScript(a.Key()))
 			if err != nil {
 				return nil, fmt.Errorf("host %s: cannot put its identity aside: %w", l.target, err)
 			}
@@ -751,6 +755,19 @@ rm -rf "$kept"
 echo done
 `
 
+// ownScript is settleScript for what was put aside under a key, and what was
+// held back.
+func ownScript(key string, q ecs.Quarantine) (string, error) {
+	lift := ""
+	if len(q.Units)+len(q.Addresses)+len(q.MachineID) > 0 {
+		var err error
+		if lift, err = q.LiftScript(); err != nil {
+			return "", err
+		}
+	}
+	return strings.NewReplacer("@DIR@", shellq.Quote(identityDir(key)), "@LIFT@", lift).Replace(settleScript), nil
+}
+
 // settle makes production itself again. The services that were held back start
 // with the reboot that follows.
 func (t *transition) settle() engine.Step {
@@ -776,13 +793,11 @@ func (t *transition) settle() engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			lift := ""
-			if q := p.ecs(); len(q.Units)+len(q.Addresses)+len(q.MachineID) > 0 {
-				if lift, err = q.LiftScript(); err != nil {
-					return nil, err
-				}
+			script, err := ownScript(id.Key, p.ecs())
+			if err != nil {
+				return nil, err
 			}
-			out, err := t.runHeld(ctx, l, strings.NewReplacer("@DIR@", shellq.Quote(identityDir(id.Key)), "@LIFT@", lift).Replace(settleScript))
+			out, err := t.runHeld(ctx, l, script)
 			if err == nil && strings.TrimSpace(out) != "done" {
 				err = fmt.Errorf("unexpected answer %q", out)
 			}
