@@ -32,6 +32,7 @@ type Report struct {
 	Health        []GateReport  `json:"health,omitempty"` // the automatic gates that have spoken
 	PlanHash      string        `json:"plan_hash"`
 	JournalHead   string        `json:"journal_head"`        // names the whole history
+	Gate          bool          `json:"gate,omitempty"`      // paused for an approval
 	Approvals     string        `json:"approvals,omitempty"` // at a gate that takes signatures
 	Requests      []string      `json:"requests,omitempty"`  // of operators, not taken yet
 	Notes         []string      `json:"notes,omitempty"`     // what operators did and asked for
@@ -81,6 +82,7 @@ func ReadReport(dir string) (*Report, error) {
 		r.Nodes = reportNodes(p, f, h)
 	}
 	r.Updated = h.Updated
+	r.Gate = atGate(h, h.State, h.Step, h.Reason)
 	r.Approvals, r.Ways = gateWaits(h, h.Step), h.Ways()
 	for _, q := range h.Waiting {
 		r.Requests = append(r.Requests, strings.TrimSpace(fmt.Sprintf("%s by %s (%s) %s", q.Kind, q.Actor, q.Origin, q.Reason)))

@@ -325,7 +325,12 @@ func result(dir string, out engine.Outcome, err error) (*Result, error) {
 		return nil, err
 	}
 	return &Result{Run: h.Run, Dir: dir, State: string(out.State), Step: out.Step, Reason: out.Reason, Work: out.Work, Err: out.Err, Untouched: untouched(h), Head: h.Head, Approvals: gateWaits(h, out.Step),
-		Gate: out.State == engine.Paused && h.StepByID(out.Step).State == engine.StepPending && strings.HasPrefix(out.Reason, "waiting for approval")}, nil
+		Gate: atGate(h, out.State, out.Step, out.Reason)}, nil
+}
+
+// atGate tells whether a run is paused for an approval.
+func atGate(h *engine.History, state engine.RunState, step, reason string) bool {
+	return state == engine.Paused && h.StepByID(step).State == engine.StepPending && strings.HasPrefix(reason, "waiting for approval")
 }
 
 // untouched tells whether no step that changes anything has ever begun.

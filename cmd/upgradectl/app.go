@@ -149,6 +149,11 @@ func (x *execution) flag(a *app, cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&x.execute, "execute", false, a.t("do it; without this flag the command only shows what it would do", "真正执行；不带此参数只显示将要做什么"))
 }
 
+// unchanged is what a command without --execute says at its end.
+func (a *app) unchanged() string {
+	return a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行")
+}
+
 // change shows what a command does and does it if it was told to. v is the
 // result for machines; it gets done and an error of do.
 func (x *execution) change(a *app, what []string, do func() error) error {
@@ -172,7 +177,7 @@ func (x *execution) change(a *app, what []string, do func() error) error {
 		if res.Executed {
 			fmt.Fprintln(w, a.t("done", "已执行"))
 		} else {
-			fmt.Fprintln(w, a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
+			fmt.Fprintln(w, a.unchanged())
 		}
 	})
 }

@@ -143,7 +143,7 @@ func creation[T any](a *app, x *execution, what []string, do func() (T, error), 
 			fmt.Fprintln(w, line)
 		}
 		if !res.Executed {
-			fmt.Fprintln(w, a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
+			fmt.Fprintln(w, a.unchanged())
 			return
 		}
 		text(w, *res.Created)

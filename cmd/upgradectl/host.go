@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,28 @@ func (h *oneHost) stopped(ctx context.Context, err error, resumable bool) error 
 	return err
 }
 
+// A hostJob is how the work of a command stands, for people and for machines.
+type hostJob struct {
+	v          any
+	text       func(w io.Writer)
+	key, phase string
+	known      bool // there is something to show, whatever went wrong
+	proved     bool // the job has ended well; what is left of the work is not the job's
+}
+
+// finish shows how a job stands, writes down on the host that its result was
+// shown, and gives err its exit status.
+func (h *oneHost) finish(ctx context.Context, e *upgrade.Env, target string, j hostJob, err error) error {
+	if err == nil || j.known {
+		err = errors.Join(err, h.result(j.v, j.text))
+	}
+	ended := h.execute && (j.phase == "exited" || j.phase == "lost")
+	if ended && (err == nil || !j.proved) && ctx.Err() == nil {
+		err = errors.Join(err, upgrade.ReportHostJob(ctx, e, target, j.key))
+	}
+	return h.stopped(ctx, h.refused(err), j.proved)
+}
+
 // strategyFlags say how a host's system is upgraded.
 type strategyFlags struct {
 	c                          upgrade.StrategyConfig
@@ -133,18 +156,12 @@ func (s *strategyFlags) flags(a *app, cmd *cobra.Command) {
 func (s *strategyFlags) config(a *app) (upgrade.StrategyConfig, error) {
 	c := s.c
 	if s.strategy != "" {
-		ok := false
-		for _, n := range upgrade.HostStrategies() {
-			if n == s.strategy {
-				ok = true
-			}
-		}
-		if !ok {
-			return c, usagef(a.t("--strategy is one of %s, not %q", "--strategy 须为 %s 之一，不能是 %q"), strings.Join(upgrade.HostStrategies(), ", "), s.strategy)
+		names := upgrade.HostStrategies()
+		if !slices.Contains(names, s.strategy) {
+			return c, usagef(a.t("--strategy is one of %s, not %q", "--strategy 须为 %s 之一，不能是 %q"), strings.Join(names, ", "), s.strategy)
 		}
 	}
-	// A named type of a package that commands do not import.
-	setStrategy(&c, s.strategy)
+	to(&c.Strategy, s.strategy)
 	for _, x := range []struct {
 		flag string
 		used bool
@@ -172,10 +189,7 @@ func (s *strategyFlags) config(a *app) (upgrade.StrategyConfig, error) {
 	return c, nil
 }
 
-func setStrategy(c *upgrade.StrategyConfig, name string) {
-	to(&c.Strategy, name)
-}
-
+// to sets a value whose type is of a package that commands do not import.
 func to[T ~string](p *T, s string) { *p = T(s) }
 
 func newHostCheck(h *oneHost) *cobra.Command {
@@ -239,14 +253,9 @@ func newHostUpgrade(h *oneHost) *cobra.Command {
 				if r == nil {
 					return err
 				}
-				if err == nil || r.Assessment != nil {
-					err = errors.Join(err, h.result(r, func(w io.Writer) { h.printUpgrade(w, r, reboot) }))
-				}
-				ended := h.execute && (r.Phase == "exited" || r.Phase == "lost")
-				if ended && (err == nil || r.Upgraded == nil) && ctx.Err() == nil {
-					err = errors.Join(err, upgrade.ReportHostJob(ctx, e, args[0], r.Key))
-				}
-				return h.stopped(ctx, h.refused(err), r.Upgraded != nil)
+				return h.finish(ctx, e, args[0], hostJob{
+					r, func(w io.Writer) { h.printUpgrade(w, r, reboot) }, r.Key, r.Phase, r.Assessment != nil, r.Upgraded != nil,
+				}, err)
 			})
 		},
 	}
@@ -278,14 +287,9 @@ func newHostDocker(h *oneHost) *cobra.Command {
 				if r == nil {
 					return err
 				}
-				if err == nil || r.Plan != nil {
-					err = errors.Join(err, h.result(r, func(w io.Writer) { h.printDocker(w, r) }))
-				}
-				ended := h.execute && (r.Phase == "exited" || r.Phase == "lost")
-				if ended && (err == nil || r.Result == nil) && ctx.Err() == nil {
-					err = errors.Join(err, upgrade.ReportHostJob(ctx, e, args[0], r.Key))
-				}
-				return h.stopped(ctx, h.refused(err), r.Result != nil)
+				return h.finish(ctx, e, args[0], hostJob{
+					r, func(w io.Writer) { h.printDocker(w, r) }, r.Key, r.Phase, r.Plan != nil, r.Result != nil,
+				}, err)
 			})
 		},
 	}

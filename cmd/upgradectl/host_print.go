@@ -39,7 +39,7 @@ func (h *oneHost) printCheck(w io.Writer, r *upgrade.HostCheck) {
 		lines = append(lines, f.String())
 	}
 	block(w, fmt.Sprintf(h.t("upgrade by %s", "升级策略 %s"), r.Strategy.Strategy), lines)
-	block(w, h.t("if it were rebooted now", "若现在重启"), h.checks(r.PreReboot == nil, func(add func(id string, ok bool, text string)) {
+	block(w, h.t("if it were rebooted now", "若现在重启"), h.checks(func(add func(id string, ok bool, text string)) {
 		for _, c := range r.PreReboot {
 			add(c.ID, c.OK, strings.TrimSuffix(c.Evidence+"; "+c.Remedy, "; "))
 		}
@@ -76,7 +76,7 @@ func (h *oneHost) printCheck(w io.Writer, r *upgrade.HostCheck) {
 }
 
 // checks are one line each, with a mark.
-func (h *oneHost) checks(none bool, each func(add func(id string, ok bool, text string))) []string {
+func (h *oneHost) checks(each func(add func(id string, ok bool, text string))) []string {
 	var lines []string
 	each(func(id string, ok bool, text string) {
 		mark := h.t("ok", "通过")
@@ -85,9 +85,6 @@ func (h *oneHost) checks(none bool, each func(add func(id string, ok bool, text 
 		}
 		lines = append(lines, fmt.Sprintf("%s  %s: %s", mark, id, text))
 	})
-	if none {
-		return nil
-	}
 	return lines
 }
 
@@ -104,11 +101,10 @@ func (h *oneHost) printUpgrade(w io.Writer, r *upgrade.HostUpgrade, reboot bool)
 	}
 	block(w, h.t("runs detached on the host first, and refuses the upgrade unless it ends with 0", "先在主机上脱离会话运行；退出状态非 0 即拒绝升级"), filled(r.Strategy.Precheck))
 	block(w, h.t("runs detached on the host", "在主机上脱离会话运行"), filled(r.Script))
-	var lines []string
 	if !a.Transaction.Empty() {
 		block(w, h.t("transaction", "事务"), []string{a.Transaction.String()})
 	}
-	lines = nil
+	var lines []string
 	for _, f := range a.Findings {
 		lines = append(lines, f.String())
 	}
@@ -117,7 +113,7 @@ func (h *oneHost) printUpgrade(w io.Writer, r *upgrade.HostUpgrade, reboot bool)
 		block(w, h.t("done", "已完成"), []string{
 			fmt.Sprintf(h.t("%d packages came, %d went; kernel of the next boot: %s", "新增软件包 %d，移除 %d；下次启动的内核：%s"), len(u.Installed), len(u.Removed), dash(u.Kernel)),
 		})
-		block(w, h.t("before a reboot", "重启前检查"), h.checks(r.PreReboot == nil, func(add func(id string, ok bool, text string)) {
+		block(w, h.t("before a reboot", "重启前检查"), h.checks(func(add func(id string, ok bool, text string)) {
 			for _, c := range r.PreReboot {
 				add(c.ID, c.OK, strings.TrimSuffix(c.Evidence+"; "+c.Remedy, "; "))
 			}
@@ -129,12 +125,19 @@ func (h *oneHost) printUpgrade(w io.Writer, r *upgrade.HostUpgrade, reboot bool)
 		fmt.Fprintf(w, h.t("rebooted: %s, kernel %s, boot %s\n", "已重启：%s，内核 %s，启动 %s\n"), dash(r.After.Boot.Release), r.After.Boot.Kernel, r.After.Boot.ID)
 	case r.Upgraded != nil && !reboot:
 		fmt.Fprintln(w, h.t("upgraded; it still runs the old kernel: reboot it when it may be away", "已升级；仍在运行旧内核，请在允许时重启"))
-	case r.Phase == "absent" && !h.execute:
-		fmt.Fprintln(w, h.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
 	case !h.execute:
-		fmt.Fprintf(w, h.t("the job is %s; --execute shows its result\n", "任务状态 %s；加 --execute 查看结果\n"), r.Phase)
+		h.printWaiting(w, r.Phase)
 	}
 	h.printReported(w, r.Reported)
+}
+
+// printWaiting says what --execute would do about a job.
+func (h *oneHost) printWaiting(w io.Writer, phase string) {
+	if phase == "absent" {
+		fmt.Fprintln(w, h.unchanged())
+		return
+	}
+	fmt.Fprintf(w, h.t("the job is %s; --execute shows its result\n", "任务状态 %s；加 --execute 查看结果\n"), phase)
 }
 
 func (h *oneHost) printReported(w io.Writer, reported bool) {
@@ -157,10 +160,8 @@ func (h *oneHost) printDocker(w io.Writer, r *upgrade.HostDocker) {
 		fmt.Fprintln(w, h.t("nothing to do", "无需更改"))
 	case r.After != nil:
 		fmt.Fprintf(w, h.t("Docker %s runs, with %d containers\n", "Docker %s 已运行，容器 %d 个\n"), dash(r.After.ServerVersion), len(r.After.Running()))
-	case r.Phase == "absent" && !h.execute:
-		fmt.Fprintln(w, h.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
 	case !h.execute:
-		fmt.Fprintf(w, h.t("the job is %s; --execute shows its result\n", "任务状态 %s；加 --execute 查看结果\n"), r.Phase)
+		h.printWaiting(w, r.Phase)
 	}
 	h.printReported(w, r.Reported)
 }

@@ -153,7 +153,7 @@ func (s *hostServices) change(ctx context.Context, verb string) error {
 		case res.Executed:
 			s.print(w, res.Services)
 		default:
-			fmt.Fprintln(w, s.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
+			fmt.Fprintln(w, s.unchanged())
 		}
 	})
 }

@@ -236,7 +236,7 @@ func (n *nginxFlags) edit(ctx context.Context, a *app, edit func(*nginx.Tree) (*
 		case res.Executed:
 			a.progress("%s", a.t("done", "已执行"))
 		default:
-			a.progress("%s", a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
+			a.progress("%s", a.unchanged())
 		}
 	}
 	// The diff alone stands on standard output: it can be piped to patch.

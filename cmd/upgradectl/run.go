@@ -104,19 +104,10 @@ func (a *app) finish(r *upgrade.Result, err error) error {
 			fmt.Fprintf(w, "  %s %s\n", a.t("left to do:", "尚需处理："), l)
 		}
 		fmt.Fprintf(w, "  %s %s\n", a.t("journal head", "日志哈希"), r.Head)
-		switch r.State {
-		case "paused":
-			approve := ""
-			switch {
-			case r.Approvals != "":
-				fmt.Fprintf(w, "  %s\n  %s upgradectl approve %s %s --key FILE\n", r.Approvals, a.t("approve with:", "批准："), r.Dir, section(r.Step))
-			case r.Gate:
-				approve = " --approve " + section(r.Step)
-			}
-			fmt.Fprintf(w, "  %s upgradectl resume --run %s%s\n", a.t("go on with:", "继续："), r.Dir, approve)
-		case "failed", "interrupted", "parked":
-			fmt.Fprintf(w, "  %s upgradectl resume --run %s  |  upgradectl rollback --run %s\n", a.t("go on with:", "继续："), r.Dir, r.Dir)
+		if r.Approvals != "" {
+			fmt.Fprintf(w, "  %s\n", r.Approvals)
 		}
+		a.printWays(w, r.Dir, r.State, r.Step, r.Gate, r.Approvals != "")
 	}); err != nil {
 		return err
 	}
@@ -124,6 +115,24 @@ func (a *app) finish(r *upgrade.Result, err error) error {
 		return &exitError{code: status}
 	}
 	return nil
+}
+
+// printWays says how to go on with a run on which no process is at work: gate,
+// when it waits for an approval, and signed, when that takes signatures.
+func (a *app) printWays(w io.Writer, dir, state, step string, gate, signed bool) {
+	switch state {
+	case "paused":
+		approve := ""
+		switch {
+		case signed:
+			fmt.Fprintf(w, "  %s upgradectl approve %s %s --key FILE\n", a.t("approve with:", "批准："), dir, section(step))
+		case gate:
+			approve = " --approve " + section(step)
+		}
+		fmt.Fprintf(w, "  %s upgradectl resume --run %s%s\n", a.t("go on with:", "继续："), dir, approve)
+	case "failed", "interrupted", "parked":
+		fmt.Fprintf(w, "  %s upgradectl resume --run %s  |  upgradectl rollback --run %s\n", a.t("go on with:", "继续："), dir, dir)
+	}
 }
 
 func section(step string) string {
@@ -205,14 +214,21 @@ func newRollback(a *app) *cobra.Command {
 }
 
 func newStatus(a *app) *cobra.Command {
-	return newReading(a, "status [RUN]", a.t("how a run stands", "运行的当前状态"), (*upgrade.Report).Summary)
+	return newReading(a, "status [RUN]", a.t("how a run stands", "运行的当前状态"), func(w io.Writer, dir string, r *upgrade.Report) {
+		fmt.Fprint(w, r.Summary())
+		if !r.Live {
+			a.printWays(w, dir, r.State, r.Step, r.Gate, r.Approvals != "")
+		}
+	})
 }
 
 func newReport(a *app) *cobra.Command {
-	return newReading(a, "report [RUN]", a.t("what a run did, from its journal alone", "运行的完整报告，仅依据其日志"), (*upgrade.Report).Text)
+	return newReading(a, "report [RUN]", a.t("what a run did, from its journal alone", "运行的完整报告，仅依据其日志"), func(w io.Writer, _ string, r *upgrade.Report) {
+		fmt.Fprint(w, r.Text())
+	})
 }
 
-func newReading(a *app, use, short string, text func(*upgrade.Report) string) *cobra.Command {
+func newReading(a *app, use, short string, text func(w io.Writer, dir string, r *upgrade.Report)) *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.MaximumNArgs(1),
@@ -222,7 +238,7 @@ func newReading(a *app, use, short string, text func(*upgrade.Report) string) *c
 				if err != nil {
 					return runError(err)
 				}
-				return a.result(r, func(w io.Writer) { fmt.Fprint(w, text(r)) })
+				return a.result(r, func(w io.Writer) { text(w, dir, r) })
 			})
 		},
 	}

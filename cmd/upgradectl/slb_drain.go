@@ -399,7 +399,7 @@ publishes by address translation alone do not show on the host: check those ther
 				}
 				switch {
 				case report == nil:
-					fmt.Fprintln(w, a.t("nothing was changed; add --execute to do it", "未作任何更改；加 --execute 执行"))
+					fmt.Fprintln(w, a.unchanged())
 				case report.Forced:
 					fmt.Fprintln(w, a.t("forced: connections were left", "已强制继续：仍有连接"))
 				default:
