@@ -149,6 +149,9 @@ func TestInterruptedProcess(t *testing.T) {
 			require.NoError(t, err)
 			records := strings.Split(strings.TrimSpace(string(journal)), "\n")
 			require.Regexp(t, `"kind":"interrupted".*(a signal \(interrupt\)|a second signal)`, records[len(records)-1])
+			status, err := exec.Command(bin, "status", filepath.Join(dir, "run")).CombinedOutput()
+			require.NoError(t, err, "%s", status)
+			require.Contains(t, string(status), "upgradectl resume --run "+filepath.Join(dir, "run"), "it says how to go on")
 			goOn(t, bin, dir, false)
 		})
 	}
