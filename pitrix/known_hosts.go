@@ -60,7 +60,7 @@ func RemoveKnownHosts(file string, names []string) (string, error) {
 	}
 	cmd := "f=" + shellq.Quote(file) + "; k=$f.old; s=$f.upgradectl; r=0; if [ -f $f ]; then " +
 		"if [ -e $k ]; then cp -p $k $s || exit 1; fi; " +
-		"for n in" + words + "; do if ssh-keygen -f $f -F $n >/dev/null; then " +
+		"for n in" + words + "; do if [ -n \"$(ssh-keygen -f $f -F $n)\" ]; then " +
 		"if ssh-keygen -f $f -R $n >/dev/null 2>&1; then echo removed $n; else r=1; fi; fi; done; " +
 		"rm -f $k; if [ -e $s ]; then mv -f $s $k; fi; fi; exit $r"
 	if strings.ContainsAny(file, " '\"*?[") {
@@ -93,7 +93,7 @@ func (f *Firstbox) RemoveKnownHosts(ctx context.Context, names []string) ([]stri
 		return nil, fmt.Errorf("cannot remove host keys on the firstbox: %w", err)
 	}
 	for _, n := range names {
-		left, err := output(ctx, f.Host, fmt.Sprintf("f=%s; if [ ! -f $f ] || ! ssh-keygen -f $f -F '%s' >/dev/null; then exit 0; fi; echo left", file, n))
+		left, err := output(ctx, f.Host, fmt.Sprintf("f=%s; if [ -f $f ] && [ -n \"$(ssh-keygen -f $f -F '%s')\" ]; then echo left; fi", file, n))
 		if err != nil {
 			return nil, fmt.Errorf("cannot look for host keys on the firstbox: %w", err)
 		}

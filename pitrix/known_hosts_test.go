@@ -117,3 +117,21 @@ func TestTrapKnownHostsOnAllNodes(t *testing.T) {
 	_, err = RemoveKnownHosts("", nil)
 	assert.Error(t, err)
 }
+
+// A ssh-keygen of old ends with 0 whether -F finds a name or not; what it prints
+// counts.
+func TestTrapOldKeygen(t *testing.T) {
+	real := testenv.Need(t, "ssh-keygen")
+	root, bin := t.TempDir(), t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "ssh-keygen"), []byte("#!/bin/sh\n"+real+" \"$@\"\ns=$?\ncase \" $* \" in *' -F '*) exit 0;; esac\nexit $s\n"), 0o755))
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "root/.ssh"), 0o700))
+	const line = "192.0.2.9 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8T4J0f3b1fFz1h0m3pM4vM1k1n8b9b7vZl0c1k2b3c\n"
+	require.NoError(t, os.WriteFile(filepath.Join(root, KnownHostsFile), []byte(line), 0o600))
+	f := &Firstbox{Host: &localHost{env: []string{"PATH=" + bin + ":" + os.Getenv("PATH")}}, Root: root}
+	removed, err := f.RemoveKnownHosts(t.Context(), []string{"proxy0"})
+	require.NoError(t, err)
+	assert.Empty(t, removed)
+	removed, err = f.RemoveKnownHosts(t.Context(), []string{"proxy0", "192.0.2.9"})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"192.0.2.9"}, removed)
+}

@@ -100,6 +100,18 @@ func editLeafTail(src []byte, a netip.Addr, bridge string, on bool) ([]byte, err
 	return out, nil
 }
 
+// callerAddress are lines of shell that set c to what sshd says of the
+// connection. sudo does not hand that on: it is looked for upwards, among the
+// processes that have begun this one.
+const callerAddress = `c=${SSH_CONNECTION-}
+p=$PPID
+while [ -z "$c" ] && [ "${p:-0}" -gt 1 ]; do
+	c=$(tr '\000' '\n' 2>/dev/null <"/proc/$p/environ" | grep '^SSH_CONNECTION=')
+	c=${c#SSH_CONNECTION=}
+	p=$(grep '^PPid:' "/proc/$p/status" 2>/dev/null | tr -d -c 0-9)
+done
+`
+
 // RouteVM leads this host to a VM behind its bridge, now and after each boot. An
 // address that the host has itself, or that the caller comes from, is refused:
 // the route would cut the way to the host. Only when the host answers with the
@@ -126,7 +138,7 @@ func (h *Hypervisor) routeVM(ctx context.Context, a netip.Addr, bridge string, o
 	if on {
 		cmd = fmt.Sprintf(`[ -d /sys/class/net/%[2]s/bridge ] || { echo 'there is no such bridge' >&2; exit %[3]d; }
 if ip -o -4 addr show | grep -q -F ' %[1]s/'; then echo 'it is an address of the host itself' >&2; exit %[3]d; fi
-case "${SSH_CONNECTION-} " in "%[1]s "*) echo 'this connection comes from there' >&2; exit %[3]d;; esac
+`+callerAddress+`case "$c " in "%[1]s "*) echo 'this connection comes from there' >&2; exit %[3]d;; esac
 ip route replace %[1]s/32 dev %[2]s`, a, b, statusOther)
 	}
 	if _, err := output(ctx, h.Host, cmd); err != nil {

@@ -61,4 +61,14 @@ func TestRealLeafRoute(t *testing.T) {
 		assert.ErrorContains(t, err, bad.why)
 	}
 	check(false, before)
+
+	// The way to the host is not cut, whether the shell is told who calls or sudo
+	// has kept that from it.
+	for _, how := range []string{`exec "$@"`, `env -u SSH_CONNECTION "$@"; exit $?`} {
+		h := &Hypervisor{Host: &localHost{prefix: []string{"ip", "netns", "exec", name, "env", "SSH_CONNECTION=192.0.2.121 40000 192.0.2.112 22", "/bin/sh", "-c", how, "sudo"}}, Name: h.Name, Root: root}
+		assert.ErrorContains(t, h.RouteVM(t.Context(), a, "br0"), "this connection comes from there", how)
+		require.NoError(t, h.RouteVM(t.Context(), a.Next(), "br0"), how)
+		require.NoError(t, h.UnrouteVM(t.Context(), a.Next(), "br0"), how)
+	}
+	check(false, before)
 }

@@ -98,7 +98,7 @@ func (n *Node) arping(ctx context.Context, a netip.Addr, dev, how string) ([]MAC
 	if !a.Is4() {
 		return fail(fmt.Errorf("%s is not an IPv4 address", a))
 	}
-	out, status, err := both(ctx, n.Host, "arping "+how+" -c 3 -w 4 -I "+shellq.Quote(dev)+" "+a.String()+" </dev/null")
+	out, status, err := both(ctx, n.Host, "LC_ALL=C arping "+how+" -c 3 -w 4 -I "+shellq.Quote(dev)+" "+a.String()+" </dev/null")
 	if err != nil {
 		return fail(err)
 	}
@@ -138,7 +138,7 @@ func (n *Node) Announce(ctx context.Context, a netip.Addr) error {
 	cmd := fmt.Sprintf(`d=%[1]s
 ip -o -4 addr show dev "$d" | grep -q -F ' %[2]s/' || { echo "the address has left $d" >&2; exit 74; }
 for how in -U -A; do
-	out=$(arping $how -c 2 -w 3 -I "$d" %[2]s </dev/null 2>&1)
+	out=$(LC_ALL=C arping $how -c 2 -w 3 -I "$d" %[2]s </dev/null 2>&1)
 	case "$out" in *"Sent "*) ;; *) echo "$out" >&2; exit 74;; esac
 done`, shellq.Quote(dev), a)
 	if _, err := output(ctx, n.Host, cmd); err != nil {

@@ -19,6 +19,9 @@ import (
 func (r *rebuild) releaseReady(ctx context.Context, f *RebuildFacts) ([]string, error) {
 	var out []string
 	fb, version := r.firstbox(), r.c.OSVersion
+	if r.c.VIP != "" && (strings.HasPrefix(version, "12.04") || strings.HasPrefix(version, "14.04")) {
+		out = append(out, "release "+version+" has no systemd, which alone can hold keepalived down on a new machine until it may have the floating address; choose a later one")
+	}
 	images, err := fb.BaseImages(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("firstbox %s: %w", r.cfg.Host, err)

@@ -33,6 +33,7 @@ var preflightTests = []struct {
 	{item: "base image", break_: moveFile("192.0.2.2", "/pitrix/kernels/ksnode16045a.img", "/root/ksnode16045a.img"), mend: moveFile("192.0.2.2", "/root/ksnode16045a.img", "/pitrix/kernels/ksnode16045a.img"), want: "no base image of release 16.04.5"},
 	{item: "repositories", break_: moveFile("192.0.2.2", "/var/www/repo/16.04.5", "/var/www/repo/was"), mend: moveFile("192.0.2.2", "/var/www/repo/was", "/var/www/repo/16.04.5"), want: "no repository /var/www/repo/16.04.5"},
 	{item: "repositories", break_: moveFile("192.0.2.2", "/pitrix/repo/16.04.5", "/pitrix/repo/was"), mend: moveFile("192.0.2.2", "/pitrix/repo/was", "/pitrix/repo/16.04.5"), want: "no repository /pitrix/repo/16.04.5"},
+	{item: "keepalived can be held down", edit: replaced("16.04.5", "14.04.5"), want: "release 14.04.5 has no systemd"},
 	{item: "marker of an earlier launch", break_: onMachine("192.0.2.102", "touch /pitrix/kernels/proxy0.Done"), mend: onMachine("192.0.2.102", "rm -f /pitrix/kernels/proxy0.Done"), want: "host 192.0.2.102: files of a proxy0 are in /pitrix/kernels"},
 	{item: "domain of that name", break_: defineTwin, mend: onMachine("192.0.2.102", "virsh undefine proxy0; rm -f /root/x.xml"), want: "host 192.0.2.102: a domain proxy0 exists already"},
 	{item: "scripts of the version", break_: moveFile("192.0.2.2", "/pitrix/bin/gen_node_list.py", "/pitrix/bin/gen_node_list.sh"), mend: moveFile("192.0.2.2", "/pitrix/bin/gen_node_list.sh", "/pitrix/bin/gen_node_list.py"), want: "installer 4.3.1 and no /pitrix/bin/gen_node_list.py"},

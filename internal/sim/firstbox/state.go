@@ -113,6 +113,14 @@ func (s *Site) Left() Left {
 		if _, err := m.Host.Stat("/var/lib/upgradectl/lease"); err == nil {
 			l.Behind = append(l.Behind, m.label+": a lease of a run")
 		}
+		for _, dir := range []string{"/etc", "/etc/haproxy", "/etc/network", "/opt/install/os", "/pitrix/conf/settings"} {
+			entries, _ := m.Host.ReadDir(dir) // not every machine has it
+			for _, e := range entries {
+				if strings.Contains(e.Name(), "upgradectl") {
+					l.Behind = append(l.Behind, m.label+": "+dir+"/"+e.Name())
+				}
+			}
+		}
 	}
 	all, names := s.fleet()
 	for _, n := range names {
