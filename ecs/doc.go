@@ -59,6 +59,11 @@
 //  12. Wrong region, wrong, expired or unauthorised credentials and a wrong clock
 //     give one message each that says what to change (TestWrongAsker).
 //  13. A Client may be used by many goroutines (TestConcurrent).
+//  14. Flow control is waited out, by reads and writes, and no limit of a wait runs
+//     meanwhile (TestWaitsOutliveFlowControl); a deadline of the context ends it
+//     in its moment, and the error says what was held back, for how long and what
+//     to do, as does that of a call that is refused for Config.ThrottleLimit
+//     (TestDeadlineUnderFlowControl).
 //
 // # Limits
 //

@@ -131,6 +131,9 @@ func wrap(err error) error {
 		if errors.Is(err, alicloud.ErrCredentials) {
 			return fmt.Errorf("%w: %w", ErrCredentials, err)
 		}
+		if errors.Is(err, alicloud.ErrRegion) {
+			return &Error{text: err.Error(), err: err, kind: ErrRegion}
+		}
 		return err
 	}
 	e := &Error{

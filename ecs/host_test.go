@@ -457,8 +457,11 @@ func TestWrongAsker(t *testing.T) {
 			return err
 		}
 		require.NoError(t, ask(ecs.Config{Region: "cn-hangzhou"}, sim.Transport()))
+		_, err := ecs.New(ecs.Config{Region: "China (Hangzhou)", AccessKeyID: keyID, AccessKeySecret: secret})
+		require.ErrorIs(t, err, ecs.ErrRegion)
+		require.EqualError(t, err, `region "China (Hangzhou)" is not a region ID as cn-hangzhou`)
 
-		err := ask(ecs.Config{Region: "cn-beijing"}, sim.Transport())
+		err = ask(ecs.Config{Region: "cn-beijing"}, sim.Transport())
 		require.ErrorIs(t, err, ecs.ErrRegion)
 		assert.ErrorContains(t, err, "region cn-beijing, endpoint ecs.cn-beijing.aliyuncs.com")
 

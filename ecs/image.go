@@ -155,7 +155,7 @@ func (c *Client) WaitImage(ctx context.Context, id string, progress func(Progres
 		return last.Status, false, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, c.asked("DescribeImages", err)
 	}
 	return last, nil
 }

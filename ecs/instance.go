@@ -261,7 +261,7 @@ func (c *Client) WaitInstance(ctx context.Context, id, status string, progress f
 		return i.Status, false, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, c.asked("DescribeInstances", err)
 	}
 	return last, nil
 }

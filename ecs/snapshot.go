@@ -220,7 +220,7 @@ func (c *Client) WaitSnapshots(ctx context.Context, ids []string, progress func(
 		return strings.Join(slices.Compact(states), ", "), done == len(ids), nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, c.asked("DescribeSnapshots", err)
 	}
 	return slices.Clone(last), nil
 }

@@ -3,6 +3,7 @@ package ecs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/upgradectl/upgradectl/internal/alicloud"
@@ -33,6 +34,17 @@ func (c *Client) share() {
 	c.images = poll.Group[Image]{Interval: c.poll, Retryable: retryable, Look: func(ctx context.Context, ids []string) (map[string]Image, error) {
 		return byID(ids, func(i Image) string { return i.ID })(c.ListImages(ctx, ImageFilter{IDs: ids}))
 	}}
+}
+
+// asked adds to the error of a wait that ended early that flow control kept it
+// from looking, if that is so.
+func (c *Client) asked(action string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		if s := c.api.HeldBack("ecs", action); s != "" {
+			return fmt.Errorf("%w; %s: %s", err, action, s)
+		}
+	}
+	return err
 }
 
 // byID makes a map of a list.

@@ -71,6 +71,10 @@
 //     give one message each that says what to change (TestWrongAsker).
 //  17. JSON forms have names in snake_case and durations in nanoseconds
 //     (TestJSONNames).
+//  18. Flow control is waited out, by looks and by writes, which are made once all
+//     the same, and no limit of a wait runs meanwhile. A deadline of the context
+//     ends it in its moment, and the error says what was held back, for how long
+//     and what to do (TestChangeOutlivesFlowControl).
 //
 // # Limits
 //

@@ -16,8 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/ecs"
+	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
 	"github.com/upgradectl/upgradectl/slb"
+	"github.com/upgradectl/upgradectl/upgrade"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 )
 
@@ -319,4 +321,18 @@ func cloudSteps(ec *ecs.Client, sc *slb.Client, instance string) []engine.Step {
 			return nil, ec.Release(ctx, in, nil)
 		}),
 	}
+}
+
+// The quota is used up by somebody else and stays so: the run fails at that
+// step, can be resumed, and says what was held back, for how long and what to
+// do. Nothing was made by the calls that were refused.
+func TestScenario18QuotaGone(t *testing.T) {
+	scenario(t, sim.Config{Rate: -1, Streams: -1}, nil, func(t *testing.T, s *stage) {
+		s.world.Cloud().InjectFault(cloud.Fault{Action: "CreateImage", Code: "Throttling.User", Message: "Request was denied due to user flow control.", Times: 330})
+		r := s.apply(quiet)
+		s.failed(r, "3.2-image", "work on fewer hosts at once, stop other tools, or ask for more (Quota Center, API Rate Limits)")
+		assert.Regexp(t, `CreateImage: Throttling\.User: .* held back by the cloud's flow control for 3\dm\d+s, refused \d+ times: everything in this account that calls ecs:CreateImage in `, r.Reason)
+		assert.Equal(t, upgrade.ExitFailed, r.ExitStatus())
+		s.succeeded(s.resume(quiet), 6)
+	})
 }

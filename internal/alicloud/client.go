@@ -62,10 +62,10 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{region: cred.Region, scheme: "HTTPS", cred: cred, transport: cfg.Transport, budget: cfg.RetryBudget, pause: cfg.FirstPause, patience: cfg.ThrottleLimit}
 	if c.region == "" {
-		return nil, fmt.Errorf("cannot tell the region: set it in the configuration (as cn-hangzhou) or in ALIBABA_CLOUD_REGION_ID")
+		return nil, fmt.Errorf("cannot tell the %w: set it in the configuration (as cn-hangzhou) or in ALIBABA_CLOUD_REGION_ID", ErrRegion)
 	}
 	if strings.Trim(c.region, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		return nil, fmt.Errorf("region %q is not a region ID as cn-hangzhou", c.region)
+		return nil, fmt.Errorf("%w %q is not a region ID as cn-hangzhou", ErrRegion, c.region)
 	}
 	if cfg.Endpoint != "" {
 		if c.scheme, c.host, err = parseEndpoint(cfg.Endpoint); err != nil {

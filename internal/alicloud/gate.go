@@ -44,6 +44,9 @@ type gate struct {
 	next   time.Time // when the next call may leave
 	cut    time.Time // when the pace was halved last
 	row    int       // calls refused in a row
+	since  time.Time // when the first of them was sent
+	code   string    // of the answer to the last of them
+	quota  quota     // and what that said besides
 	last   time.Time // when a call was refused last
 	raised time.Time // up to when the pace was raised
 	span   time.Time // begin of the present count
@@ -126,16 +129,18 @@ func (g *gate) distance() time.Duration {
 	return mean/2 + rand.N(mean+1)
 }
 
-// refused notes that the call that left at sent was refused by flow control,
-// and for how long more the cloud will do so; 0: it did not say.
-func (g *gate) refused(sent time.Time, left time.Duration) {
+// refused notes that the call that left at sent was refused by flow control.
+func (g *gate) refused(sent time.Time, code string, q quota) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !sent.After(g.last) {
 		return // it left with one that was refused before
 	}
 	now := time.Now()
-	g.last, g.raised = now, now
+	if g.row == 0 {
+		g.since = sent
+	}
+	g.last, g.raised, g.code, g.quota = now, now, code, q
 	g.row++
 	full := slowest * g.unit
 	if g.pace == 0 || now.Sub(g.cut) >= full {
@@ -149,7 +154,7 @@ func (g *gate) refused(sent time.Time, left time.Duration) {
 	for n := 1; n < g.row && wait < full; n++ {
 		wait *= 2
 	}
-	if next := now.Add(left + min(wait, full+rand.N(full/2))); next.After(g.next) {
+	if next := now.Add(q.left + min(wait, full+rand.N(full/2))); next.After(g.next) {
 		g.next = next
 	}
 }
@@ -175,6 +180,19 @@ func (g *gate) closed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.pace > 0
+}
+
+// HeldBack says that flow control lets no call of an action through now, since
+// when, and what to do; "" if it does not.
+func (c *Client) HeldBack(product, action string) string {
+	o := op{product: product, action: action}
+	g := c.gates.gate(o)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.row == 0 {
+		return ""
+	}
+	return g.code + ": " + c.advice(o, g.quota, time.Since(g.since), g.row)
 }
 
 // A quota is what an answer says about flow control. Some products send it, in

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/upgradectl/upgradectl/internal/poll"
 )
 
 // WithLimit is context.WithTimeout with a clock that stands still while calls
@@ -100,16 +102,19 @@ func (l *limited) hold() (release func()) {
 	}
 }
 
-// hold stops the clocks of all limits that ctx has, until release is called.
+// hold stops the clocks of all limits that ctx has, and those of everybody who
+// waits for a shared look of which ctx is, until release is called.
 func hold(ctx context.Context) (release func()) {
 	var all []func()
-	for {
-		l, ok := ctx.Value(limitKey{}).(*limited)
-		if !ok {
-			break
+	for _, ctx := range append(poll.Waiters(ctx), ctx) {
+		for {
+			l, ok := ctx.Value(limitKey{}).(*limited)
+			if !ok {
+				break
+			}
+			all = append(all, l.hold())
+			ctx = l.Context
 		}
-		all = append(all, l.hold())
-		ctx = l.Context
 	}
 	return func() {
 		for _, f := range all {

@@ -44,7 +44,7 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 		case throttled, e != nil && e.Code == "ServiceUnavailable":
 			// The second is no refusal by flow control, and may have been carried
 			// out; but who says it has too much to do, and gets fewer calls.
-			g.refused(sent, e.quota.left)
+			g.refused(sent, e.Code, e.quota)
 		case e == nil || e.HTTPStatus != 0:
 			g.passed()
 		}
@@ -62,7 +62,7 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 		switch {
 		case throttled:
 			if refusals++; held >= c.patience {
-				e.hint = join(e.hint, c.advice(o, e, held, refusals))
+				e.hint = join(e.hint, c.advice(o, e.quota, held, refusals))
 				return e
 			}
 			continue
@@ -109,7 +109,7 @@ func (c *Client) unsent(o op, g *gate, last *Error, ended error, held time.Durat
 	case last == nil && held > 0 && g.closed():
 		// Others were refused, and this one waited behind them.
 		e := &Error{Action: o.action, Code: CodeNoAnswer, Message: ended.Error() + " before the request was sent", Class: Definitive, err: ended}
-		e.hint = c.advice(o, e, held, 0)
+		e.hint = c.advice(o, quota{}, held, 0)
 		return e
 	case last == nil:
 		return &Error{Action: o.action, Code: CodeNoAnswer, Message: ended.Error() + " before the request was sent", Class: Definitive, err: ended}
@@ -117,23 +117,23 @@ func (c *Client) unsent(o op, g *gate, last *Error, ended error, held time.Durat
 	e := *last
 	e.Message, e.err = join(e.Message, ended.Error()+" while waiting to repeat the request"), ended
 	if refusals > 0 {
-		e.hint = join(e.hint, c.advice(o, &e, held, refusals))
+		e.hint = join(e.hint, c.advice(o, e.quota, held, refusals))
 	}
 	return &e
 }
 
 // advice says for how long flow control has held a call back and what to do.
-func (c *Client) advice(o op, e *Error, held time.Duration, refusals int) string {
+func (c *Client) advice(o op, q quota, held time.Duration, refusals int) string {
 	times := ""
 	if refusals > 0 {
 		times = fmt.Sprintf(", refused %d times", refusals)
 	}
-	quota := "its quota of calls"
-	if e.quota.limit > 0 {
-		quota = fmt.Sprintf("its quota of %d calls", e.quota.limit)
+	limit := "its quota of calls"
+	if q.limit > 0 {
+		limit = fmt.Sprintf("its quota of %d calls", q.limit)
 	}
 	return fmt.Sprintf("held back by the cloud's flow control for %s%s: everything in this account that calls %s in %s shares %s; work on fewer hosts at once, stop other tools, or ask for more (Quota Center, API Rate Limits)",
-		held.Round(time.Second), times, strings.TrimPrefix(o.product+":"+o.action, ":"), c.region, quota)
+		held.Round(time.Second), times, strings.TrimPrefix(o.product+":"+o.action, ":"), c.region, limit)
 }
 
 func join(a, b string) string {

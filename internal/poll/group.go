@@ -26,7 +26,7 @@ type Group[T any] struct {
 	Retryable func(error) bool
 	Tolerate  int // failed looks in a row that a wait bears; 0 means 3
 	// Look reads objects; those that do not exist are left out of the map. Its
-	// context ends when nobody waits any more.
+	// context ends when nobody waits any more; Waiters gives those who wait.
 	Look func(ctx context.Context, ids []string) (map[string]T, error)
 
 	mu      sync.Mutex
@@ -35,8 +35,32 @@ type Group[T any] struct {
 	cancel  context.CancelFunc
 }
 
+type waitersKey struct{}
+
+// Waiters returns the contexts of those who wait for a look of a Group, given
+// the context of the look; nil if ctx is none.
+func Waiters(ctx context.Context) []context.Context {
+	list, ok := ctx.Value(waitersKey{}).(func() []context.Context)
+	if !ok {
+		return nil
+	}
+	return list()
+}
+
+// contexts are those of all who wait now.
+func (g *Group[T]) contexts() []context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make([]context.Context, 0, len(g.waiters))
+	for w := range g.waiters {
+		all = append(all, w.ctx)
+	}
+	return all
+}
+
 // A waiter is one Until.
 type waiter[T any] struct {
+	ctx      context.Context
 	ids      []string
 	due      time.Time
 	interval time.Duration
@@ -71,7 +95,7 @@ func (g *Group[T]) Until(ctx context.Context, what string, ids []string, check f
 	if tolerate <= 0 {
 		tolerate = 3
 	}
-	w := g.join(ids)
+	w := g.join(ctx, ids)
 	defer g.leave(w)
 	for {
 		var news glimpse[T]
@@ -102,9 +126,9 @@ func (g *Group[T]) Until(ctx context.Context, what string, ids []string, check f
 }
 
 // join adds a waiter and sees to it that a loop runs.
-func (g *Group[T]) join(ids []string) *waiter[T] {
+func (g *Group[T]) join(ctx context.Context, ids []string) *waiter[T] {
 	w := &waiter[T]{
-		ids: slices.Clone(ids), interval: g.interval(), news: make(chan glimpse[T], 1),
+		ctx: ctx, ids: slices.Clone(ids), interval: g.interval(), news: make(chan glimpse[T], 1),
 		due: time.Now().Add(min(g.interval()/10, 100*time.Millisecond)),
 	}
 	g.mu.Lock()
@@ -114,7 +138,7 @@ func (g *Group[T]) join(ids []string) *waiter[T] {
 	}
 	g.waiters[w] = struct{}{}
 	if g.wake == nil {
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(context.WithValue(context.Background(), waitersKey{}, g.contexts))
 		g.wake, g.cancel = make(chan struct{}, 1), cancel
 		go g.loop(ctx, g.wake)
 	} else {
