@@ -319,15 +319,30 @@ func Approve(dir string, statement, signature []byte, actor string) (engine.Appr
 	return a, err
 }
 
-// gateWaits tells how many approvals a paused run has and needs.
+// gateWaits tells how many approvals a paused run has and needs: as the engine
+// counts them, one of a person, and none whose time is over.
 func gateWaits(h *engine.History, step string) string {
 	s := h.StepByID(step)
 	if s.Approvers == 0 || s.State != engine.StepPending || s.ApprovedBy != "" {
 		return ""
 	}
-	var by []string
+	until := map[string]time.Time{} // by person
+	var who, by []string
 	for _, a := range s.Approvals {
-		by = append(by, fmt.Sprintf("%s until %s", a.By, a.Expires.UTC().Format(time.RFC3339)))
+		name, _, _ := strings.Cut(strings.ToLower(a.By), "@")
+		if !time.Now().Before(a.Expires) {
+			continue
+		}
+		if _, again := until[name]; !again {
+			who = append(who, name)
+			by = append(by, a.By)
+		}
+		if until[name].Before(a.Expires) {
+			until[name] = a.Expires
+		}
+	}
+	for i, name := range who {
+		by[i] += " until " + until[name].UTC().Format(time.RFC3339)
 	}
 	return fmt.Sprintf("%d of %d approvals: %s", len(by), s.Approvers, orNobody(strings.Join(by, ", ")))
 }

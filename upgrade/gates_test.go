@@ -240,3 +240,20 @@ func TestForeignRuns(t *testing.T) {
 		assert.Equal(t, want, ErrorStatus(err), "%v", err)
 	}
 }
+
+// What a paused run says of its approvals is what its gate counts: a person
+// once, whatever name was signed, and nobody whose time is over.
+func TestGateWaits(t *testing.T) {
+	hour := time.Now().Add(time.Hour).Truncate(time.Second)
+	waits := func(all ...engine.Approval) string {
+		h := &engine.History{Steps: []engine.StepHistory{{ID: "3.1", State: engine.StepPending, Approvers: 2, Approvals: all}}}
+		return gateWaits(h, "3.1")
+	}
+	until := " until " + hour.UTC().Format(time.RFC3339)
+	li, bob := engine.Approval{By: "li@example.com", Expires: hour}, engine.Approval{By: "bob", Expires: hour}
+	early := engine.Approval{By: "LI", Expires: hour.Add(-time.Minute)}
+	assert.Equal(t, "0 of 2 approvals: nobody yet", waits())
+	assert.Equal(t, "1 of 2 approvals: li@example.com"+until, waits(li, early, li))
+	assert.Equal(t, "2 of 2 approvals: li@example.com"+until+", bob"+until, waits(li, bob, li))
+	assert.Equal(t, "1 of 2 approvals: bob"+until, waits(engine.Approval{By: "li", Expires: time.Now()}, bob))
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upgradectl/upgradectl/internal/shellq"
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
@@ -296,7 +297,11 @@ func runKept[F any](ctx context.Context, a *app, s *simulation, attach func(stri
 		return fmt.Errorf("%w (see %s)", err, log.Name())
 	}
 	a.progress(a.t("the world runs in process %d for %s; its files are in %s", "模拟环境运行于进程 %d，保留 %s；文件位于 %s"), world.Process.Pid, s.keepFor, dir)
-	a.progress(a.t("from another terminal: cd %s && . ./env.sh && upgradectl status run; in the end: upgradectl simulate --finish %s", "在其他终端：cd %s && . ./env.sh && upgradectl status run；最后：upgradectl simulate --finish %s"), dir, dir)
+	enter := "cd " + shellq.Quote(dir)
+	if op.EnvFile != "" {
+		enter += " && . ./env.sh"
+	}
+	a.progress(a.t("from another terminal: %s && upgradectl status run; in the end: upgradectl simulate --finish %s", "在其他终端：%s && upgradectl status run；最后：upgradectl simulate --finish %s"), enter, shellq.Quote(dir))
 	r, err := s.apply(ctx, a, op)
 	switch {
 	case err != nil:
