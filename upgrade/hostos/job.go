@@ -43,14 +43,16 @@ type jobs struct{ root string }
 func (j jobs) dir(key string) string { return j.root + "/" + key }
 
 // jobRun is what runs detached. Making "started" claims the job, and it is on
-// disk before the first line of the script runs. The script gets the umask of
-// an ordinary login: what packages' scriptlets make must be readable.
+// disk before the first line of the script runs. The script gets the umask and
+// the home of an ordinary login: what packages' scriptlets make must be readable,
+// and a unit of systemd has no HOME, which scripts that were written for a login
+// ask for.
 const jobRun = `umask 077
 d=@D@
 mkdir "$d/started" 2>/dev/null || exit 0
 echo $$ >"$d/started/pid"
 sync
-(umask 022; exec /bin/sh "$d/script") >"$d/log" 2>&1 </dev/null
+(umask 022; export HOME="${HOME:-/root}"; exec /bin/sh "$d/script") >"$d/log" 2>&1 </dev/null
 echo $? >"$d/status.tmp"
 sync
 mv -f "$d/status.tmp" "$d/status"

@@ -68,6 +68,21 @@ func TestJobRunsOnce(t *testing.T) {
 	})
 }
 
+// A unit of systemd has neither HOME nor anything else of a login.
+func TestJobHome(t *testing.T) {
+	onShells(t, func(t *testing.T, h local) {
+		bare := local{append([]string{"env", "-i", "PATH=" + os.Getenv("PATH")}, h.shell...)}
+		dir := t.TempDir()
+		j, out := jobs{filepath.Join(dir, "jobs")}, filepath.Join(dir, "out")
+		require.NoError(t, j.start(soon(t), bare, "k", `printf %s "$HOME" >`+out+"\n"))
+		_, err := j.wait(soon(t), bare, "k", poll, nil)
+		require.NoError(t, err)
+		b, err := os.ReadFile(out)
+		require.NoError(t, err)
+		assert.Equal(t, "/root", string(b))
+	})
+}
+
 func TestJobStatus(t *testing.T) {
 	forJobs(t, func(t *testing.T, h Host, j jobs, _ string) {
 		st, err := j.get(soon(t), h, "k")
