@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
@@ -78,11 +79,11 @@ func beginJob(ctx context.Context, a *engine.Act, l *link, ready func() error) e
 
 // waitJob waits for a job, whatever becomes of the connection meanwhile, but not
 // for one that another host answers for.
-func (t *transition) waitJob(ctx context.Context, l *link, key string) (hostos.JobState, error) {
+func (l *link) waitJob(ctx context.Context, key string, poll time.Duration) (hostos.JobState, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var other error
-	st, err := hostos.WaitJob(ctx, l, key, t.cfg.Pace.Poll, func(ctx context.Context) (hostos.Host, error) {
+	st, err := hostos.WaitJob(ctx, l, key, poll, func(ctx context.Context) (hostos.Host, error) {
 		err := l.Run(ctx, ":", nil, io.Discard, io.Discard)
 		if wrongKey(err) {
 			other = err
@@ -90,7 +91,7 @@ func (t *transition) waitJob(ctx context.Context, l *link, key string) (hostos.J
 		}
 		return l, err
 	})
-	return st, wrapHost(l.target, cmp.Or(other, err))
+	return st, cmp.Or(other, err)
 }
 
 // wrongKey tells whether a host was not believed because of the key that it

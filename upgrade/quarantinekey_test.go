@@ -17,6 +17,8 @@ import (
 
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
+	"github.com/upgradectl/upgradectl/upgrade"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 // An impostor answers at the address of a host: what it shows is not the key
@@ -163,4 +165,37 @@ func (s *stage) writes() map[string]int {
 		}
 	}
 	return out
+}
+
+// So does the upgrade of one host: whoever answers in its place in the middle of
+// the transaction, or after the reboot, is told nothing, and waited for neither.
+func TestSwappedHostKeyOfOneHost(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"yum", "shutdown"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				i := &impostor{addr: func() string { return oneHost }}
+				i.s = newStageIn(t, sim.Config{Rate: -1, Streams: -1, Happened: i.happened}, nil, nil)
+				s := i.s
+				s.access.NetDial = i.line.dial(s.access.NetDial)
+				require.NoError(t, s.world.Host(oneHost).Intercept(program, func(ctx context.Context, p *host.Proc, next host.Command) int {
+					if program == "shutdown" || slices.Contains(p.Args, "update") && !slices.Contains(p.Args, "--assumeno") {
+						i.come(true)
+					}
+					return next(ctx, p)
+				}))
+				cfg, err := upgrade.LoadConfig(s.op.Config)
+				require.NoError(t, err)
+				e, err := upgrade.NewEnv(cfg, s.access)
+				require.NoError(t, err)
+				defer e.Close()
+				_, err = upgrade.UpgradeHost(t.Context(), e, oneHost, upgrade.StrategyConfig{Strategy: hostos.YumUpdate}, true, job)
+				require.ErrorContains(t, err, "HOST KEY OF "+oneHost+" HAS CHANGED")
+				assert.NotContains(t, err.Error(), "host "+oneHost+": host "+oneHost)
+				assert.Less(t, time.Since(i.since), 30*time.Second)
+				assert.Empty(t, i.commands)
+			})
+		})
+	}
 }

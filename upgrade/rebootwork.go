@@ -249,6 +249,9 @@ func (l *link) waitRelease(ctx context.Context, want hostos.Expected, now hostos
 			l.drop(nil)
 		}
 		stop()
+		if wrongKey(last) {
+			return now, wrapHost(l.target, last)
+		}
 	}
 }
 
