@@ -75,6 +75,9 @@
 //     the same, and no limit of a wait runs meanwhile. A deadline of the context
 //     ends it in its moment, and the error says what was held back, for how long
 //     and what to do (TestChangeOutlivesFlowControl).
+//  19. A write that had to wait, for flow control or a busy balancer, is decided
+//     upon anew before it is sent, and asks the caller's WithCheck
+//     (TestWaitingWriteLooksAgain).
 //
 // # Limits
 //

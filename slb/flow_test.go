@@ -2,6 +2,7 @@ package slb_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -81,4 +82,79 @@ func TestChangeOutlivesFlowControl(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What a write was decided on is looked at again when the write had to wait:
+// somebody else's weight is not overwritten, what is done already is not done
+// again, and a check of the caller's has the last word.
+func TestWaitingWriteLooksAgain(t *testing.T) {
+	member := slb.Backend{ServerID: "i-90", Port: 8082, Weight: 70, Type: "ecs"}
+	refuses := func(a string) bool { return a == "SetVServerGroupAttribute" }
+	start := func(t *testing.T, sim *cloud.Cloud) (held, other *slb.Client) {
+		f := &flow{next: sim.Transport(), refuses: refuses, until: time.Now().Add(12 * time.Minute)}
+		cfg := slb.Config{Region: "cn-hangzhou", AccessKeyID: keyID, AccessKeySecret: secret}
+		held, err := slb.New(cfg, slb.WithTransport(f))
+		require.NoError(t, err)
+		other, err = slb.New(cfg, slb.WithTransport(sim.Transport()))
+		require.NoError(t, err)
+		return held, other
+	}
+	weightNow := func(t *testing.T, c *slb.Client) int {
+		all, err := c.ListBackends(t.Context(), byGroup)
+		require.NoError(t, err)
+		for _, b := range all {
+			if b.ServerID == member.ServerID && b.Port == member.Port {
+				return b.Weight
+			}
+		}
+		t.Fatal("gone")
+		return 0
+	}
+	for _, tt := range []struct {
+		name   string
+		theirs int // weight that somebody else sets meanwhile
+		writes int
+		end    int
+	}{{"somebody else's", 33, 1, 33}, {"done already", 0, 1, 0}, {"as it was", 70, 1, 0}} {
+		t.Run(tt.name, func(t *testing.T) {
+			world(t, func(t *testing.T, sim *cloud.Cloud, _ *slb.Client) {
+				held, other := start(t, sim)
+				done := make(chan error, 1)
+				time.AfterFunc(5*time.Minute, func() { done <- other.SetWeight(t.Context(), byGroup, member, tt.theirs) })
+				err := held.SetWeight(t.Context(), byGroup, member, 0)
+				require.NoError(t, <-done)
+				if tt.theirs == 33 {
+					require.ErrorIs(t, err, slb.ErrConflict)
+				} else {
+					require.NoError(t, err)
+				}
+				assert.Equal(t, tt.end, weightNow(t, other))
+				assert.Equal(t, tt.writes, sim.Counts()["SetVServerGroupAttribute"])
+			})
+		})
+	}
+	t.Run("check", func(t *testing.T) {
+		world(t, func(t *testing.T, sim *cloud.Cloud, _ *slb.Client) {
+			held, other := start(t, sim)
+			last := errors.New("the other member is down by now")
+			calls := 0
+			ctx := slb.WithCheck(t.Context(), func(ctx context.Context) error {
+				if calls++; calls < 5 {
+					return nil
+				}
+				_, err := other.ListHealth(ctx, byGroup.LoadBalancerID)
+				require.NoError(t, err)
+				return last
+			})
+			err := held.SetWeight(ctx, byGroup, member, 0)
+			require.ErrorIs(t, err, last)
+			assert.Equal(t, 5, calls)
+			assert.Equal(t, 70, weightNow(t, other))
+			assert.Zero(t, sim.Counts()["SetVServerGroupAttribute"])
+
+			// What does not wait is not checked twice.
+			require.NoError(t, other.SetWeight(ctx, byGroup, member, 0))
+			assert.Equal(t, 5, calls)
+		})
+	})
 }

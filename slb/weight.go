@@ -203,6 +203,20 @@ func checkWeight(w int) error {
 	return nil
 }
 
+type checkKey struct{}
+
+// WithCheck returns a context under which writes to members, when they had to
+// wait for the cloud's flow control or a busy balancer, call check immediately
+// before they are sent: what the caller saw before, as the health of other
+// members, may be minutes old by then. An error of check ends the write, nothing
+// is written, and the error wraps it.
+func WithCheck(ctx context.Context, check func(context.Context) error) context.Context {
+	return context.WithValue(ctx, checkKey{}, check)
+}
+
+// errMoved: what a write was decided on is not so any more.
+var errMoved = errors.New("the members have changed")
+
 // A step is what a look at a member leads to.
 type step int
 
@@ -280,13 +294,36 @@ func (c *Client) change(ctx context.Context, g Group, what string, items []item,
 			for _, n := range chunk {
 				members = append(members, items[n].wire(now[n]))
 			}
-			job, err := send(ctx, g, members)
+			// A write that had to wait is decided upon anew.
+			var moved, no error
+			checked := alicloud.WithCheck(ctx, func(context.Context) error {
+				if check, ok := ctx.Value(checkKey{}).(func(context.Context) error); ok {
+					if no = check(context.WithValue(ctx, checkKey{}, nil)); no != nil {
+						return no
+					}
+				}
+				again, was, _, _, err := look(ctx)
+				if moved = err; err != nil {
+					return errMoved
+				}
+				for _, n := range chunk {
+					if !slices.Contains(again, n) || was[n] != now[n] && (was[n] == nil || now[n] == nil || *was[n] != *now[n]) {
+						return errMoved
+					}
+				}
+				return nil
+			})
+			job, err := send(checked, g, members)
 			if err == nil && job != "" {
 				err = c.waitJob(ctx, g, job)
 			}
 			err = wrap(err)
 			var e *Error
 			switch {
+			case no != nil:
+				return "", false, poll.Stop(fmt.Errorf("cannot make the %s: %w", what, no))
+			case errors.Is(err, errMoved):
+				return state + ", and the members have changed", false, moved
 			case err == nil:
 				for _, n := range chunk {
 					accepted[n] = true

@@ -534,16 +534,20 @@ func (t *transition) down(ctx context.Context, a *engine.Act, changes []weightCh
 			if ok && b.Weight <= step {
 				continue
 			}
+			carried := func(ctx context.Context) error {
+				if err := t.waitServing(ctx, a, old); err != nil {
+					return err
+				}
+				return t.carries(ctx, a)
+			}
 			if err := t.waitAllHealthy(ctx, a, old); err != nil {
 				return err
 			}
-			if err := t.waitServing(ctx, a, old); err != nil {
+			if err := carried(ctx); err != nil {
 				return err
 			}
-			if err := t.carries(ctx, a); err != nil {
-				return err
-			}
-			if err := t.setWeight(ctx, c, step); err != nil {
+			// The write may have to wait for the cloud's flow control.
+			if err := t.setWeight(slb.WithCheck(ctx, carried), c, step); err != nil {
 				return err
 			}
 			a.Progress("%s: weight %d", c.Name, step)

@@ -14,6 +14,8 @@ import (
 
 const (
 	maxPause = 30 * time.Second
+	// stale is how old what a caller saw before a call may be when it leaves.
+	stale = 10 * time.Second
 	// A host that cannot be reached is tried a few times only: the cause is
 	// mostly a wrong endpoint or a missing network, and somebody is waiting.
 	maxDials = 4
@@ -31,12 +33,19 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 	var last *Error
 	open := false // an earlier attempt may have taken effect
 	dials, refusals := 0, 0
+	checked := time.Now()
 	for n := 1; ; n++ {
 		arrived := time.Now()
 		sent, err := c.await(ctx, g)
 		held += time.Since(arrived)
 		if err != nil {
 			return c.unsent(o, g, last, err, held, refusals)
+		}
+		if check, ok := ctx.Value(checkKey{}).(func(context.Context) error); ok && time.Since(checked) > stale {
+			if err := check(context.WithValue(ctx, checkKey{}, nil)); err != nil {
+				return err
+			}
+			checked = time.Now()
 		}
 		e := try()
 		throttled := e != nil && e.Class == Throttled
@@ -91,6 +100,16 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 			return c.unsent(o, g, last, ctx.Err(), held, refusals)
 		}
 	}
+}
+
+type checkKey struct{}
+
+// WithCheck returns a context under which a call that had to wait, for flow
+// control or for an object that was busy, calls check immediately before it is
+// sent: what its caller looked at before may have changed meanwhile. An error of
+// check ends the call, and is its error.
+func WithCheck(ctx context.Context, check func(context.Context) error) context.Context {
+	return context.WithValue(ctx, checkKey{}, check)
 }
 
 // await waits for the caller's turn at a gate; the clocks of ctx stand still
