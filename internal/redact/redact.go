@@ -5,35 +5,25 @@
 //
 //	r := redact.New(accessKeySecret, token)
 //	log.Println(r.String(err.Error()))
-//	w := r.Writer(os.Stderr)
-//	defer w.Close()
 //
 // # Guarantees
 //
-//  1. No value given comes through String or a Writer, whole, in base64 (all
-//     three alignments, standard and URL alphabet), in hex, URL-escaped, or
-//     quoted for a shell or as JSON (TestForms).
-//  2. A value split over several writes is found too (FuzzWriter: a Writer
-//     gives what String gives, however the text is cut).
-//  3. Text without a secret is passed on byte for byte (FuzzWriter).
+//  1. No value given comes through String, whole, in base64 (all three
+//     alignments, standard and URL alphabet), in hex, URL-escaped, or quoted
+//     for a shell or as JSON (TestForms, FuzzString).
+//  2. Text without a secret is passed on byte for byte (FuzzString).
 //
 // # Limits
 //
 // Values shorter than four bytes are not looked for: they occur everywhere.
-// Part of a secret, a reversed or compressed one is not recognised. A Writer
-// holds back a tail that may be the beginning of a secret until more comes or
-// it is closed.
-//
-// # Errors
-//
-// Those of the writer below.
+// Part of a secret, a reversed or compressed one is not recognised. Text is
+// looked at as a whole: a secret that is cut in two by the caller is not found.
 package redact
 
 import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"io"
 	"net/url"
 	"sort"
 	"strings"
@@ -60,7 +50,7 @@ func New(secrets ...string) *Redactor {
 	return r
 }
 
-// Add makes more values known. Writers that exist use them too.
+// Add makes more values known.
 func (r *Redactor) Add(secrets ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,22 +113,16 @@ func formsOf(s string) []string {
 	return forms
 }
 
-// String returns s without the secrets.
+// String returns s without the secrets, replaced from left to right, the
+// longest where several begin.
 func (r *Redactor) String(s string) string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	out, rest := scan(s, r.forms, true)
-	return out + rest
-}
-
-// scan replaces the forms in s from left to right, the longest where several
-// begin. Unless last, what could still become a form is left in rest.
-func scan(s string, forms []string, last bool) (out, rest string) {
-	if len(forms) == 0 {
-		return s, ""
+	if len(r.forms) == 0 {
+		return s
 	}
 	var first [256]bool
-	for _, f := range forms {
+	for _, f := range r.forms {
 		first[f[0]] = true
 	}
 	var b strings.Builder
@@ -149,18 +133,8 @@ outer:
 			i++
 			continue
 		}
-		tail := s[i:]
-		if !last {
-			// A longer form that begins here is preferred, so wait for it.
-			for _, f := range forms {
-				if len(tail) < len(f) && strings.HasPrefix(f, tail) {
-					b.WriteString(s[from:i])
-					return b.String(), tail
-				}
-			}
-		}
-		for _, f := range forms {
-			if strings.HasPrefix(tail, f) {
+		for _, f := range r.forms {
+			if strings.HasPrefix(s[i:], f) {
 				b.WriteString(s[from:i])
 				b.WriteString(Mark)
 				i += len(f)
@@ -171,47 +145,5 @@ outer:
 		i++
 	}
 	b.WriteString(s[from:])
-	return b.String(), ""
-}
-
-// A Writer takes secrets out of what is written through it. It may be used
-// by several goroutines.
-type Writer struct {
-	r    *Redactor
-	w    io.Writer
-	mu   sync.Mutex
-	held string // may be the beginning of a secret
-}
-
-// Writer returns a Writer that writes to w. It must be closed, or the end of
-// the text may be missing; closing it does not close w.
-func (r *Redactor) Writer(w io.Writer) *Writer { return &Writer{r: r, w: w} }
-
-// Write passes p on without the secrets.
-func (w *Writer) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.r.mu.RLock()
-	out, rest := scan(w.held+string(p), w.r.forms, false)
-	w.r.mu.RUnlock()
-	w.held = rest
-	if out != "" {
-		if _, err := io.WriteString(w.w, out); err != nil {
-			return 0, err
-		}
-	}
-	return len(p), nil
-}
-
-// Close writes what was held back.
-func (w *Writer) Close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.held == "" {
-		return nil
-	}
-	out := w.r.String(w.held)
-	w.held = ""
-	_, err := io.WriteString(w.w, out)
-	return err
+	return b.String()
 }

@@ -1,17 +1,14 @@
 package redact_test
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/redact"
 	"github.com/upgradectl/upgradectl/internal/shellq"
@@ -47,42 +44,18 @@ func TestForms(t *testing.T) {
 	assert.Equal(t, "x", zero.String("x"))
 }
 
-func TestWriterError(t *testing.T) {
-	w := redact.New("secret").Writer(failing{})
-	_, err := w.Write([]byte("text"))
-	assert.ErrorContains(t, err, "full")
-	_, err = w.Write([]byte("sec"))
-	require.NoError(t, err, "held back")
-	assert.ErrorContains(t, w.Close(), "full")
-}
-
-type failing struct{}
-
-func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }
-
-func FuzzWriter(f *testing.F) {
-	f.Add("a secret and a secr", "secret", uint8(3))
-	f.Add("aaaaaaaa", "aaaa", uint8(1))
-	f.Add("no such thing", "secret", uint8(2))
-	f.Add("ababababab", "abab", uint8(5))
-	f.Fuzz(func(t *testing.T, text, secret string, step uint8) {
-		r := redact.New(secret)
-		want := r.String(text)
-		var b bytes.Buffer
-		w := r.Writer(&b)
-		for rest := text; rest != ""; {
-			n := min(int(step)+1, len(rest))
-			_, err := w.Write([]byte(rest[:n]))
-			require.NoError(t, err)
-			rest = rest[n:]
-		}
-		require.NoError(t, w.Close())
-		assert.Equal(t, want, b.String())
+func FuzzString(f *testing.F) {
+	f.Add("a secret and a secr", "secret")
+	f.Add("aaaaaaaa", "aaaa")
+	f.Add("no such thing", "secret")
+	f.Add("ababababab", "abab")
+	f.Fuzz(func(t *testing.T, text, secret string) {
+		got := redact.New(secret).String(text)
 		if len(secret) >= 4 && !strings.Contains(redact.Mark, secret) && !strings.Contains(secret, "[") && !strings.Contains(secret, "]") {
-			assert.NotContains(t, b.String(), secret)
+			assert.NotContains(t, got, secret)
 		}
-		if want == text {
-			assert.Equal(t, text, b.String())
+		if !strings.Contains(got, redact.Mark) {
+			assert.Equal(t, text, got)
 		}
 	})
 }

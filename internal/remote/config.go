@@ -666,12 +666,8 @@ func (h *hop) expandFiles() error {
 	return nil
 }
 
-// chain returns the hosts to go through, the target last.
-func (c *config) chain(target string) ([]*hop, error) {
-	return chainFrom(c.name, c.resolve, target, nil)
-}
-
-// chainFrom follows ProxyJump. name is the file to blame.
+// chainFrom follows ProxyJump: it gives the hosts to go through, the target last.
+// name is the file to blame.
 func chainFrom(name string, resolve func(target string) (*hop, error), target string, path []string) ([]*hop, error) {
 	h, err := resolve(target)
 	if err != nil {

@@ -56,9 +56,9 @@ func TestConfig(t *testing.T) {
 	assert.Equal(t, "db-9", h.host)
 	assert.Equal(t, []string{"edge"}, h.jump)
 
-	_, err = c.chain("db-9") // "Host *" sends edge through itself
+	_, err = chainFrom(c.name, c.resolve, "db-9", nil) // "Host *" sends edge through itself
 	assert.ErrorContains(t, err, "circle: db-9 → edge → edge")
-	hops, err := c.chain("db-1")
+	hops, err := chainFrom(c.name, c.resolve, "db-1", nil)
 	require.NoError(t, err)
 	assert.Len(t, hops, 1)
 }
@@ -117,7 +117,7 @@ func FuzzConfig(f *testing.F) {
 			require.NotEmpty(t, err.Error())
 			return
 		}
-		if hops, err := c.chain(target); err == nil {
+		if hops, err := chainFrom(c.name, c.resolve, target, nil); err == nil {
 			require.NotEmpty(t, hops)
 			for _, h := range hops {
 				require.NotEmpty(t, h.who())

@@ -146,10 +146,7 @@ func (r *route) number() int64 { return r.seq }
 type forwardEntry struct {
 	ForwardEntry
 	gateway *natGateway
-	seq     int64
 }
-
-func (f *forwardEntry) number() int64 { return f.seq }
 
 // pathState is what leads to instances past the balancers.
 type pathState struct {
