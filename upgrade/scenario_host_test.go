@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -65,9 +66,10 @@ func (s *stage) say(addr, command string) string {
 
 // A line is the operator's network, which can be cut.
 type line struct {
-	mu    sync.Mutex
-	conns []net.Conn
-	down  bool
+	mu      sync.Mutex
+	conns   []net.Conn
+	down    bool
+	refused int // connections that were tried while it was down
 }
 
 func (l *line) dial(next dialFunc) dialFunc {
@@ -80,6 +82,7 @@ func (l *line) dial(next dialFunc) dialFunc {
 		defer l.mu.Unlock()
 		if l.down {
 			_ = c.Close()
+			l.refused++
 			return nil, errors.New("no route to host")
 		}
 		l.conns = append(l.conns, c)
@@ -87,10 +90,12 @@ func (l *line) dial(next dialFunc) dialFunc {
 	}
 }
 
-// cut ends all connections, and lets no other come about for a time.
-func (l *line) cut(d time.Duration) {
+// cut ends all connections, and lets no other come about for a time. It returns
+// how many there were.
+func (l *line) cut(d time.Duration) (ended int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ended = len(l.conns)
 	for _, c := range l.conns {
 		_ = c.Close()
 	}
@@ -100,6 +105,7 @@ func (l *line) cut(d time.Duration) {
 		defer l.mu.Unlock()
 		l.down = false
 	})
+	return ended
 }
 
 // updates counts how often production's transaction begins: the packages that
@@ -127,7 +133,7 @@ func TestScenario44ConnectionLostInTransaction(t *testing.T) {
 		s.access.NetDial = l.dial(s.access.NetDial)
 		n := 0
 		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
-			l.cut(0)
+			assert.Positive(t, l.cut(0), "the transaction's own connection was there")
 			return yum(ctx, p)
 		})
 		s.succeeded(s.apply(quiet), 6)
@@ -204,6 +210,7 @@ func TestScenario46NoLoginInTransaction(t *testing.T) {
 		})
 		s.succeeded(s.apply(quiet), 6)
 		assert.Equal(t, 1, n)
+		assert.Positive(t, l.refused, "it was tried, and waited for")
 	})
 }
 
@@ -216,7 +223,11 @@ func TestScenario47HostDoesNotComeBack(t *testing.T) {
 		s.world.Cloud().SetConsole("i-web90", "Kernel panic - not syncing: VFS\n")
 		r := s.apply(when("done", "4.5-os", func() { h.PanicAtBoot(true) }))
 		s.failed(r, "4.5-reboot", "did not come back")
-		assert.Contains(t, r.Reason, "console output: blobs/")
+		_, kept, ok := strings.Cut(r.Reason, "console output: blobs/")
+		require.True(t, ok, r.Reason)
+		console, err := os.ReadFile(filepath.Join(s.run, "blobs", kept[:64]))
+		require.NoError(t, err)
+		assert.Contains(t, string(console), "Kernel panic - not syncing")
 		s.carried()
 		r = s.rollback()
 		require.Equal(t, "parked", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
@@ -293,9 +304,11 @@ func TestScenario50WrongHostBehindAddress(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, h.WriteFile(hostKeyOfSSHD+suffix, theirs, 0o600))
 		}
+		was := h.Digest(nil)
 		r := s.resume(quiet)
 		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
 		assert.Contains(t, r.Reason, "HOST KEY OF "+production+" HAS CHANGED")
+		assert.Equal(t, was, h.Digest(nil), "nothing was done to it")
 		s.carried()
 		for i, suffix := range []string{"", ".pub"} {
 			require.NoError(t, h.WriteFile(hostKeyOfSSHD+suffix, own[i], 0o600))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,8 +33,8 @@ type Audit struct {
 	Run      string         `json:"run"`
 	Records  int            `json:"records"`        // lines that are records
 	Head     string         `json:"head"`           // hash of the last whole line
-	Torn     int            `json:"torn,omitempty"` // bytes of a torn last line: the trace of a crash, no finding
-	Repaired int            `json:"repaired"`       // torn lines that were cut, as the records after them note
+	Torn     int            `json:"torn,omitempty"` // bytes of a torn last write: the trace of a crash, no finding
+	Repaired int            `json:"repaired"`       // torn writes that were cut, as the records after them note
 	Blobs    int            `json:"blobs"`          // that are named and as they were
 	Heads    map[string]int `json:"heads"`          // of the hashes that were asked for and of approvals: their record
 	Findings []Finding      `json:"findings"`
@@ -75,13 +76,14 @@ func (v *auditor) find(record int, format string, args ...any) {
 	v.a.Findings = append(v.a.Findings, Finding{Line: v.line, Record: record, What: fmt.Sprintf(format, args...)})
 }
 
-func audit(journal io.Reader, plan []byte, s store, heads []string) (*Audit, error) {
+func audit(journal io.ReaderAt, plan []byte, s store, heads []string) (*Audit, error) {
 	v := &auditor{a: &Audit{Heads: map[string]int{}, Findings: []Finding{}}, store: s,
 		blobs: map[string]bool{}, wanted: map[string]int{}, seen: map[int]int{}, gaps: map[int]bool{}}
 	for _, h := range heads {
 		v.wanted[h] = 0
 	}
-	p := newParser(journal)
+	from := func(at int64) *parser { return newParser(io.NewSectionReader(journal, at, math.MaxInt64-at)) }
+	p, read := from(0), int64(0)
 	next, head := 1, "" // what a line behind those so far would carry
 	known := map[string]int{}
 	for {
@@ -99,6 +101,7 @@ func audit(journal io.Reader, plan []byte, s store, heads []string) (*Audit, err
 			break
 		}
 		v.line++
+		read += int64(len(line)) + 1
 		var rec Record
 		jsonErr := json.Unmarshal(line, &rec)
 		_, peek := p.r.Peek(1)
@@ -107,6 +110,12 @@ func audit(journal io.Reader, plan []byte, s store, heads []string) (*Audit, err
 		case !whole && last && v.line > 1 && !bytes.Contains(line, fmt.Appendf(nil, `{"seq":%d,"time":"`, next+1)), whole && last && jsonErr != nil && v.line > 1:
 			v.a.Torn = len(line)
 			continue
+		case whole && !last && jsonErr != nil && v.line > 1:
+			if size, same := from(read).rest(next); same {
+				v.a.Torn, p = len(line)+1+size, from(read+int64(size))
+				continue
+			}
+			fallthrough
 		case jsonErr != nil || !whole:
 			v.find(next, "record %d was changed: the line is not JSON", next)
 			next, head = next+1, ""

@@ -223,7 +223,10 @@ func (l *loop) takeOne(w waiting) error {
 	case w.refused != "":
 		b = body{Reason: w.name, Request: w.id, Refused: w.refused}
 	case w.q.Kind == RequestApprove:
-		return errors.Join(l.takeApproval(w, b), done())
+		if err := l.takeApproval(w, b); err != nil {
+			return err
+		}
+		return done()
 	case w.q.Kind != RequestPause && w.q.Kind != RequestStop && w.q.Kind != RequestRollback:
 		b.Refused = "it is of an unknown kind"
 	case w.q.For == nil || w.q.For.PID != me.PID || !w.q.For.Since.Equal(me.Since):

@@ -33,16 +33,21 @@
 //	lock           locked by the process at work; says who it is
 //
 // Every line of the journal is a JSON object with seq, time (RFC 3339, UTC, for
-// people only: nothing is decided by it), kind, step, attempt, key, body, prev
-// and sum. prev is the hex SHA-256 of the raw bytes of the line before, without
+// people only: nothing is decided by it), kind, step, attempt, key, body, with,
+// prev and sum. prev is the hex SHA-256 of the raw bytes of the line before, without
 // its newline; sum is the start of the SHA-256 of the line's own bytes before
-// `,"sum":`. A step costs two writes with an fsync: its intent, and how it ended
-// with what Do returned. A call costs two more: who began it, and how the run
-// stands at its end. Neither waits for a neighbour's fsync. Of two lines that are
-// flushed together a disk may keep the second and lose the first, which no
-// reader could tell from a record that was altered; and a run that was reported
-// to have succeeded, with its head, must not have that head cut off by a power
-// loss a moment later.
+// `,"sum":`.
+//
+// A step costs at most two writes with an fsync: its intent, and how it ended with
+// what Do returned. Records between which nothing happens share one: how the last
+// step ended and that the run is at its end, a gate and that it waits, who began
+// and the first look. A look, a ReadOnly step without a Plan, needs no more than
+// one, since its intent goes with what stands before it. The intent of an effect
+// never waits for company, no side of a step runs and nobody is told anything on a
+// record that is not durable, and whoever is told how a step ended can pause or
+// cancel before the next effect. with counts the records before this one that the
+// same fsync made durable: of such a write a power loss may leave the end without
+// the start, and only its last record tells that from damage.
 //
 // # Control
 //
@@ -60,14 +65,16 @@
 //     nothing left behind, or, past a pivot, the state just after it, from which
 //     resume reaches the end (TestCrashMatrix).
 //  3. An effect begins only after its intent, with parameters, before-image and
-//     key, is on disk (TestCrashMatrix, TestUnwritable).
+//     key, is on disk (TestCrashMatrix, TestUnwritable), and after everybody who
+//     is told how the step before it ended could stop it (TestToldInTime). What
+//     the Observer is told is on disk (TestObserver).
 //  4. The before-image is taken once an attempt and never again (TestCrashMatrix,
 //     TestStories).
 //  5. A new key is used only after a definitive failure or an undo
 //     (TestStories).
 //  6. What somebody else changed is never overwritten (TestForeign).
-//  7. Any altered byte of the journal is noticed, or lies in a last line that is
-//     then cut as torn (TestTamper, FuzzJournal); Verify says which record was
+//  7. Any altered byte of the journal is noticed, or lies in the last write, which
+//     is then cut as torn (TestTamper, TestTornGroup, FuzzJournal); Verify says which record was
 //     changed, removed or moved (TestScenario04BitFlip,
 //     TestScenario05RecordDeletedOrReordered, TestAuditFindsEverything), and by a
 //     head that was kept elsewhere that the end was cut off (TestAuditHead).

@@ -236,6 +236,56 @@ func TestTorn(t *testing.T) {
 	}
 }
 
+// TestTornGroup: a power loss takes some blocks of a write of several records.
+// What is left of it is cut, whichever blocks those were; as soon as another
+// write stands behind it, the same bytes are damage.
+func TestTornGroup(t *testing.T) {
+	w := newSimWorld()
+	r, err := memRun(w.store.journal, nil)
+	require.NoError(t, err)
+	r.store = w.store
+	out, err := r.Apply(t.Context(), plain("a", "b"), Options{Actor: "op"})
+	require.NoError(t, err)
+	require.Equal(t, Succeeded, out.State)
+	journal := w.store.journal // of three writes
+	last := int(lastWrite(journal))
+	require.Equal(t, 2, bytes.Count(journal[last:], []byte("\n")))
+	start := int(lastWrite(journal[:last]))
+	require.Equal(t, 2, bytes.Count(journal[start:last], []byte("\n")))
+	for _, c := range []struct {
+		name       string
+		start, end int
+		behind     bool
+	}{{"the last write", last, len(journal), false}, {"a write before it", start, last, true}} {
+		for from := c.start; from < c.end; from += 13 {
+			for _, lost := range []int{1, 64, 512, c.end} {
+				data := bytes.Clone(journal)
+				clear(data[from:min(from+lost, c.end)])
+				p, err := parseJournal(data)
+				a, aerr := audit(bytes.NewReader(data), nil, w.store, nil)
+				require.NoError(t, aerr)
+				if c.behind {
+					require.ErrorIs(t, err, ErrDamaged, "%s, %d bytes at %d", c.name, lost, from)
+					require.NotEmpty(t, a.Findings)
+					continue
+				}
+				require.NoError(t, err, "%s, %d bytes at %d", c.name, lost, from)
+				require.GreaterOrEqual(t, int(p.size), last)
+				require.Equal(t, len(data), int(p.size)+p.torn)
+				require.Empty(t, a.Findings, "%s, %d bytes at %d", c.name, lost, from)
+				require.NotZero(t, a.Torn)
+
+				r, err := memRun(data, nil)
+				require.NoError(t, err)
+				r.store = &memStore{f: &faults{}, journal: data, blobs: map[string][]byte{}}
+				out, err := r.Apply(t.Context(), plain("a", "b"), Options{Actor: "op"})
+				require.NoError(t, err)
+				require.Equal(t, Succeeded, out.State)
+			}
+		}
+	}
+}
+
 func TestLocked(t *testing.T) {
 	dir, r := create(t)
 	_, err := Open(dir)
@@ -307,9 +357,29 @@ func TestOtherVersion(t *testing.T) {
 	require.ErrorIs(t, err, ErrVersion)
 }
 
-// TestObserver holds the points at which a tool may be killed on purpose.
+// lateFile is a journal on a disk that gets nothing before an fsync.
+type lateFile struct {
+	file
+	data []byte
+	at   int64
+}
+
+func (f *lateFile) WriteAt(p []byte, at int64) (int, error) {
+	f.data, f.at = bytes.Clone(p), at
+	return len(p), nil
+}
+
+func (f *lateFile) Sync() error {
+	_, err := f.file.WriteAt(f.data, f.at)
+	return err
+}
+
+// TestObserver holds the points at which a tool may be killed on purpose: what
+// somebody is told is on disk, and stays there without a later fsync.
 func TestObserver(t *testing.T) {
 	dir, r := create(t)
+	d := r.store.(*dirStore)
+	d.f = &lateFile{file: d.f}
 	onDisk := func() string {
 		data, err := os.ReadFile(filepath.Join(dir, journalFile))
 		require.NoError(t, err)
@@ -331,14 +401,51 @@ func TestObserver(t *testing.T) {
 	var got []string
 	_, err := r.Apply(t.Context(), steps, Options{Observer: func(e Event) {
 		got = append(got, e.Kind+" ("+onDisk()+")")
+		assert.LessOrEqual(t, e.Seq, len(readJournal(t, dir)), e.Kind)
 		if e.Kind == "intent" {
 			assert.Equal(t, Event{Seq: 3, Time: e.Time, Kind: "intent", Step: "a", Section: "3.11", Title: "look at a"}, e)
 		}
 	}})
 	require.NoError(t, err)
-	assert.Equal(t, []string{"started (started)", "intent (intent)",
+	assert.Equal(t, []string{"started (intent)", "intent (intent)",
 		"progress (intent)", "progress (intent)", "progress (intent)", "progress (intent)",
-		"effect (intent)", "done (done)", "succeeded (succeeded)"}, got)
+		"effect (intent)", "done (succeeded)", "succeeded (succeeded)"}, got)
+}
+
+// TestToldInTime: who is told how a step ended can still pause or cancel the run
+// before the next effect, or undo, begins.
+func TestToldInTime(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		for _, cancels := range []bool{false, true} {
+			_, r := create(t)
+			state := map[string]bool{}
+			steps := []Step{atOnce("a", "1", state), atOnce("b", "2", state)}
+			ctx, cancel := context.WithCancel(t.Context())
+			pause := make(chan string, 4)
+			o := Options{Pause: pause, Observer: func(e Event) {
+				switch {
+				case e.Kind != "done" && e.Kind != "undone":
+				case cancels:
+					cancel()
+				default:
+					pause <- "look first"
+				}
+			}}
+			call, left := r.Apply, map[string]bool{"a": true}
+			if back {
+				_, err := r.Apply(t.Context(), steps, Options{})
+				require.NoError(t, err)
+				call = r.Rollback
+			}
+			out, err := call(ctx, steps, o)
+			require.NoError(t, err)
+			assert.Equal(t, map[bool]RunState{false: Paused, true: Interrupted}[cancels], out.State)
+			for id, there := range state {
+				assert.Equal(t, left[id], there, id)
+			}
+			cancel()
+		}
+	}
 }
 
 // TestLateCreate: a rollback waits for what a cloud shows late.
@@ -560,7 +667,20 @@ func sample(tb testing.TB) []byte {
 	return w.store.journal
 }
 
-// noticed says whether a changed journal is refused, or only its last line is
+// lastWrite is where the write with the last record of a journal begins.
+func lastWrite(journal []byte) int64 {
+	p, f := newParser(bytes.NewReader(journal)), newParser(bytes.NewReader(journal))
+	with := 0
+	for rec, err := p.next(); err == nil; rec, err = p.next() {
+		with = rec.With
+	}
+	for f.n < p.n-1-with {
+		_, _ = f.next()
+	}
+	return f.size
+}
+
+// noticed says whether a changed journal is refused, or only its last write is
 // cut as torn.
 func noticed(original, changed []byte) error {
 	p, err := parseJournal(changed)
@@ -570,8 +690,7 @@ func noticed(original, changed []byte) error {
 		}
 		return nil
 	}
-	lastLine := bytes.LastIndexByte(original[:len(original)-1], '\n') + 1
-	if p.torn > 0 && p.size >= int64(lastLine) {
+	if p.torn > 0 && p.size >= lastWrite(original) {
 		return nil
 	}
 	return fmt.Errorf("%d records of %d bytes were believed", len(p.records), p.size)

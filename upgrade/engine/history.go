@@ -19,7 +19,8 @@ type Record struct {
 	Attempt int             `json:"attempt,omitempty"`
 	Key     string          `json:"key,omitempty"`
 	Body    json.RawMessage `json:"body,omitempty"`
-	Torn    int             `json:"torn,omitempty"` // bytes of a torn line that were cut before this record
+	Torn    int             `json:"torn,omitempty"` // bytes of a torn write that were cut before this record
+	With    int             `json:"with,omitempty"` // how many records before this one became durable by the same fsync
 	Prev    string          `json:"prev"`           // hex SHA-256 of the previous line without its newline
 	Sum     string          `json:"sum"`            // first 16 hex digits of the SHA-256 of this line up to the comma before "sum"
 }
@@ -77,7 +78,7 @@ type History struct {
 	RollingBack bool          // a rollback was begun and is not finished
 	Live        bool          // a process holds the lock now
 	Holder      Holder        // the last known holder of the lock
-	Torn        int           // bytes of a torn last line, not yet cut
+	Torn        int           // bytes of a torn last write, not yet cut
 	Count       int           // of the records; Records reads them
 	Head        string        // hex SHA-256 of the last line: names the whole history
 	PastReturn  string        // ID of an irreversible step that was begun: there is no rollback

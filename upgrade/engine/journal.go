@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -131,11 +132,12 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// append makes one record durable and then part of the state. After the first
-// failure it never tries again: the kernel may have dropped the dirty pages,
-// and a later fsync that succeeds would prove nothing. A full disk is the one
-// exception, since nothing was believed to be written: the reserve is freed, so
-// that what was begun can be closed, and nothing begins any more.
+// append makes one record durable, together with those that are held, and then
+// part of the state. After the first failure it never tries again: the kernel
+// may have dropped the dirty pages, and a later fsync that succeeds would prove
+// nothing. A full disk is the one exception, since nothing was believed to be
+// written: the reserve is freed, so that what was begun can be closed, and
+// nothing begins any more.
 func (r *Run) append(rec Record, b any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,14 +151,67 @@ func (r *Run) append(rec Record, b any) error {
 	if err == nil || r.low != nil || !isDiskFull(err) {
 		return err
 	}
-	if r.low = r.store.freeReserve(); r.low != nil {
-		return r.breakDown(r.fold.seq+1, rec.Kind, errors.Join(err, r.low))
+	if err := r.useReserve(rec.Kind, err); err != nil {
+		return err
 	}
-	r.low = err
 	if begins(rec.Kind) {
 		return r.closeFull(rec)
 	}
 	return r.write(rec, b)
+}
+
+// maxHeld bounds the bytes of the lines that wait for a write.
+const maxHeld = 16 << 10
+
+// hold makes one record part of the state and leaves it to the next append or
+// flush to make it durable: one write and one fsync for both. It is for records
+// on which nothing rests yet. Who holds one sees to a flush before a side of a
+// step is called and before anybody is told.
+func (r *Run) hold(rec Record, b any) error {
+	r.mu.Lock()
+	if r.broken != nil || r.low != nil || len(r.held) > maxHeld {
+		r.mu.Unlock()
+		return r.append(rec, b)
+	}
+	defer r.mu.Unlock()
+	rec, line, err := r.encode(rec, b)
+	if err != nil {
+		return err
+	}
+	r.held, r.holds, r.last = append(r.held, line...), r.holds+1, hashOf(line[:len(line)-1])
+	r.torn = 0
+	return r.fold.add(rec)
+}
+
+// flush makes durable what is held.
+func (r *Run) flush() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken != nil || r.holds == 0 {
+		return r.broken
+	}
+	err := r.commit(nil, r.last)
+	if err == nil {
+		return nil
+	}
+	if r.low == nil && isDiskFull(err) {
+		if err := r.useReserve("held", err); err != nil {
+			return err
+		}
+		if err = r.commit(nil, r.last); err == nil {
+			return nil
+		}
+	}
+	return r.breakDown(r.fold.seq, "held", err)
+}
+
+// useReserve gives the reserve back to a full disk.
+func (r *Run) useReserve(kind string, full error) error {
+	if err := r.store.freeReserve(); err != nil {
+		return r.breakDown(r.fold.seq+1, kind, errors.Join(full, err))
+	}
+	r.low = full
+	return nil
 }
 
 // begins tells the kinds of records after which something happens in the world.
@@ -178,9 +233,28 @@ func (r *Run) closeFull(rec Record) error {
 // write is append for a caller that has the lock and knows that the record may
 // be written.
 func (r *Run) write(rec Record, b any) error {
+	rec, line, err := r.encode(rec, b)
+	if err != nil {
+		return err
+	}
+	if err := r.commit(line, hashOf(line[:len(line)-1])); err != nil {
+		if isDiskFull(err) && r.low == nil {
+			return err // append knows what to do
+		}
+		return r.breakDown(rec.Seq, rec.Kind, err)
+	}
+	r.torn = 0
+	if kind := rec.Kind; kind == kindInterrupted && r.abandoned {
+		return nil // the fold is in other hands
+	}
+	return r.fold.add(rec)
+}
+
+// encode gives the record that comes next, and its line.
+func (r *Run) encode(rec Record, b any) (Record, []byte, error) {
 	raw, err := marshal(b)
 	if err != nil {
-		return fmt.Errorf("internal error: cannot encode record %q of step %q: %w", rec.Kind, rec.Step, err)
+		return rec, nil, fmt.Errorf("internal error: cannot encode record %q of step %q: %w", rec.Kind, rec.Step, err)
 	}
 	if string(raw) != "{}" {
 		rec.Body = raw
@@ -188,27 +262,28 @@ func (r *Run) write(rec Record, b any) error {
 	rec.Seq = r.fold.seq + 1
 	rec.Time = time.Now().UTC().Truncate(time.Millisecond)
 	rec.Torn = r.torn
-	rec.Prev = r.head
+	rec.With = r.holds
+	rec.Prev = r.last
 	line, err := encodeRecord(rec)
 	if err != nil {
-		return fmt.Errorf("internal error: cannot encode record %q of step %q: %w", rec.Kind, rec.Step, err)
+		return rec, nil, fmt.Errorf("internal error: cannot encode record %q of step %q: %w", rec.Kind, rec.Step, err)
 	}
 	if len(line) >= maxLine {
-		return fmt.Errorf("internal error: record %q of step %q has %d bytes", rec.Kind, rec.Step, len(line))
+		return rec, nil, fmt.Errorf("internal error: record %q of step %q has %d bytes", rec.Kind, rec.Step, len(line))
 	}
-	if err := r.store.append(append(line, '\n'), r.size); err != nil {
-		if isDiskFull(err) && r.low == nil {
-			return err // append knows what to do
-		}
-		return r.breakDown(rec.Seq, rec.Kind, err)
+	return rec, append(line, '\n'), nil
+}
+
+// commit writes what is held and line behind it, whose last line has the hash
+// last, with one fsync for all of it.
+func (r *Run) commit(line []byte, last string) error {
+	data := append(slices.Clip(r.held), line...)
+	if err := r.store.append(data, r.size); err != nil {
+		return err
 	}
-	r.size += int64(len(line)) + 1
-	r.head = hashOf(line)
-	r.torn = 0
-	if kind := rec.Kind; kind == kindInterrupted && r.abandoned {
-		return nil // the fold is in other hands
-	}
-	return r.fold.add(rec)
+	r.size += int64(len(data))
+	r.held, r.holds, r.last = nil, 0, last
+	return nil
 }
 
 // breakDown ends all writing of this process. Who calls it has the lock.

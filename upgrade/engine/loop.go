@@ -54,13 +54,13 @@ type Options struct {
 	Quit    <-chan struct{}
 	Quitted func(error)
 	// Observer is called synchronously for every event, never twice at once.
-	// While it runs the run stands still, exactly at the named point; calls of
-	// Progress wait for it.
+	// While it runs the run stands still at the named point, or behind records
+	// after which nothing has happened yet; calls of Progress wait for it.
 	Observer func(Event)
 }
 
-// An Event tells an Observer what just happened. Kind is that of the journal
-// record that was just written, or "progress" (a line from a step), or "effect":
+// An Event tells an Observer what just happened. Kind is that of a journal
+// record that is on disk now, or "progress" (a line from a step), or "effect":
 // Do has returned without an error and nothing about it is written yet.
 type Event struct {
 	Seq                              int // of the record; 0 when there is none
@@ -95,7 +95,8 @@ type loop struct {
 	asked    RequestKind // the strongest request that was taken
 	askedWhy string
 
-	mu sync.Mutex // one event at a time
+	untold []Event    // of records that are held
+	mu     sync.Mutex // one event at a time
 }
 
 // CheckSteps refuses a run whose journal names a step that is not among steps,
@@ -197,6 +198,9 @@ func (r *Run) Apply(ctx context.Context, steps []Step, o Options) (Outcome, erro
 // end makes an outcome of an engine error: the world may be ahead of the
 // journal, and resume finds out.
 func (l *loop) end(out Outcome, err error) (Outcome, error) {
+	if err == nil {
+		err = l.flush() // there is nothing: how a run stands is never held
+	}
 	if err != nil {
 		return Outcome{State: Interrupted, Step: l.r.fold.step, Reason: err.Error(), Err: err}, err
 	}
@@ -260,6 +264,13 @@ func (l *loop) run(ctx context.Context, s *Step) (*Outcome, error) {
 	st := l.r.fold.get(s.ID)
 	if st.done || st.skipped {
 		return nil, nil
+	}
+	// Only a look may begin on what is held: an effect comes after everybody was
+	// told of the step before it and could ask to stop, and a Plan can take long.
+	if s.Effect != ReadOnly || s.Plan != nil || st.open {
+		if err := l.flush(); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.take(); err != nil {
 		return nil, err
@@ -348,6 +359,9 @@ func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool
 	key := Key(l.r.header.Run, s.ID, attempt)
 	var prop Proposal
 	if s.Plan != nil {
+		if err := l.flush(); err != nil {
+			return nil, false, err
+		}
 		for {
 			prop, err = s.Plan(ctx, &Act{l: l, s: s, attempt: attempt, key: key})
 			if err != nil {
@@ -393,6 +407,7 @@ func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool
 	if err := l.r.append(Record{Kind: kindIntent, Step: s.ID, Attempt: attempt, Key: key}, b); err != nil {
 		return nil, false, err
 	}
+	l.tell()
 	l.emit(l.r.fold.seq, kindIntent, s, "")
 	for _, line := range prop.Lines {
 		l.emit(0, kindProgress, s, line)
@@ -519,7 +534,18 @@ func (l *loop) paused(s *Step, reason string) (*Outcome, error) {
 	return &Outcome{State: Paused, Step: s.ID, Reason: reason}, nil
 }
 
-// record appends a record and tells the observer. s is nil for the run itself.
+// held tells the kinds of records on which nothing rests when they are written:
+// they become durable with the next one, or before a side of a step is called.
+func held(kind string) bool {
+	switch kind {
+	case kindStarted, kindGate, kindApproved, kindDone, kindSkipped, kindUndone, kindUndoFailed:
+		return true
+	}
+	return false
+}
+
+// record appends or holds a record, and tells the observer once it is durable.
+// s is nil for the run itself.
 func (l *loop) record(kind string, s *Step, b body, text string) error {
 	rec := Record{Kind: kind}
 	if s != nil {
@@ -528,20 +554,55 @@ func (l *loop) record(kind string, s *Step, b body, text string) error {
 			rec.Attempt, rec.Key = st.Attempt, st.Key
 		}
 	}
+	if held(kind) {
+		if err := l.r.hold(rec, b); err != nil {
+			return err
+		}
+		l.untold = append(l.untold, event(l.r.fold.seq, kind, s, text))
+		return nil
+	}
 	if err := l.r.append(rec, b); err != nil {
 		return err
 	}
+	l.tell()
 	l.emit(l.r.fold.seq, kind, s, text)
 	return nil
 }
 
-func (l *loop) emit(seq int, kind string, s *Step, text string) {
-	if l.o.Observer == nil {
-		return
+// flush makes what is held durable and tells the observer.
+func (l *loop) flush() error {
+	if err := l.r.flush(); err != nil {
+		return err
 	}
+	l.tell()
+	return nil
+}
+
+// tell gives the observer the events of records that were held and are durable
+// now.
+func (l *loop) tell() {
+	untold := l.untold
+	l.untold = nil
+	for _, e := range untold {
+		l.observe(e)
+	}
+}
+
+func event(seq int, kind string, s *Step, text string) Event {
 	e := Event{Seq: seq, Time: time.Now(), Kind: kind, Text: text}
 	if s != nil {
 		e.Step, e.Section, e.Title = s.ID, s.Section, s.Title
+	}
+	return e
+}
+
+func (l *loop) emit(seq int, kind string, s *Step, text string) {
+	l.observe(event(seq, kind, s, text))
+}
+
+func (l *loop) observe(e Event) {
+	if l.o.Observer == nil {
+		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

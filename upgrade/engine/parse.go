@@ -19,7 +19,7 @@ type parser struct {
 	r    *bufio.Reader
 	n    int    // whole records read
 	size int64  // their bytes
-	torn int    // bytes of a torn last line
+	torn int    // bytes of a torn last write
 	head string // hex SHA-256 of the last whole line
 }
 
@@ -47,7 +47,8 @@ func (p *parser) line() (line []byte, whole bool, err error) {
 // next returns the next record, io.EOF behind the last one, and a
 // *DamagedError for the first line that is not what was written. The last line
 // is torn, and no damage, when it lacks its newline (the write was cut short)
-// or is no JSON at all (its blocks reached the disk in another order).
+// or is no JSON at all (its blocks reached the disk in another order). So is a
+// line before it that is no JSON when the last write brought both.
 func (p *parser) next() (Record, error) {
 	var rec Record
 	n := p.n + 1
@@ -65,19 +66,19 @@ func (p *parser) next() (Record, error) {
 		return rec, io.EOF
 	}
 	if !whole || !sumMatches(line) {
-		_, err := p.r.Peek(1)
-		more := err == nil
-		switch {
-		case whole && json.Valid(line):
+		if whole && json.Valid(line) {
 			return bad("the line does not match its sum")
-		case more:
+		}
+		rest, same := p.rest(n)
+		switch {
+		case !same:
 			return bad("the line is not JSON")
 		case n == 1:
 			return bad("the first line is not whole") // it was renamed into place, so this is no crash
-		case bytes.Contains(line, fmt.Appendf(nil, `{"seq":%d,"time":"`, n+1)):
-			return bad("two lines have run together")
+		case bytes.Contains(line, fmt.Appendf(nil, `{"seq":%d,"time":"`, n+1)) && bytes.IndexByte(line, 0) < 0:
+			return bad("two lines have run together") // a block that is not on the disk would read as zeros
 		}
-		p.torn = len(line)
+		p.torn = len(line) + rest
 		if whole {
 			p.torn++
 		}
@@ -94,6 +95,27 @@ func (p *parser) next() (Record, error) {
 	}
 	p.n, p.size, p.head = n, p.size+int64(len(line))+1, hashOf(line)
 	return rec, nil
+}
+
+// rest reads what stands behind line n, which is no JSON, and tells whether
+// all of it was written together with that line, so that none of it was ever
+// durable: then whole records are there, and each says so. Nothing may be there
+// at all.
+func (p *parser) rest(n int) (size int, same bool) {
+	for {
+		line, whole, err := p.line()
+		if err != nil {
+			return size, false
+		}
+		if len(line) == 0 && !whole {
+			return size, true
+		}
+		size += len(line) + 1
+		var rec Record
+		if !whole || !sumMatches(line) || json.Unmarshal(line, &rec) != nil || rec.Seq <= n || rec.Seq-rec.With > n {
+			return size, false
+		}
+	}
 }
 
 // headerOf reads the first record.

@@ -87,6 +87,11 @@ func (l *loop) undoAll(ctx context.Context) (Outcome, error) {
 	}
 	todo := l.toUndo()
 	for i, u := range todo {
+		if !u.reset { // a side comes: see run
+			if err := l.flush(); err != nil {
+				return Outcome{}, err
+			}
+		}
 		if err := l.take(); err != nil {
 			return Outcome{}, err
 		}

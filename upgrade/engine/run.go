@@ -43,8 +43,10 @@ type Run struct {
 	fold *fold
 
 	mu        sync.Mutex // guards what follows, and every write
-	size      int64      // of the whole records of the journal, in bytes
-	head      string     // hash of its last line
+	size      int64      // of the durable records of the journal, in bytes
+	held      []byte     // lines that wait for the next write; see hold
+	holds     int        // how many
+	last      string     // hash of the last line, durable or held
 	torn      int        // bytes of a torn line behind them
 	broken    error      // ErrUnwritable or closed: nothing is appended any more
 	low       error      // the disk is full: the reserve is in use, nothing is begun
@@ -232,7 +234,7 @@ func newRun(journal io.Reader, plan []byte) (*Run, error) {
 			return nil, err
 		}
 	}
-	return &Run{header: h, plan: plan, fold: f, size: p.size, head: p.head, torn: p.torn, absentPause: absentPause}, nil
+	return &Run{header: h, plan: plan, fold: f, size: p.size, last: p.head, torn: p.torn, absentPause: absentPause}, nil
 }
 
 // Close releases the lock. The run can be opened again. A second Close does
