@@ -41,7 +41,10 @@ func language(args []string, getenv func(string) string) string {
 	}
 	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
 		if v := getenv(name); v != "" {
-			if strings.HasPrefix(v, "zh") {
+			// What is written is UTF-8: a terminal of GBK would show neither.
+			_, charset, named := strings.Cut(strings.ToLower(v), ".")
+			charset, _, _ = strings.Cut(charset, "@")
+			if strings.HasPrefix(v, "zh") && (!named || charset == "utf-8" || charset == "utf8") {
 				return "zh"
 			}
 			break
@@ -85,6 +88,9 @@ func (a *app) message(cmd *cobra.Command, err error) string {
 			hint = fmt.Sprintf(a.t("'%s --help' shows the commands", "用 '%s --help' 查看命令"), cmd.CommandPath())
 		}
 		return "upgradectl: " + err.Error() + "\n" + hint
+	}
+	if err.Error() == context.Canceled.Error() {
+		return "upgradectl: " + a.t("interrupted", "已中断")
 	}
 	// Lists of problems name their file on each line, for editors to jump to.
 	if isList(err) {

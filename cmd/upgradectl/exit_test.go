@@ -79,6 +79,9 @@ func TestLanguage(t *testing.T) {
 	env := func(kv map[string]string) func(string) string { return func(k string) string { return kv[k] } }
 	assert.Equal(t, "en", language(nil, env(nil)))
 	assert.Equal(t, "zh", language(nil, env(map[string]string{"LANG": "zh_CN.UTF-8"})))
+	assert.Equal(t, "zh", language(nil, env(map[string]string{"LANG": "zh_CN.utf8@pinyin"})))
+	assert.Equal(t, "en", language(nil, env(map[string]string{"LANG": "zh_CN.GBK"})), "a terminal that would show rubbish")
+	assert.Equal(t, "zh", language([]string{"--lang=zh"}, env(map[string]string{"LANG": "zh_CN.GBK"})), "asked for")
 	assert.Equal(t, "en", language(nil, env(map[string]string{"LC_ALL": "C", "LANG": "zh_CN.UTF-8"})))
 	assert.Equal(t, "zh", language([]string{"slb", "--lang", "zh"}, env(nil)))
 	assert.Equal(t, "zh", language([]string{"--lang=zh"}, env(nil)))

@@ -217,6 +217,9 @@ hand-commented。uses：通向该处的 pass，形如 FILE:LINE: CONTEXT。"reas
 			for _, r := range t.Refs(q) {
 				refs = append(refs, newRefJSON(r))
 			}
+			if len(refs) == 0 {
+				a.progress(a.t("no reference in %d files", "%d 个文件中没有引用"), len(t.Files()))
+			}
 			return a.result(refs, func(w io.Writer) {
 				for _, r := range refs {
 					r.print(w)

@@ -219,6 +219,7 @@ func runOnce[F any](ctx context.Context, a *app, s *simulation, w world[F], judg
 	case err != nil:
 		return runError(err)
 	case r.State == "interrupted":
+		a.progress(a.t("interrupted at %s; this world is gone with its process, one of --keep DIR stays and can be resumed", "中断于 %s；该模拟环境已随进程消失，用 --keep DIR 可保留环境并续跑"), r.Step)
 		return &exitError{code: r.ExitStatus()}
 	}
 	figures, err := w.Finish(context.WithoutCancel(ctx))
