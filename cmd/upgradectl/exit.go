@@ -81,12 +81,14 @@ func isList(err error) bool {
 func exitStatus(ctx context.Context, err error) int {
 	var e *exitError
 	var applied *nginx.ApplyError
+	interrupted := ctx.Err() != nil && errors.Is(err, context.Canceled)
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &e):
+	// What was cut off while it asked was not refused, whatever it was doing.
+	case errors.As(err, &e) && !(interrupted && (e.code == exitFailure || e.code == exitRefused)):
 		return e.code
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+	case interrupted:
 		return exitInterrupted
 	case as[*usageError](err):
 		return exitUsage

@@ -64,6 +64,9 @@ func TestExitStatus(t *testing.T) {
 		{live, &upgrade.AccessError{Err: errors.New("no route")}, 4},
 		{live, &upgrade.RefusedError{}, 4},
 		{cancelled, context.Canceled, 130},
+		{cancelled, &exitError{exitRefused, &upgrade.AccessError{Err: context.Canceled}}, 130},
+		{cancelled, &exitError{exitDamaged, context.Canceled}, 12},
+		{cancelled, &exitError{exitRefused, errors.New("refused all the same")}, 4},
 		{cancelled, errors.New("a real one all the same"), 1},
 		// A cancelled context of somebody else's is not our interruption.
 		{live, context.Canceled, 1},
