@@ -91,6 +91,9 @@ func (b *pitrixBox) script(ctx context.Context, a *app, x *execution, before []s
 type roleFlag struct{ role string }
 
 func (r *roleFlag) flag(a *app, cmd *cobra.Command) {
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short + "\n\n" + a.t("NODES is a role, as in 'proxy', or names of nodes with commas between them; then --role says which role they have.", "NODES 是角色名（如 proxy），或以逗号分隔的节点名；后者需用 --role 指明其角色。")
+	}
 	cmd.Flags().StringVar(&r.role, "role", "", a.t("the role the nodes must be of (default: NODES itself, as in 'proxy')", "节点必须属于的角色（默认即 NODES 本身，如 proxy）"))
 }
 
@@ -103,6 +106,11 @@ func (p *pitrixFlags) scoped(ctx context.Context, a *app, r *roleFlag, words str
 		}
 		scope, err := pitrix.NewScope(b.fleet, b.groups, words, pitrix.Allow{Role: role})
 		if err != nil {
+			first, _, _ := strings.Cut(words, ",")
+			if n := b.fleet[first]; n != nil && r.role == "" {
+				is, _ := n.Get("role")
+				err = fmt.Errorf(a.t("%w, or add --role %s", "%w，或加上 --role %s"), err, is)
+			}
 			return err
 		}
 		return do(b, scope)
