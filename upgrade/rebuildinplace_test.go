@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -208,6 +209,9 @@ func TestRebuildInPlaceTwice(t *testing.T) {
 		s := inPlaceStage(t, sim.RebuildConfig{}, nil)
 		s.succeeded(s.apply(quiet))
 		s.end("succeeded")
+		// keepalived of the last one may still take the floating address back, of
+		// which the order of the next plan comes.
+		time.Sleep(time.Minute)
 		var err error
 		s.op, err = s.world.WriteOperatorFiles(t.TempDir()) // the new host keys are known
 		require.NoError(t, err)
