@@ -28,6 +28,8 @@ type impostor struct {
 	addr func() string // of the host; known once it exists
 	line line          // the operator's
 
+	inJob bool // it comes while the operator may be asking
+
 	mu       sync.Mutex
 	own      []byte // the host's private key; nil: nobody is in between
 	boot     string // of the host when the impostor came
@@ -69,6 +71,9 @@ func (i *impostor) happened(what string) {
 	if i.own == nil || !strings.HasPrefix(what, "ssh "+i.addr()+" ") {
 		return
 	}
+	if i.inJob && time.Now().Equal(i.since) {
+		return // a look at the job that had reached the host before the line was cut
+	}
 	if h := i.s.world.Host(i.addr()); i.now || h.BootID() != i.boot {
 		i.commands = append(i.commands, what)
 	}
@@ -101,7 +106,7 @@ func TestSwappedHostKey(t *testing.T) {
 				slow(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
-				i := &impostor{}
+				i := &impostor{inJob: c.inJob}
 				edit := seldom
 				if c.disk {
 					edit = replacing
@@ -175,7 +180,7 @@ func TestSwappedHostKeyOfOneHost(t *testing.T) {
 		t.Run(program, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				i := &impostor{addr: func() string { return oneHost }}
+				i := &impostor{addr: func() string { return oneHost }, inJob: true}
 				i.s = newStageIn(t, sim.Config{Rate: -1, Streams: -1, Happened: i.happened}, nil, nil)
 				s := i.s
 				s.access.NetDial = i.line.dial(s.access.NetDial)
