@@ -50,7 +50,7 @@ Exit status: 0 done, or nothing speaks against it; 4 refused, nothing was touche
 9 他人正在更改该主机。`),
 	}
 	h.ssh.flags(a, cmd)
-	cmd.AddCommand(newHostCheck(h), newHostUpgrade(h), newHostDocker(h), newHostServices(h))
+	cmd.AddCommand(newHostCheck(h), newHostUpgrade(h), newHostKernel(h), newHostDocker(h), newHostServices(h))
 	return cmd
 }
 

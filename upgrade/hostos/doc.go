@@ -45,8 +45,8 @@
 //     right, and gets no other one on top (TestDNFKilled,
 //     TestTransactionJournal).
 //  11. Assess, CheckPreReboot and VerifyUpgrade change nothing (TestUpgradeHost).
-//  12. BootPreviousKernel has done it only when the boot loader says so
-//     (TestBootPreviousKernel).
+//  12. SetDefaultKernel has done it only when the boot loader says so
+//     (TestSetDefaultKernel).
 //  13. Pointing repositories to a vault changes nothing but where they are, and
 //     can be taken back byte for byte (TestVault, FuzzVault).
 //  14. No package of Docker is removed before its successor is offered and

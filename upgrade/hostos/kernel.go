@@ -171,12 +171,12 @@ func defaultKernel(grubby, grubenv, settings, menu string) string {
 
 var validRelease = regexp.MustCompile(`^[0-9][A-Za-z0-9._+~-]{0,127}$`)
 
-// BootPreviousKernel makes release, a kernel that is installed with its
-// initramfs, the one that the host boots from now on: the way back of one
-// host whose new kernel does not do. It does not reboot. grubby does it where
+// SetDefaultKernel makes release, a kernel that is installed with its
+// initramfs, the one that the host boots from now on, such as the one before a
+// new kernel that does not do. It does not reboot. grubby does it where
 // it is there; elsewhere grub-set-default, which needs GRUB_DEFAULT=saved.
 // What was made the default is read back: an error means that it is not.
-func BootPreviousKernel(ctx context.Context, h Host, release string) error {
+func SetDefaultKernel(ctx context.Context, h Host, release string) error {
 	if !validRelease.MatchString(release) {
 		return fmt.Errorf("cannot boot kernel %q: that is no kernel's release", firstBytes(release, 80))
 	}

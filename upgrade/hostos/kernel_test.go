@@ -72,7 +72,7 @@ func told(parts map[string]string) string {
 
 const twoKernels = "8000000 /boot/vmlinuz-" + newKernel + "\n30000000 /boot/initramfs-" + newKernel + ".img\n8000000 /boot/vmlinuz-" + oldKernel + "\n30000000 /boot/initramfs-" + oldKernel + ".img\n20000000 /boot/initramfs-" + oldKernel + "kdump.img\n"
 
-func TestBootPreviousKernel(t *testing.T) {
+func TestSetDefaultKernel(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		parts   map[string]string
@@ -104,7 +104,7 @@ func TestBootPreviousKernel(t *testing.T) {
 				}
 				return nil
 			}}
-			err := BootPreviousKernel(context.Background(), h, c.release)
+			err := SetDefaultKernel(context.Background(), h, c.release)
 			if c.err == "" {
 				require.NoError(t, err)
 			} else {

@@ -49,17 +49,26 @@ func cmdTimeout(ctx context.Context, p *Proc) int {
 	return status
 }
 
-// cmdGrubby is grubby --default-kernel.
+// cmdGrubby is grubby --default-kernel and grubby --set-default=KERNEL.
 func cmdGrubby(_ context.Context, p *Proc) int {
-	f, ok := p.flags("--default-kernel")
+	f, ok := p.flags("--default-kernel", "--set-default=")
 	if !ok {
 		return statusUnknownFlag
 	}
-	if !f.is["--default-kernel"] || len(f.rest) > 0 {
-		return p.refusef("only grubby --default-kernel")
+	kernel, set := f.val["--set-default"]
+	if f.is["--default-kernel"] == set || len(f.rest) > 0 {
+		return p.refusef("only grubby --default-kernel and grubby --set-default=KERNEL")
 	}
 	if p.p.cred.uid != 0 {
 		return p.failf(1, "error opening /boot/grub2/grub.cfg for read: Permission denied")
+	}
+	if set {
+		release, ok := strings.CutPrefix(kernel, "/boot/vmlinuz-")
+		if _, err := p.tree().stat(cred{}, kernel, true); !ok || err != nil {
+			return p.failf(1, "The param %s is incorrect", kernel) // as grubby of RHEL 8
+		}
+		p.Host.pk.setBootKernel(release)
+		return 0
 	}
 	fmt.Fprintln(p.Stdout, "/boot/vmlinuz-"+p.Host.pk.nextKernel())
 	return 0
