@@ -124,6 +124,7 @@ func TestSwappedHostKey(t *testing.T) {
 					come = func() {
 						assert.NoError(t, s.world.Host(i.addr()).Intercept("yum", func(ctx context.Context, p *host.Proc, yum host.Command) int {
 							if slices.Contains(p.Args, "update") {
+								<-time.After(time.Second) // who started the job has its answer
 								i.come(true)
 							}
 							return yum(ctx, p)
@@ -186,6 +187,7 @@ func TestSwappedHostKeyOfOneHost(t *testing.T) {
 				s.access.NetDial = i.line.dial(s.access.NetDial)
 				require.NoError(t, s.world.Host(oneHost).Intercept(program, func(ctx context.Context, p *host.Proc, next host.Command) int {
 					if program == "shutdown" || slices.Contains(p.Args, "update") && !slices.Contains(p.Args, "--assumeno") {
+						<-time.After(time.Second) // who started it has its answer
 						i.come(true)
 					}
 					return next(ctx, p)
