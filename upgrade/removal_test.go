@@ -22,7 +22,7 @@ func TestRemovals(t *testing.T) {
 			"*) echo 'upgradectl: the lease of this host was taken over' >&2; false;; esac`,",
 			"*) : ;; esac`,", "^TestScenario16CopiedRun"},
 		{"R14: the other side is not looked at before each weight", "movebalancers.go",
-			"if err := t.waitAllHealthy(ctx, a, old); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t\tif err := t.waitServing(ctx, a, old); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t\tif err := t.carries(ctx, a); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t\tif err := t.setWeight(ctx, c, step)",
+			"carried := func(ctx context.Context) error {\n\t\t\t\tif err := t.waitServing(ctx, a, old); err != nil {\n\t\t\t\t\treturn err\n\t\t\t\t}\n\t\t\t\treturn t.carries(ctx, a)\n\t\t\t}\n\t\t\tif err := t.waitAllHealthy(ctx, a, old); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t\tif err := carried(ctx); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t\t// The write may have to wait for the cloud's flow control.\n\t\t\tif err := t.setWeight(slb.WithCheck(ctx, carried), c, step)",
 			"if err := t.setWeight(ctx, c, step)", "^TestScenario42IllBetween"},
 		{"R15: the transition host leaves before production is back", "movebalancers.go",
 			"if err := t.restored(ctx); err != nil {\n\t\t\t\treturn nil, err\n\t\t\t}\n\t\t\treturn nil, t.leave(", "return nil, t.leave(", "^TestTransition$"},
