@@ -1,9 +1,11 @@
 package host
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +46,11 @@ func (h *Host) crond(b *boot, p *process) {
 	}
 }
 
+// debianCron are the names of files in /etc/cron.d that Debian's cron reads
+// (cron(8): those of run-parts); cronie only passes over hidden ones and those
+// of editors.
+var debianCron = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
 // Jobs are the commands that crond runs again and again, in the order of its
 // files; those of @reboot are not among them.
 func (h *Host) Jobs() []string {
@@ -76,6 +83,10 @@ func (h *Host) crontabs() []cronJob {
 			jobs = append(jobs, j)
 		}
 	}
+	ignored := func(name string) bool { return name[0] == '.' || strings.HasSuffix(name, "~") }
+	if os, err := h.tree.readFile(cred{}, "/etc/os-release"); err == nil && bytes.Contains(os, []byte("debian")) {
+		ignored = func(name string) bool { return !debianCron.MatchString(name) }
+	}
 	read("/etc/crontab", "")
 	for _, dir := range []string{"/etc/cron.d", "/var/spool/cron"} {
 		entries, err := h.tree.readDir(cred{}, dir)
@@ -83,7 +94,7 @@ func (h *Host) crontabs() []cronJob {
 			continue
 		}
 		for _, e := range entries {
-			if name := e.Name(); !e.IsDir() && name[0] != '.' && !strings.HasSuffix(name, "~") { // as cronie
+			if !e.IsDir() && !ignored(e.Name()) {
 				read(path.Join(dir, e.Name()), map[string]string{"/var/spool/cron": e.Name()}[dir])
 			}
 		}

@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 )
@@ -215,7 +214,7 @@ func cmdSystemdRun(_ context.Context, p *Proc) int {
 	c := h.fork(b, b.ctx, &process{args: f.rest, unit: name})
 	go func() {
 		defer b.wg.Done()
-		status := c.statusAfter(h.execute(c.ctx, h.rootProc(c, f.rest, io.Discard), f.rest))
+		status := c.statusAfter(h.execute(c.ctx, h.unitProc(c, f.rest), f.rest))
 		c.end(status)
 		h.mu.Lock()
 		delete(h.transient, name) // --collect

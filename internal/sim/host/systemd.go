@@ -178,7 +178,7 @@ func (h *Host) startUnit(b *boot, name string) error {
 	args := []string{"/bin/sh", "-c", set["ExecStart"]}
 	p := h.fork(b, b.ctx, &process{args: args, unit: name})
 	run := func() int {
-		q := h.rootProc(p, args, io.Discard)
+		q := h.unitProc(p, args)
 		status := p.statusAfter(h.execute(p.ctx, q, args))
 		p.end(status)
 		return status
@@ -236,6 +236,16 @@ func (h *Host) rootProc(p *process, args []string, out io.Writer) *Proc {
 		Host: h, Args: args, Env: map[string]string{"PATH": defaultPath, "HOME": "/root", "USER": "root", "LANG": "C"}, Dir: "/",
 		Stdin: noInput{}, Stdout: out, Stderr: out, User: "root", PID: p.pid, p: p, umask: 0o022,
 	}
+}
+
+// unitProc is a process of a system unit: it has no login's variables, unless
+// the unit says User=, which none does here (systemd.exec(5), "Environment
+// Variables in Spawned Processes").
+func (h *Host) unitProc(p *process, args []string) *Proc {
+	q := h.rootProc(p, args, io.Discard)
+	delete(q.Env, "HOME")
+	delete(q.Env, "USER")
+	return q
 }
 
 // stopUnit ends the processes of a unit and waits for that.
