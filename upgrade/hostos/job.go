@@ -84,11 +84,16 @@ cat >"$d/run.$$" <<'END'
 mv -f "$d/run.$$" "$d/run"
 if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
 	u=upgradectl-@KEY@
-	if systemd-run --unit=$u --collect --quiet /bin/sh "$d/run"; then exit 0; fi
-	# Launched twice: the other one has the name, or its job has begun.
-	if [ -e "$d/started" ] || systemctl is-active $u >/dev/null; then exit 0; fi
 	# systemd before version 236 has no --collect.
-	exec systemd-run --unit=$u --quiet /bin/sh "$d/run"
+	collect=
+	case $(systemd-run --help) in *--collect*) collect=--collect;; esac
+	if systemd-run --unit=$u $collect --quiet /bin/sh "$d/run"; then exit 0; fi
+	# Launched twice: the other one has the name, and its job runs, has begun,
+	# or is about to. In this order: what ends between two looks had begun.
+	if systemctl is-active $u >/dev/null || [ -e "$d/started" ]; then exit 0; fi
+	sleep 1
+	if systemctl is-active $u >/dev/null || [ -e "$d/started" ]; then exit 0; fi
+	exit 1
 fi
 setsid /bin/sh "$d/run" >/dev/null 2>&1 </dev/null &
 `

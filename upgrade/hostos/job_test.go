@@ -68,6 +68,48 @@ func TestJobRunsOnce(t *testing.T) {
 	})
 }
 
+// TestJobLaunchedTwice plays a systemd whose unit has the first launch's name
+// already: the second launch must see that, wherever the first one's job is.
+func TestJobLaunchedTwice(t *testing.T) {
+	for name, c := range map[string]struct {
+		isActive string // what the shell of systemctl is-active does
+		ok       bool
+	}{
+		"runs":                     {"exit 0", true},
+		"ends while looked at":     {`mkdir -p "$JOB/started"; exit 3`, true},
+		"begins after both looked": {`mkdir "$JOB/looked" || mkdir "$JOB/started"; exit 3`, true},
+		"never begins":             {"exit 3", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onShells(t, func(t *testing.T, h local) {
+				j, bin := jobs{t.TempDir()}, t.TempDir()
+				for program, does := range map[string]string{
+					"systemd-run": `[ "$1" != --help ] || exit 0; echo "the unit exists" >&2; exit 1`,
+					"systemctl":   "JOB=" + j.dir("k") + "\n" + c.isActive,
+				} {
+					require.NoError(t, os.WriteFile(filepath.Join(bin, program), []byte("#!/bin/sh\n"+does+"\n"), 0o700))
+				}
+				err := j.start(soon(t), systemd{h, bin}, "k", "true\n")
+				if c.ok {
+					require.NoError(t, err)
+					return
+				}
+				require.ErrorContains(t, err, "the unit exists")
+			})
+		})
+	}
+}
+
+// systemd is this machine with the systemd whose programs are in bin.
+type systemd struct {
+	local
+	bin string
+}
+
+func (s systemd) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	return s.local.Run(ctx, "PATH="+s.bin+":$PATH\n"+strings.ReplaceAll(cmd, "/run/systemd/system", s.bin), stdin, stdout, stderr)
+}
+
 // A unit of systemd has neither HOME nor anything else of a login.
 func TestJobHome(t *testing.T) {
 	onShells(t, func(t *testing.T, h local) {

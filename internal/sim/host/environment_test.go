@@ -12,7 +12,7 @@ import (
 // some HOME; it is not root's), and cron's PATH has no sbin.
 func TestEnvironmentOfJobs(t *testing.T) {
 	h := start(t, spec(""))
-	_, out, err := h.Run(t.Context(), `systemd-run --collect --quiet --unit=who /bin/sh -c 'echo "HOME=$HOME $PATH" >/root/unit'
+	_, out, err := h.Run(t.Context(), `systemd-run --quiet --unit=who /bin/sh -c 'echo "HOME=$HOME $PATH" >/root/unit'
 mkdir -p /etc/cron.d
 echo '* * * * * root echo "$PATH" >/root/cron' >/etc/cron.d/who`)
 	require.NoError(t, err, "%s", out)

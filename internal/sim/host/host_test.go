@@ -459,16 +459,39 @@ func TestJava(t *testing.T) {
 	assert.Empty(t, h.Refused())
 }
 
-// TestSystemdRun: a detached unit outlives its session and leaves no trace.
+// TestSystemdRun: a detached unit outlives its session, and leaves no trace
+// unless it fails: that, an old systemd cannot help.
 func TestSystemdRun(t *testing.T) {
-	h := start(t, spec(""))
-	out, status := run(t, h, `echo 'sleep 200; echo done >/srv/done' >/srv/job; systemd-run --unit=up1 --collect /bin/sh /srv/job; systemctl is-active up1; systemd-run --unit=up1 --collect /bin/sh /srv/job`)
-	assert.Equal(t, 1, status)
-	assert.Equal(t, "Running as unit: up1.service\nactive\nFailed to start transient service unit: Unit up1.service already exists.\n", out)
-	require.Eventually(t, func() bool {
-		out, _ := run(t, h, "systemctl is-active up1; cat /srv/done")
-		return out == "inactive\ndone\n"
-	}, 10*time.Second, 10*time.Millisecond)
+	for release, collect := range map[string]string{"CentOS Linux release 7.5.1804 (Core)": "", "Alibaba Cloud Linux release 3 (OpenAnolis Edition)": "--collect "} {
+		s := spec("")
+		s.Release = release
+		h := start(t, s)
+		job := "systemd-run --unit=up1 " + collect + "/bin/sh /srv/job"
+		out, status := run(t, h, `echo 'sleep 200; echo done >/srv/done' >/srv/job; `+job+`; systemctl is-active up1; `+job)
+		assert.Equal(t, 1, status)
+		assert.Equal(t, "Running as unit: up1.service\nactive\nFailed to start transient service unit: Unit up1.service already exists.\n", out)
+		require.Eventually(t, func() bool {
+			out, _ := run(t, h, "systemctl is-active up1; cat /srv/done")
+			return out == "inactive\ndone\n"
+		}, 10*time.Second, 10*time.Millisecond)
+
+		ended := map[string]string{"": "failed\n", "--collect ": "inactive\n"}[collect]
+		_, status = run(t, h, `echo 'rm /srv/done; exit 7' >/srv/job; `+job)
+		assert.Equal(t, 0, status)
+		require.Eventually(t, func() bool {
+			out, _ := run(t, h, "[ -e /srv/done ] || systemctl is-active up1")
+			return out == ended
+		}, 10*time.Second, 10*time.Millisecond)
+
+		out, status = run(t, h, "systemd-run --help | grep -c -- --collect")
+		assert.Equal(t, map[string]string{"": "0\n", "--collect ": "1\n"}[collect], out, status)
+		if collect == "" {
+			out, status = run(t, h, "systemd-run --unit=up2 --collect /bin/sh /srv/job")
+			assert.Equal(t, 1, status)
+			assert.Equal(t, "systemd-run: unrecognized option '--collect'\n", out)
+		}
+		assert.Empty(t, h.Refused())
+	}
 }
 
 // TestConnections parses the kernel's table back.

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -185,14 +186,33 @@ func (p *Proc) listUnits(f flags) int {
 	return 0
 }
 
-// cmdSystemdRun is systemd-run --unit=NAME --collect [--quiet] /bin/sh FILE.
+// oldSystemd says whether this is systemd 219 of CentOS 7, which has no
+// --collect: 236 was the first.
+func (h *Host) oldSystemd() bool {
+	release, err := h.ReadFile("/etc/redhat-release")
+	return err == nil && bytes.Contains(release, []byte("release 7."))
+}
+
+// cmdSystemdRun is systemd-run --unit=NAME [--collect] [--quiet] /bin/sh FILE.
+// A unit that fails keeps its name, unless it is to be collected.
 func cmdSystemdRun(_ context.Context, p *Proc) int {
+	old := p.Host.oldSystemd()
+	if len(p.Args) == 2 && p.Args[1] == "--help" {
+		fmt.Fprintln(p.Stdout, "systemd-run [OPTIONS...] {COMMAND} [ARGS...]\n     --unit=UNIT")
+		if !old {
+			fmt.Fprintln(p.Stdout, "  -G --collect")
+		}
+		return 0
+	}
 	f, ok := p.flags("+", "--unit=", "--collect", "--quiet")
 	if !ok {
 		return statusUnknownFlag
 	}
-	if f.val["--unit"] == "" || !f.is["--collect"] || len(f.rest) < 2 || f.rest[0] != "/bin/sh" {
-		return p.refusef("only systemd-run --unit=NAME --collect [--quiet] /bin/sh FILE")
+	if f.val["--unit"] == "" || len(f.rest) < 2 || f.rest[0] != "/bin/sh" {
+		return p.refusef("only systemd-run --unit=NAME [--collect] [--quiet] /bin/sh FILE")
+	}
+	if old && f.is["--collect"] {
+		return p.failf(1, "unrecognized option '--collect'")
 	}
 	h, name := p.Host, unitName(f.val["--unit"])
 	if p.p.cred.uid != 0 {
@@ -217,7 +237,11 @@ func cmdSystemdRun(_ context.Context, p *Proc) int {
 		status := c.statusAfter(h.execute(c.ctx, h.unitProc(c, f.rest), f.rest))
 		c.end(status)
 		h.mu.Lock()
-		delete(h.transient, name) // --collect
+		if status == 0 || f.is["--collect"] {
+			delete(h.transient, name)
+		} else {
+			h.transient[name].active, h.transient[name].failed = false, true
+		}
 		h.mu.Unlock()
 	}()
 	if !f.is["--quiet"] {
