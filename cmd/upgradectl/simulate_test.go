@@ -35,10 +35,11 @@ const simSpeed = "200"
 var raced = []string{"whole", "rebuild", "rollback", "control"}
 
 // keptKey finds the worlds of a script, interruptedKey the command that it
-// interrupted.
+// interrupted, lockedKey the run that it is at work on.
 type (
 	keptKey        struct{}
 	interruptedKey struct{}
+	lockedKey      struct{}
 )
 
 // kept is what a script has started, by directory.
@@ -55,7 +56,11 @@ type kept map[string]*sim.Remote
 //	exits STATUS upgradectl …   the command ends with exactly this status
 //	killed upgradectl …         the command dies at its --kill-at
 //	anyexit upgradectl …        its exit status is not looked at
-//	atwork DIR                  wait until a process works on the run in DIR
+//	atwork DIR                  wait until a process works on the steps of the run
+//	                            in DIR: it can be sent signals and requests
+//	locked DIR ACTOR            be at work on that run, in the name of ACTOR and
+//	                            without moving it, until
+//	unlocked
 //	interrupt                   send Ctrl-C to the command in the background
 //	ended STATUS                after wait: how the interrupted command ended
 //	operator DIR                take the credentials of the world kept in DIR, and $ENDPOINT
@@ -103,6 +108,9 @@ func simulateParams(files []string) testscript.Params {
 			env.Values[keptKey{}] = kept{}
 			env.Values[interruptedKey{}] = new(*exec.Cmd)
 			env.Defer(func() { endWorlds(env.WorkDir) })
+			run := new(*engine.Run)
+			env.Values[lockedKey{}] = run
+			env.Defer(func() { _ = closeLocked(run) })
 			for _, name := range []string{"ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_REGION_ID"} {
 				env.Setenv(name, "")
 			}
@@ -118,6 +126,8 @@ func simulateParams(files []string) testscript.Params {
 			"killed":    checked(cmdKilled),
 			"anyexit":   checked(cmdAnyExit),
 			"atwork":    cmdAtWork,
+			"locked":    cmdLocked,
+			"unlocked":  cmdUnlocked,
 			"interrupt": cmdInterrupt,
 			"ended":     cmdEnded,
 			"operator":  cmdOperator,
@@ -292,10 +302,35 @@ func cmdAtWork(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if !poll(time.Minute, func() bool {
 		r, err := upgrade.ReadReport(ts.MkAbs(args[0]))
-		return err == nil && r.Live
+		return err == nil && r.Live && r.State == "running"
 	}) {
 		ts.Fatalf("nobody works on the run in %s", args[0])
 	}
+}
+
+func cmdLocked(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: locked DIR ACTOR")
+	}
+	run, err := engine.Open(ts.MkAbs(args[0]), engine.WithActor(args[1]))
+	ts.Check(err)
+	*ts.Value(lockedKey{}).(**engine.Run) = run
+}
+
+func cmdUnlocked(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: unlocked, after locked")
+	}
+	ts.Check(closeLocked(ts.Value(lockedKey{}).(**engine.Run)))
+}
+
+func closeLocked(run **engine.Run) error {
+	r := *run
+	if r == nil {
+		return nil
+	}
+	*run = nil
+	return r.Close()
 }
 
 func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {

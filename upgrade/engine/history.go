@@ -96,7 +96,7 @@ type History struct {
 // With an error that is ErrDamaged, ErrVersion or ErrPlanChanged the history is
 // not nil: it holds what could be read, for a person to look at, not to act on.
 func Read(dir string) (*History, error) {
-	live := isHeld(dir) // before reading: who is gone by then writes nothing more
+	live, holder := holderOf(dir) // before reading: who is gone by then writes nothing more
 	f, err := os.Open(filepath.Join(dir, journalFile))
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a run: %w", dir, err)
@@ -107,8 +107,11 @@ func Read(dir string) (*History, error) {
 		return nil, fmt.Errorf("cannot read run %s: %w", dir, err)
 	}
 	h, err := history(f, plan, &dirStore{dir: dir})
-	h.Live, h.Holder = live, readHolder(dir)
+	h.Live, h.Holder = live, holder
 	if !h.Live && (h.State == Running || h.State == RollingBack) {
+		if isHeld(dir) {
+			return Read(dir) // a process has begun meanwhile
+		}
 		h.State, h.Reason = Interrupted, "the process that worked on it is gone"
 		if h.Count == 1 {
 			h.State, h.Reason = Paused, "created and not started yet"

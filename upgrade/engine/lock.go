@@ -21,10 +21,11 @@ type lock struct {
 // errHeld is what lockFD returns when another process has the lock.
 var errHeld = errors.New("held by another process")
 
-// Reading a run probes the lock for a moment, so one refusal is not the truth.
+// Reading a run probes the lock, and a machine can stop a reader in the middle of
+// that: who only finds readers in his way waits for them.
 const (
-	lockTries = 5
 	lockPause = 20 * time.Millisecond
+	lockTries = 500 // 10 s
 )
 
 func takeLock(dir, actor string) (*lock, error) {
@@ -38,8 +39,9 @@ func takeLock(dir, actor string) (*lock, error) {
 		if !errors.Is(err, errHeld) {
 			return nil, err
 		}
-		if try == lockTries {
-			return nil, &LockedError{Dir: dir, Holder: readHolder(dir)}
+		if probeHeld(name) || try == lockTries {
+			_, holder := holderOf(dir)
+			return nil, &LockedError{Dir: dir, Holder: holder}
 		}
 		<-time.After(lockPause)
 	}
@@ -88,6 +90,21 @@ func (l *lock) release() error {
 	}
 	return errors.Join(l.f.Truncate(0), l.f.Close())
 }
+
+// holderOf tells whether a process holds the lock of a run directory, and what
+// its file says. Who has just taken the lock has yet to write his name: his is
+// waited for, since a request has to be addressed to him.
+func holderOf(dir string) (held bool, h Holder) {
+	for try := 1; ; try++ {
+		held, h = isHeld(dir), readHolder(dir)
+		if !held || h.PID != 0 || try == holderTries {
+			return held, h
+		}
+		<-time.After(lockPause)
+	}
+}
+
+const holderTries = 100 // 2 s: a file that nobody can read is no reason to hang
 
 // readHolder returns a zero Holder when nothing sensible is there.
 func readHolder(dir string) Holder {

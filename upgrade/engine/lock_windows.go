@@ -12,26 +12,36 @@ const errSharing = syscall.Errno(32)
 // lockOpen opens the file so that nobody else can open it for writing; reading
 // stays possible, that is how others learn who holds it.
 func lockOpen(name string) (*os.File, error) {
-	p, err := syscall.UTF16PtrFromString(name)
+	h, err := openShared(name, syscall.GENERIC_READ|syscall.GENERIC_WRITE, syscall.OPEN_ALWAYS)
 	if err != nil {
 		return nil, err
-	}
-	h, err := syscall.CreateFile(p, syscall.GENERIC_READ|syscall.GENERIC_WRITE, syscall.FILE_SHARE_READ,
-		nil, syscall.OPEN_ALWAYS, syscall.FILE_ATTRIBUTE_NORMAL, 0)
-	if errors.Is(err, errSharing) {
-		return nil, errHeld
-	}
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(h), name), nil
 }
 
+// probeHeld opens the file for reading and lets others do the same: whoever may
+// write is in the way of that, another probe is not.
 func probeHeld(name string) bool {
-	f, err := lockOpen(name)
+	h, err := openShared(name, syscall.GENERIC_READ, syscall.OPEN_EXISTING)
 	if err != nil {
 		return errors.Is(err, errHeld)
 	}
-	_ = f.Close() // only read
+	_ = syscall.CloseHandle(h) // only read
 	return false
+}
+
+// openShared opens a file that others may read meanwhile, and not write.
+func openShared(name string, access, how uint32) (syscall.Handle, error) {
+	p, err := syscall.UTF16PtrFromString(name)
+	if err != nil {
+		return syscall.InvalidHandle, err
+	}
+	h, err := syscall.CreateFile(p, access, syscall.FILE_SHARE_READ, nil, how, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+	if errors.Is(err, errSharing) {
+		return h, errHeld
+	}
+	if err != nil {
+		return h, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return h, nil
 }
