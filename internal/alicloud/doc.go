@@ -19,13 +19,14 @@
 //     an error and never a panic (TestOddAnswers).
 //  6. A Client may be used by many goroutines (TestConcurrent).
 //  7. Keys of a role are fetched once, renewed five minutes before they end by
-//     one caller at a time, and an outage while the old ones are good is not
-//     noticed (TestRenewal, TestECSRole).
+//     one caller at a time, and an outage while the old ones are good costs one
+//     caller twenty seconds now and then (TestRenewal, TestECSRole).
 //  8. A refusal for keys, permission, clock or region says in one message what to
 //     change: the policy statement, the skew, the region and endpoint (TestHints).
 //  9. A call that flow control refuses is no failure: it is sent again until it
 //     passes, its context ends or half an hour is over, and takes nothing from
 //     the budget for other trouble (TestThrottleLimit, TestBudgetBesideThrottling).
+//     An outage slows calls down too, and its time counts (TestBudgetOfOutage).
 //     The error then says what was held back, for how long, and what to do.
 //  10. Clients that share nothing but a quota find the pace that uses it up; none
 //     starves, and fifty of them at sixty calls a minute send less than half of

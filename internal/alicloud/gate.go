@@ -154,7 +154,11 @@ func (g *gate) refused(sent time.Time, code string, q quota) {
 	for n := 1; n < g.row && wait < full; n++ {
 		wait *= 2
 	}
-	if next := now.Add(q.left + min(wait, full+rand.N(full/2))); next.After(g.next) {
+	longest := full + rand.N(full/2)
+	if code == "ServiceUnavailable" {
+		longest = full / 2 // no quota to wait for, and a budget to stay within
+	}
+	if next := now.Add(q.left + min(wait, longest)); next.After(g.next) {
 		g.next = next
 	}
 }
@@ -175,11 +179,19 @@ func (g *gate) passed() {
 	}
 }
 
-// closed reports whether calls are being held back.
-func (g *gate) closed() bool {
+// left is how long it is until the next call may leave.
+func (g *gate) left() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pace > 0
+	return time.Until(g.next)
+}
+
+// throttled reports whether calls are being held back because of flow control:
+// an outage closes the gate as well.
+func (g *gate) throttled() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pace > 0 && g.code != "ServiceUnavailable"
 }
 
 // HeldBack says that flow control lets no call of an action through now, since

@@ -243,6 +243,33 @@ func TestBudgetBesideThrottling(t *testing.T) {
 	})
 }
 
+// An outage is no flow control, though it slows calls down as well: the budget
+// ends the call, and the clock of a limit runs.
+func TestBudgetOfOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 20 {
+			n := 0
+			c := client(t, roundTripper(func(*http.Request) (*http.Response, error) {
+				n++
+				return refusal(503, "ServiceUnavailable", "down")
+			}))
+			begun := time.Now()
+			_, err := c.Instances(t.Context(), alicloud.InstanceQuery{})
+			require.ErrorContains(t, err, "gave up after")
+			assert.LessOrEqual(t, time.Since(begun), 2*time.Minute)
+			assert.Greater(t, time.Since(begun), time.Minute)
+			assert.Greater(t, n, 4)
+
+			ctx, cancel := alicloud.WithLimit(t.Context(), 20*time.Second)
+			begun = time.Now()
+			_, err = c.Images(ctx, alicloud.ImageQuery{})
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.Equal(t, 20*time.Second, time.Since(begun))
+			cancel()
+		}
+	})
+}
+
 // A limit's clock stands still while flow control is the reason to wait, and
 // runs on as ever for anything else.
 func TestLimitStandsStill(t *testing.T) {

@@ -20,11 +20,18 @@ import (
 // than any single attempt takes, so that none goes stale on the way.
 const renewBefore = 5 * time.Minute
 
+const (
+	renewFor   = 20 * time.Second // at most, while the old keys are good
+	renewAgain = 20 * time.Second // after a renewal that failed, while they are
+)
+
 // A keyring holds the keys that requests are signed with now.
 type keyring struct {
 	fetch func(context.Context) (temporary, error) // nil: the keys never change
 	turn  chan struct{}                            // who fetches holds its value
 	now   atomic.Pointer[temporary]
+
+	failed time.Time // when a renewal did last; of whoever holds turn
 }
 
 // temporary are keys that end.
@@ -34,42 +41,56 @@ type temporary struct {
 }
 
 // keys returns what to sign a request with. Keys of a role are fetched when
-// there are none, and renewed before they end; one caller does that and the
-// others wait for it.
+// there are none, and renewed before they end; one caller does that. While the
+// old ones are good the others go on with them, and so does that one if the
+// renewal takes long: with five minutes left a stall would be worse than the
+// keys.
 func (c *Client) keys(ctx context.Context) (Credentials, error) {
 	r := c.ring
 	if r.fetch == nil {
 		return c.cred, nil
 	}
-	fresh := func() *temporary {
-		if t := r.now.Load(); t != nil && time.Until(t.until) > renewBefore {
-			return t
+	old := r.now.Load()
+	switch {
+	case old != nil && time.Until(old.until) > renewBefore:
+		return c.with(old), nil
+	case old != nil && time.Until(old.until) > 0:
+		select {
+		case r.turn <- struct{}{}:
+			defer func() { <-r.turn }()
+		default:
+			return c.with(old), nil
 		}
-		return nil
-	}
-	t := fresh()
-	if t == nil {
+	default:
 		select {
 		case r.turn <- struct{}{}:
 			defer func() { <-r.turn }()
 		case <-ctx.Done():
 			return Credentials{}, ctx.Err()
 		}
-		if t = fresh(); t == nil {
-			got, err := r.fetch(ctx)
-			old := r.now.Load()
-			switch {
-			case err == nil:
-				t = &got
-				r.now.Store(t)
-			case old != nil && time.Until(old.until) > 0 && ctx.Err() == nil:
-				t = old // still good for a while; the next call tries again
-			default:
-				return Credentials{}, err
-			}
-		}
 	}
-	return c.with(t), nil
+	// Somebody may have fetched them meanwhile.
+	old = r.now.Load()
+	good := old != nil && time.Until(old.until) > 0
+	if good && (time.Until(old.until) > renewBefore || time.Since(r.failed) < renewAgain) {
+		return c.with(old), nil
+	}
+	fetching := ctx
+	if good {
+		var cancel context.CancelFunc
+		fetching, cancel = context.WithTimeout(ctx, renewFor)
+		defer cancel()
+	}
+	got, err := r.fetch(fetching)
+	switch {
+	case err == nil:
+		r.now.Store(&got)
+		return c.with(&got), nil
+	case good && time.Until(old.until) > 0 && ctx.Err() == nil:
+		r.failed = time.Now()
+		return c.with(old), nil
+	}
+	return Credentials{}, err
 }
 
 func (c *Client) with(t *temporary) Credentials {

@@ -148,7 +148,7 @@ func TestRenewal(t *testing.T) {
 		var mu sync.Mutex
 		var assumed []string
 		used := map[string]int{}
-		down := false
+		down := ""
 		c, err := alicloud.New(alicloud.Config{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -164,8 +164,8 @@ func TestRenewal(t *testing.T) {
 				used[q.Get("AccessKeyId")+" "+q.Get("SecurityToken")]++
 				return answer(200, emptyInstances)
 			}
-			if down {
-				return refusal(503, "ServiceUnavailable", "down")
+			if down != "" {
+				return refusal(map[bool]int{true: 503, false: 400}[down == "ServiceUnavailable"], down, "down")
 			}
 			assert.Equal(t, "sts.cn-hangzhou.aliyuncs.com", r.URL.Host)
 			assumed = append(assumed, strings.Join([]string{q.Get("AccessKeyId"), q.Get("RoleArn"), q.Get("RoleSessionName"), q.Get("DurationSeconds"), q.Get("ExternalId")}, " "))
@@ -188,14 +188,31 @@ func TestRenewal(t *testing.T) {
 		time.Sleep(54 * time.Minute)
 		require.NoError(t, call())
 		assert.Len(t, assumed, 2)
-		down = true
-		time.Sleep(2 * time.Minute) // 4 minutes are left
-		require.NoError(t, call(), "the old keys are still good")
-		down = false
-		require.NoError(t, call())
+		// Four minutes are left, in which the service that renews them is down,
+		// or refuses for flow control.
+		time.Sleep(2 * time.Minute)
+		for _, down = range []string{"ServiceUnavailable", "Throttling.User"} {
+			for range 3 {
+				begun := time.Now()
+				for range 8 {
+					wg.Go(func() { assert.NoError(t, call(), "the old keys are still good") })
+				}
+				wg.Wait()
+				assert.LessOrEqual(t, time.Since(begun), 20*time.Second, "nobody waits long for new ones")
+				time.Sleep(time.Second)
+			}
+		}
+		assert.Equal(t, 8+1+2*3*8, used["STS.2 sts-token-2"])
+		down = ""
+		time.Sleep(2 * time.Minute)
+		for n := 0; len(assumed) < 4 && n < 10; n++ {
+			require.NoError(t, call())
+			time.Sleep(20 * time.Second)
+		}
 		assert.Len(t, assumed, 4, "both roles were assumed anew")
-		assert.Equal(t, 1, used["STS.4 sts-token-4"])
-		down = true
+		require.NoError(t, call())
+		assert.Positive(t, used["STS.4 sts-token-4"])
+		down = "ServiceUnavailable"
 		time.Sleep(2 * time.Hour)
 		err = call()
 		var e *alicloud.Error

@@ -36,8 +36,9 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 	checked := time.Now()
 	for n := 1; ; n++ {
 		arrived := time.Now()
-		sent, err := c.await(ctx, g)
-		held += time.Since(arrived)
+		sent, waited, err := c.await(ctx, g)
+		held += waited
+		spent += time.Since(arrived) - waited
 		if err != nil {
 			return c.unsent(o, g, last, err, held, refusals)
 		}
@@ -87,6 +88,9 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 		wait := rand.N(pause) + time.Millisecond
 		pause = min(2*pause, maxPause)
 		spent += time.Since(sent)
+		if e.Code == "ServiceUnavailable" {
+			wait = max(wait, g.left()) // an outage is no flow control: its waits count
+		}
 		if spent+wait > c.budget {
 			e.hint = join(e.hint, fmt.Sprintf("gave up after %d attempts in %s", n, spent.Round(time.Second)))
 			return e
@@ -112,20 +116,23 @@ func WithCheck(ctx context.Context, check func(context.Context) error) context.C
 	return context.WithValue(ctx, checkKey{}, check)
 }
 
-// await waits for the caller's turn at a gate; the clocks of ctx stand still
-// while flow control is the reason for it.
-func (c *Client) await(ctx context.Context, g *gate) (time.Time, error) {
-	if g.closed() {
+// await waits for the caller's turn at a gate, and says for how long flow control
+// was the reason for it: meanwhile the clocks of ctx stand still.
+func (c *Client) await(ctx context.Context, g *gate) (sent time.Time, held time.Duration, _ error) {
+	if g.throttled() {
 		defer hold(ctx)()
+		begun := time.Now()
+		defer func() { held = time.Since(begun) }()
 	}
-	return g.enter(ctx)
+	sent, err := g.enter(ctx)
+	return sent, 0, err
 }
 
 // unsent is the error of a call whose context ended while it was not on its way.
 // What the last attempt left open stays open.
 func (c *Client) unsent(o op, g *gate, last *Error, ended error, held time.Duration, refusals int) *Error {
 	switch {
-	case last == nil && held > 0 && g.closed():
+	case last == nil && held > 0:
 		// Others were refused, and this one waited behind them.
 		e := &Error{Action: o.action, Code: CodeNoAnswer, Message: ended.Error() + " before the request was sent", Class: Definitive, err: ended}
 		e.hint = c.advice(o, quota{}, held, 0)
