@@ -380,7 +380,13 @@ func (s *Server) putBack(ctx context.Context, files []onDisk, p *instance, runni
 		if took, err = s.test(ctx, p); err != nil {
 			failed = append(failed, err)
 		} else if reload {
-			if _, err := s.reload(ctx, running, signal, took); err != nil {
+			_, err := s.reload(ctx, running, signal, took)
+			if e, ok := errors.AsType[*ReloadError](err); ok && e.Output != "" {
+				// Who gave up while nginx was still trying to use the change reads
+				// the end of that here. It has ended now.
+				_, err = s.reload(ctx, running, signal, took)
+			}
+			if err != nil {
 				failed = append(failed, err)
 			}
 		}

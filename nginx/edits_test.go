@@ -3,7 +3,6 @@ package nginx_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -320,10 +319,7 @@ func TestEdits(t *testing.T) {
 // runs starts nginx with an http block and returns the status of a request.
 func runs(t *testing.T, binary, block string) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	at := l.Addr().String()
-	require.NoError(t, l.Close())
+	at := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t, "tcp", "127.0.0.1"))
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o755))
 	conf := filepath.Join(dir, "nginx.conf")
@@ -338,6 +334,7 @@ func runs(t *testing.T, binary, block string) int {
 	}()
 	var resp *http.Response
 	require.Eventually(t, func() bool {
+		var err error
 		resp, err = http.Get("http://" + at + "/")
 		return err == nil
 	}, 20*time.Second, 10*time.Millisecond, "nginx does not answer")
@@ -383,10 +380,7 @@ func TestEditRowsAsNginx(t *testing.T) {
 // is for.
 func TestTwiceAsNginx(t *testing.T) {
 	binary := testenv.Need(t, "nginx")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	require.NoError(t, l.Close())
+	port := testenv.FreePort(t, "tcp", "127.0.0.1")
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o755))
 	conf := filepath.Join(dir, "nginx.conf")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -27,10 +26,7 @@ func TestMovesAsNginx(t *testing.T) {
 	binary := testenv.Need(t, "nginx")
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o755))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	require.NoError(t, l.Close())
+	port := testenv.FreePort(t, "tcp", "127.0.0.1")
 
 	variants := []string{
 		"S 1; S 2; S 3; S 4;",

@@ -76,7 +76,7 @@ func startNginx(t *testing.T, host nginx.Host, upstreams string) *live {
 	binary := testenv.Need(t, "nginx")
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o755))
-	l := &live{dir: dir, port: freePort(t), site: filepath.Join(dir, "available", "site")}
+	l := &live{dir: dir, port: testenv.FreePort(t, "tcp", "127.0.0.1"), site: filepath.Join(dir, "available", "site")}
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "available"), 0o755))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "enabled"), 0o755))
 	conf := filepath.Join(dir, "nginx.conf")
@@ -95,7 +95,7 @@ func startNginx(t *testing.T, host nginx.Host, upstreams string) *live {
 		p, err := os.FindProcess(pid)
 		require.NoError(t, err)
 		require.NoError(t, p.Signal(syscall.SIGTERM))
-		for range 200 {
+		for range 3000 {
 			if _, err := os.Stat(filepath.Join(dir, "nginx.pid")); err != nil {
 				return
 			}
@@ -108,14 +108,6 @@ func startNginx(t *testing.T, host nginx.Host, upstreams string) *live {
 		return err == nil && len(workers) == 2
 	}, 20*time.Second, 10*time.Millisecond, "the workers do not come up")
 	return l
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (l *live) get(t *testing.T) string {
@@ -306,9 +298,6 @@ func TestReloadProof(t *testing.T) {
 		Name: filepath.Join(l.dir, "enabled/site"), Before: original,
 		After: fmt.Appendf(original[:len(original):len(original)], "server { listen %s; }\n", taken.Addr()),
 	})
-	// nginx tries for 2.5 seconds to bind before it gives up; the way back
-	// waits for that with its own reload.
-	l.ReloadTimeout = 3 * time.Second
 	_, err = l.Apply(ctx, c)
 	var reload *nginx.ReloadError
 	require.ErrorAs(t, err, &reload)
@@ -318,6 +307,47 @@ func TestReloadProof(t *testing.T) {
 	now, err := os.ReadFile(l.site)
 	require.NoError(t, err)
 	assert.Equal(t, string(original), string(now))
+}
+
+// TestPutBackWhileReloading: who gives up while nginx still tries to use the
+// change gets everything back, and is not told that the way back failed: what
+// nginx says at the end of its trying is about the change.
+func TestPutBackWhileReloading(t *testing.T) {
+	testenv.Need(t, "nginx")
+	t.Parallel()
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	var log string
+	l := startNginx(t, localHost{before: func(string) {
+		if data, err := os.ReadFile(log); err == nil && strings.Contains(string(data), "[emerg]") {
+			giveUp()
+		}
+	}}, "upstream app {\n\tserver 127.9.0.1:1;\n}\n")
+	log = filepath.Join(l.dir, "error.log")
+	original, err := os.ReadFile(l.site)
+	require.NoError(t, err)
+	before, err := l.Workers(ctx)
+	require.NoError(t, err)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	_, err = l.Apply(ctx, nginx.NewChange(nginx.FileChange{
+		Name: filepath.Join(l.dir, "enabled/site"), Before: original,
+		After: fmt.Appendf(original[:len(original):len(original)], "server { listen %s; }\n", taken.Addr()),
+	}))
+	require.ErrorIs(t, err, context.Canceled)
+	var apply *nginx.ApplyError
+	require.ErrorAs(t, err, &apply)
+	require.NoError(t, apply.PutBack)
+	now, err := os.ReadFile(l.site)
+	require.NoError(t, err)
+	assert.Equal(t, string(original), string(now))
+	after, err := l.Workers(t.Context())
+	require.NoError(t, err)
+	for _, pid := range pids(after) {
+		assert.NotContains(t, pids(before), pid, "it reloaded the old files")
+	}
+	noTemps(t, l)
 }
 
 func TestNotRunning(t *testing.T) {

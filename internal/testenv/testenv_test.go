@@ -1,9 +1,11 @@
 package testenv
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -25,6 +27,21 @@ func TestNeed(t *testing.T) {
 		defer func() { assert.True(t, t.Skipped()) }()
 		Need(t, "no-such-tool")
 	})
+}
+
+// TestFreePort: the port can be listened on, also while others are held, and
+// is none that a listener on port 0 gets.
+func TestFreePort(t *testing.T) {
+	for range 20 {
+		port := FreePort(t, "tcp", "127.0.0.1")
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		require.NoError(t, err)
+		defer l.Close()
+		assert.Less(t, port, 32768)
+	}
+	p, err := net.ListenPacket("udp", ":"+strconv.Itoa(FreePort(t, "udp", "")))
+	require.NoError(t, err)
+	require.NoError(t, p.Close())
 }
 
 func TestRequired(t *testing.T) {
