@@ -149,7 +149,7 @@ func TestTimeBox(t *testing.T) {
 			assert.Eventually(t, func() bool {
 				_, err := os.Stat("/proc/" + strings.TrimSpace(string(pid)))
 				return err != nil
-			}, 5*time.Second, 20*time.Millisecond, "the hanging command is ended")
+			}, time.Minute, 20*time.Millisecond, "the hanging command is ended")
 		})
 	}
 }
@@ -185,12 +185,12 @@ done`)
 		text, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
 		inside = strings.TrimSpace(string(text))
 		return inside != ""
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	h := localHost{"nsenter -t " + inside + " --pid --net --mount dash"}
 	require.Eventually(t, func() bool {
 		inv, err := Collect(t.Context(), h, Options{})
 		return err == nil && slices.ContainsFunc(inv.Listeners, func(l Listener) bool { return l.Port == 8080 })
-	}, 30*time.Second, 100*time.Millisecond)
+	}, 2*time.Minute, 100*time.Millisecond)
 	before, err := Collect(t.Context(), h, Options{})
 	require.NoError(t, err)
 	require.True(t, slices.ContainsFunc(before.Listeners, func(l Listener) bool { return l.Port == 8080 && l.Process == "busybox" }))

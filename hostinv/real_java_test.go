@@ -54,25 +54,6 @@ func thisMachine(t *testing.T) machine {
 	return machine{shell: []string{"/bin/sh", "-s"}}
 }
 
-// freePort returns a port below those that the kernel gives out by itself, so
-// that it counts as a service's.
-func freePort(t *testing.T, network string) int {
-	t.Helper()
-	for port := 20000 + os.Getpid()%5000; port < 30000; port++ {
-		if strings.HasPrefix(network, "udp") {
-			if c, err := net.ListenPacket(network, fmt.Sprintf(":%d", port)); err == nil {
-				c.Close()
-				return port
-			}
-		} else if l, err := net.Listen(network, fmt.Sprintf(":%d", port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
 // startJava runs a JVM that listens on port: the RMI registry, which every
 // runtime brings, from a jar that holds nothing but its name, or by class.
 func startJava(t *testing.T, dir, jar string, port int) *exec.Cmd {
@@ -136,11 +117,11 @@ func TestRealJava(t *testing.T) {
 	var ports []int
 	var twins []*exec.Cmd
 	for range 2 {
-		port := freePort(t, "tcp")
+		port := testenv.FreePort(t, "tcp", "")
 		ports = append(ports, port)
 		twins = append(twins, startJava(t, dir, "order.jar", port))
 	}
-	class := freePort(t, "tcp")
+	class := testenv.FreePort(t, "tcp", "")
 	startJava(t, dir, "", class)
 
 	before, err := hostinv.Collect(t.Context(), h, hostinv.Options{})
@@ -191,7 +172,7 @@ func TestRealSockets(t *testing.T) {
 		{"udp4", "127.0.0.1", "udp", "127.0.0.1"},
 		{"udp6", "[::1]", "udp", "::1"},
 	} {
-		port := freePort(t, s.network)
+		port := testenv.FreePort(t, s.network, "") // a service's, not one of the kernel's choice
 		for ports[port].network != "" {
 			port++
 		}

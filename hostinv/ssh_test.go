@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -116,10 +117,7 @@ func sshd(t *testing.T, addr, authorized string) (port int, hostKey string) {
 		t.Skip("a test server with accounts of this machine needs root")
 	}
 	require.NoError(t, os.MkdirAll("/run/sshd", 0o755)) // sshd's own, made at boot elsewhere
-	l, err := net.Listen("tcp", net.JoinHostPort(addr, "0"))
-	require.NoError(t, err)
-	port = l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port = testenv.FreePort(t, "tcp", addr)
 	key, pub := newKey(t, "host")
 	keys := write(t, authorized)
 	cfg := write(t, fmt.Sprintf("ListenAddress %s:%d", addr, port), "HostKey "+key, "AuthorizedKeysFile "+keys, "PidFile none",
@@ -136,7 +134,7 @@ func sshd(t *testing.T, addr, authorized string) (port int, hostKey string) {
 		}
 	})
 	// The port answers once it is up.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -227,9 +225,13 @@ func TestSSHD(t *testing.T) {
 			assert.Equal(t, -1, exit.ExitStatus())
 			var out bytes.Buffer
 			begin := time.Now()
-			require.NoError(t, c.Run(t.Context(), "sleep 6 & echo started", nil, &out, nil))
-			assert.Equal(t, "started\n", out.String())
-			assert.Less(t, time.Since(begin), 5*time.Second, "a child in the background is not waited for")
+			require.NoError(t, c.Run(t.Context(), "sleep 120 & echo $!", nil, &out, nil))
+			assert.Less(t, time.Since(begin), 100*time.Second, "a child in the background is not waited for")
+			child, err := strconv.Atoi(strings.TrimSpace(out.String()))
+			require.NoError(t, err)
+			p, err := os.FindProcess(child)
+			require.NoError(t, err)
+			_ = p.Kill()
 			var lost *hostinv.DisconnectedError
 			err = c.Run(t.Context(), "kill -9 $PPID; sleep 2", nil, nil, nil)
 			require.ErrorAs(t, err, &lost)

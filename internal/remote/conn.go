@@ -29,6 +29,7 @@ type Conn struct {
 	sudo    *sudo
 	auditor func(AuditRecord)
 
+	asking  chan struct{} // one token: held while a question is unanswered
 	done    chan struct{} // closed when the connection has ended
 	waitErr error         // why; set before done is closed
 	closing sync.Once
@@ -44,6 +45,7 @@ func newConn(target string, h *hop, raw net.Conn, c ssh.Conn, chans <-chan ssh.N
 		target: target, hop: h, raw: raw, key: key,
 		client: ssh.NewClient(c, chans, reqs),
 		slots:  make(chan struct{}, maxSessions),
+		asking: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
 	conn.tasks.spawn(func() {
@@ -79,9 +81,7 @@ func (c *Conn) keepAlive(every time.Duration, count int) {
 			}
 			waiting = true
 			c.tasks.spawn(func() {
-				// A refusal is an answer; an error means that the
-				// connection has ended, which done says as well.
-				if _, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil); err == nil {
+				if c.question() == nil {
 					answer <- struct{}{}
 				}
 			})
@@ -89,12 +89,22 @@ func (c *Conn) keepAlive(every time.Duration, count int) {
 	}
 }
 
+// question waits for any answer of the peer. A refusal is one; an error means
+// that the connection has ended, which done says as well. One is asked at a
+// time: x/crypto would let the second wait for a mutex, which stops virtual
+// time.
+func (c *Conn) question() error {
+	c.asking <- struct{}{}
+	defer func() { <-c.asking }()
+	_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
+	return err
+}
+
 // alive asks the peer whether it is there.
 func (c *Conn) alive(ctx context.Context, limit time.Duration) bool {
 	answer := make(chan error, 1)
 	c.tasks.spawn(func() {
-		_, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil)
-		answer <- err
+		answer <- c.question()
 	})
 	t := time.NewTimer(limit)
 	defer t.Stop()

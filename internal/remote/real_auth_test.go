@@ -64,6 +64,7 @@ func TestRealPassword(t *testing.T) {
 			}
 			require.NoError(t, tryDial(t, o, "ops@"+r.addr()))
 			assert.EqualValues(t, 1, asked.Load())
+			eventually(t, "sshd says nothing", func() bool { return strings.Contains(r.log.String(), "Accepted "+method) })
 
 			o.Password = func(context.Context, string) (string, error) { return "wrong", nil }
 			d, err := remote.NewDialer(o)
@@ -157,7 +158,13 @@ func TestRealAgent(t *testing.T) {
 	cmd := exec.Command(agent, "-D", "-a", sock)
 	require.NoError(t, cmd.Start())
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	eventually(t, "no agent", func() bool { _, err := os.Stat(sock); return err == nil })
+	eventually(t, "no agent", func() bool {
+		c, err := net.Dial("unix", sock)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
 	load := func(f string) {
 		c := exec.Command(add, "-q", f)
 		c.Env = append(os.Environ(), "SSH_AUTH_SOCK="+sock)
@@ -322,13 +329,27 @@ func lag(t testing.TB, to string, delay time.Duration) (addr string) {
 }
 
 // TestRealRoundTrips counts round trips to a real server: behind a line with a
-// long delay, time is made of them.
+// long delay, time is made of them. What else takes time is not the line's: on
+// a machine that is busy the line is made longer, until it does not show.
 func TestRealRoundTrips(t *testing.T) {
 	testenv.Slow(t)
-	const rtt = 300 * time.Millisecond
 	r := startReal(t, []account{{name: "ops", shell: "/bin/dash", sudoers: "ALL=(ALL) NOPASSWD: ALL"}})
+	for rtt := 300 * time.Millisecond; ; rtt *= 3 {
+		connect, later := roundTrips(t, r, rtt)
+		if connect == 9 && later == 2 || rtt > 5*time.Second {
+			assert.Equal(t, 9, connect, "round trips of connect and inventory")
+			assert.Equal(t, 2, later, "of a later command")
+			return
+		}
+	}
+}
+
+// roundTrips measures connecting and a first long script, and a command after
+// it, each to its first output, in whole round trips.
+func roundTrips(t *testing.T, r *real, rtt time.Duration) (connect, later int) {
 	far := lag(t, r.addr(), rtt/2)
 	o := r.options(t)
+	o.ConnectTimeout = time.Minute
 	o.NetDial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		<-time.After(rtt) // the relay delays bytes, not the connecting
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
@@ -336,7 +357,7 @@ func TestRealRoundTrips(t *testing.T) {
 	d, err := remote.NewDialer(o)
 	require.NoError(t, err)
 	defer d.Close()
-	trips := func(begin time.Time) float64 { return float64(time.Since(begin)) / float64(rtt) }
+	trips := func(begin time.Time, f *firstByte) float64 { return float64(f.at.Sub(begin)) / float64(rtt) }
 	begin := time.Now()
 	c, err := d.Dial(t.Context(), "ops@"+far)
 	require.NoError(t, err)
@@ -344,16 +365,16 @@ func TestRealRoundTrips(t *testing.T) {
 	script := strings.Repeat("# a long script\n", 2000) + "echo done\n"
 	first := &firstByte{}
 	require.NoError(t, c.Run(t.Context(), script, nil, first, nil))
-	whole := float64(first.at.Sub(begin)) / float64(rtt)
-	t.Logf("connect and a script of %d bytes: %.2f round trips", len(script), whole)
-	assert.Equal(t, 9, int(whole), "round trips of connect and inventory")
+	whole := trips(begin, first)
+	least := whole
 	for range 3 {
 		begin = time.Now()
 		first = &firstByte{}
 		require.NoError(t, c.Run(t.Context(), "echo x", nil, first, nil))
-		t.Logf("later command: %.2f round trips, returned after %.2f", float64(first.at.Sub(begin))/float64(rtt), trips(begin))
-		assert.Equal(t, 2, int(float64(first.at.Sub(begin))/float64(rtt)))
+		least = min(least, trips(begin, first))
 	}
+	t.Logf("a line of %v: connect and a script of %d bytes %.2f round trips, a later command %.2f", rtt, len(script), whole, least)
+	return int(whole), int(least)
 }
 
 type firstByte struct {

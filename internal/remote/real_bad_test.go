@@ -70,12 +70,17 @@ func TestRealBadHosts(t *testing.T) {
 	}
 
 	// The server's process is stopped during a command, then killed.
-	c := r.dial(t, "ops", func(o *remote.Options) { o.KeepAlive = 100 * time.Millisecond })
+	c := r.dial(t, "ops", func(o *remote.Options) { o.KeepAlive = time.Second })
 	out := &starts{got: make(chan string, 1)}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(context.Background(), "echo $PPID; sleep 600", nil, out, nil) }()
 	var pid int
-	fmt.Sscan(<-out.got, &pid)
+	select {
+	case text := <-out.got:
+		fmt.Sscan(text, &pid)
+	case err := <-ended:
+		t.Fatalf("it ended too soon: %v", err)
+	}
 	require.Positive(t, pid)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	defer syscall.Kill(pid, syscall.SIGKILL)

@@ -44,7 +44,7 @@ func TestRealShells(t *testing.T) {
 	for _, a := range accounts {
 		t.Run(a.name, func(t *testing.T) {
 			c := r.dial(t, a.name, nil)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			var out bytes.Buffer
 			err := c.Run(ctx, "# a comment\ncat; echo \"it's $((1+1))\" 'a  !b'\n", bytes.NewReader(data), &out, nil)
@@ -113,7 +113,7 @@ func sleeps(t testing.TB, word string) int {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -261,7 +261,7 @@ func TestRealSudo(t *testing.T) {
 	} {
 		t.Run(tc.user+" "+tc.password, func(t *testing.T) {
 			c := r.dial(t, tc.user, with(tc.password))
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			got, err := c.Exec(ctx, remote.Cmd{Line: "id -u; cat; env | grep -c -F \"$PW\"", Stdin: strings.NewReader("input\n")})
 			if tc.says != "" {

@@ -119,10 +119,7 @@ func startReal(t testing.TB, accounts []account, config ...string) *real {
 	put("authorized", strings.TrimSpace(string(marshal(pub)))+"\n", 0o644)
 	hostKey := edKeyFile(t, filepath.Join(dir, "host"))
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	r := &real{dir: dir, port: l.Addr().(*net.TCPAddr).Port, host: hostKey, log: &serverLog{}}
-	l.Close()
+	r := &real{dir: dir, port: testenv.FreePort(t, "tcp", "127.0.0.1"), host: hostKey, log: &serverLog{}}
 	lines := append(append([]string{}, config...),
 		fmt.Sprintf("ListenAddress 127.0.0.1:%d", r.port), "HostKey "+filepath.Join(dir, "host"),
 		"AuthorizedKeysFile "+filepath.Join(dir, "authorized"), "PidFile none", "UsePAM no", "StrictModes no",
@@ -143,7 +140,7 @@ exec "$2" -D -e -f "$3"`
 			t.Logf("sshd: %s", r.log.String())
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

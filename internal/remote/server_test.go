@@ -25,6 +25,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/upgradectl/upgradectl/internal/remote"
+	"github.com/upgradectl/upgradectl/internal/sim/memnet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,27 +37,17 @@ type server struct {
 	cfg      *ssh.ServerConfig
 	commands map[string]func(ch ssh.Channel, gone <-chan struct{}) // nil or missing: refused
 	any      func(ch ssh.Channel, cmd string)                      // gets every command instead, unless nil
+	forward  func(addr string) (net.Conn, error)                   // what a connection through it leads to
 	port     int
 
-	logins   atomic.Int32
-	sessions atomic.Int32
-	most     atomic.Int32
-	wg       sync.WaitGroup
-	mu       sync.Mutex
-	conns    map[net.Conn]bool
+	logins atomic.Int32
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
 }
 
 func newServer(t *testing.T, accept ssh.PublicKey, hostKeys ...ssh.Signer) *server {
-	s := &server{t: t, conns: map[net.Conn]bool{}, commands: map[string]func(ssh.Channel, <-chan struct{}){}}
-	s.cfg = &ssh.ServerConfig{PublicKeyCallback: func(c ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
-		if accept != nil && string(k.Marshal()) == string(accept.Marshal()) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("refused")
-	}}
-	for _, k := range hostKeys {
-		s.cfg.AddHostKey(k)
-	}
+	s := newMemServer(t, accept, hostKeys...)
 	var err error
 	s.l, err = net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -67,14 +58,43 @@ func newServer(t *testing.T, accept ssh.PublicKey, hostKeys ...ssh.Signer) *serv
 			if err != nil {
 				return
 			}
-			s.mu.Lock()
-			s.conns[c] = true
-			s.mu.Unlock()
-			s.wg.Go(func() { s.serve(c) })
+			s.take(c)
 		}
 	})
 	t.Cleanup(func() { s.l.Close(); s.dropAll(); s.wg.Wait() })
 	return s
+}
+
+// newMemServer is a server without a socket, at 127.0.0.1:22 of a network of
+// its own (dial): virtual time goes on while somebody waits for it.
+func newMemServer(t *testing.T, accept ssh.PublicKey, hostKeys ...ssh.Signer) *server {
+	s := &server{t: t, port: 22, conns: map[net.Conn]bool{}, commands: map[string]func(ssh.Channel, <-chan struct{}){},
+		forward: func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }}
+	s.cfg = &ssh.ServerConfig{PublicKeyCallback: func(c ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
+		if accept != nil && string(k.Marshal()) == string(accept.Marshal()) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("refused")
+	}}
+	for _, k := range hostKeys {
+		s.cfg.AddHostKey(k)
+	}
+	t.Cleanup(func() { s.dropAll(); s.wg.Wait() })
+	return s
+}
+
+func (s *server) take(c net.Conn) {
+	s.mu.Lock()
+	s.conns[c] = true
+	s.mu.Unlock()
+	s.wg.Go(func() { s.serve(c) })
+}
+
+// dial connects with the server in memory.
+func (s *server) dial(context.Context, string, string) (net.Conn, error) {
+	ours, theirs := memnet.Pipe(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 22})
+	s.take(theirs)
+	return ours, nil
 }
 
 func (s *server) dropAll() {
@@ -113,7 +133,7 @@ func (s *server) serve(raw net.Conn) {
 				FPort uint32
 			}
 			ssh.Unmarshal(n.ExtraData(), &m)
-			to, err := net.Dial("tcp", net.JoinHostPort(m.Addr, fmt.Sprint(m.Port)))
+			to, err := s.forward(net.JoinHostPort(m.Addr, fmt.Sprint(m.Port)))
 			if err != nil {
 				n.Reject(ssh.ConnectionFailed, err.Error())
 				continue
@@ -124,7 +144,7 @@ func (s *server) serve(raw net.Conn) {
 				continue
 			}
 			go ssh.DiscardRequests(reqs)
-			s.wg.Go(func() { io.Copy(to, ch); to.(*net.TCPConn).CloseWrite() })
+			s.wg.Go(func() { io.Copy(to, ch); to.(interface{ CloseWrite() error }).CloseWrite() })
 			s.wg.Go(func() { io.Copy(ch, to); ch.Close(); to.Close() })
 		default:
 			n.Reject(ssh.UnknownChannelType, "no")
@@ -134,13 +154,6 @@ func (s *server) serve(raw net.Conn) {
 }
 
 func (s *server) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
-	n := s.sessions.Add(1)
-	for {
-		m := s.most.Load()
-		if n <= m || s.most.CompareAndSwap(m, n) {
-			break
-		}
-	}
 	gone := make(chan struct{})
 	for r := range reqs {
 		var m struct{ V string }
@@ -167,7 +180,6 @@ func (s *server) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
 		}
 	}
 	close(gone)
-	s.sessions.Add(-1)
 }
 
 func exitStatus(ch ssh.Channel, n int) {
@@ -250,12 +262,23 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
+	return newRigOf(t, newServer)
+}
+
+// newMemRig is a rig in memory, for virtual time.
+func newMemRig(t *testing.T) *rig {
+	r := newRigOf(t, newMemServer)
+	r.opt.ConfigFile, r.opt.NetDial = "none", r.s.dial
+	return r
+}
+
+func newRigOf(t *testing.T, newServer func(*testing.T, ssh.PublicKey, ...ssh.Signer) *server) *rig {
 	id, pub := keyFile(t, "")
 	host := edKey(t)
 	s := newServer(t, pub, host)
-	return &rig{s: s, host: host, pub: pub, addr: s.l.Addr().String(), opt: remote.Options{
-		User: "ops", Identities: []string{id}, ConnectTimeout: 10 * time.Second,
-		KnownHosts: []string{file(t, fmt.Sprintf("[127.0.0.1]:%d %s", s.port, text(host)))},
+	return &rig{s: s, host: host, pub: pub, addr: fmt.Sprintf("127.0.0.1:%d", s.port), opt: remote.Options{
+		User: "ops", Identities: []string{id}, ConnectTimeout: time.Minute,
+		KnownHosts: []string{file(t, "127.0.0.1 "+text(host))},
 	}}
 }
 

@@ -522,7 +522,9 @@ var errRefused = errors.New("its SSH server does not allow it")
 
 // drain waits for the end of the output after the exit status. What the
 // command itself wrote is there by then or follows at once; only children
-// left in the background can hold it open.
+// left in the background can hold it open. Silence may be the line's, though:
+// the host has to answer a question in it, and what it sent before that is
+// there then.
 func (c *Conn) drain(ctx context.Context, drained <-chan struct{}, last *atomic.Int64, gates ...*gate) error {
 	begin := time.Now()
 	t := time.NewTimer(drainSilence)
@@ -546,8 +548,21 @@ func (c *Conn) drain(ctx context.Context, drained <-chan struct{}, last *atomic.
 		if s := drainSilence - now.Sub(begin); rest <= 0 && s > 0 {
 			rest = s
 		}
-		if rest <= 0 || now.Sub(begin) > drainLimit {
+		if now.Sub(begin) > drainLimit {
 			return nil
+		}
+		if rest <= 0 {
+			heard := last.Load()
+			if !c.alive(ctx, c.hop.alive*time.Duration(c.hop.aliveCount+2)) {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				return c.lost("read the rest of the output", nil)
+			}
+			if last.Load() == heard {
+				return nil
+			}
+			rest, begin = drainSilence, time.Now()
 		}
 		t.Reset(rest)
 	}
