@@ -113,7 +113,7 @@ func TestPoorUserland(t *testing.T) {
 		assert.Equal(t, cmd.Dir, found.Cwd)
 		assert.Equal(t, "busybox", found.Program)
 		assert.Contains(t, found.Environment, "PATH")
-		assert.WithinDuration(t, begin, found.Started, 5*time.Second)
+		assert.WithinDuration(t, begin, found.Started, 30*time.Second)
 		for _, n := range []string{SectionOS, SectionKernel, SectionBoot, SectionUptime, SectionHost, SectionMounts, SectionListeners, SectionUsers, SectionSysctl, SectionDNS} {
 			assert.Equal(t, StatusOK, inv.Sections[n].Status, "%s: %s", n, inv.Sections[n].Message)
 		}
@@ -128,9 +128,11 @@ func TestTimeBox(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ip"), []byte("#!/bin/sh\necho $$ >"+dir+"/pid\nexec sleep 300\n"), 0o755))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	// What does not hang has all the time that a slow machine takes.
+	limit := `"$(case $1 in ip) echo 1 ;; *) echo 200 ;; esac)" `
 	for name, edit := range map[string]*strings.Replacer{
-		"timeout": strings.NewReplacer("timeout 20 ", "timeout 1 "),
-		"watch":   strings.NewReplacer("timeout=yes", "timeout=", "sleep 20 &", "sleep 1 &"),
+		"timeout": strings.NewReplacer("timeout 20 ", "timeout "+limit),
+		"watch":   strings.NewReplacer("timeout=yes", "timeout=", "sleep 20 &", "sleep "+limit+" &"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "watch" {
@@ -139,7 +141,7 @@ func TestTimeBox(t *testing.T) {
 			begin := time.Now()
 			inv, err := Collect(t.Context(), edited{localHost{"dash"}, edit}, Options{})
 			require.NoError(t, err)
-			assert.Less(t, time.Since(begin), 60*time.Second)
+			assert.Less(t, time.Since(begin), 250*time.Second)
 			for _, n := range []string{SectionInterfaces, SectionRoutes, SectionRules} {
 				assert.Equal(t, StatusTimeout, inv.Sections[n].Status, "%s: %s", n, inv.Sections[n].Message)
 			}

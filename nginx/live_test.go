@@ -199,7 +199,7 @@ func TestNobodyNotices(t *testing.T) {
 	t.Parallel()
 	rounds := 1
 	if testenv.RunSlow() {
-		rounds = 5
+		rounds = 3
 	}
 	p1, p2, p3 := backend(t, "127.9.1.1"), backend(t, "127.9.1.2"), backend(t, "127.9.1.3")
 	l := startNginx(t, localHost{}, fmt.Sprintf("upstream app {\n\tserver 127.9.1.1:%s;\n\tserver 127.9.1.2:%s;\n}\n", p1, p2))

@@ -21,15 +21,15 @@ import (
 )
 
 // waitPort waits until somebody listens.
-func waitPort(t *testing.T, network, addr string) {
+func waitPort(t *testing.T, addr string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		c, err := net.Dial(network, addr)
+		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			_ = c.Close()
 		}
 		return err == nil
-	}, 20*time.Second, 10*time.Millisecond, "nobody listens on %s", addr)
+	}, time.Minute, 10*time.Millisecond, "nobody listens on %s", addr)
 }
 
 // TestNginxHost runs every nginx command against an nginx that is reached over a
@@ -57,10 +57,7 @@ func TestNginxHost(t *testing.T) {
 		require.NoError(t, err)
 		return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(p)))
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	require.NoError(t, l.Close())
+	port := testenv.FreePort(t, "tcp", "127.0.0.1")
 	hostKey := key("hostkey")
 	put("authorized", key("id")+"\n")
 	put("known", fmt.Sprintf("[127.0.0.1]:%d %s\n", port, hostKey))
@@ -89,8 +86,8 @@ http {
 		assert.NoError(t, server.Process.Signal(os.Interrupt))
 		_ = server.Wait()
 	})
-	waitPort(t, "unix", in("sock"))
-	waitPort(t, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	waitWorkers(t, conf)
+	waitPort(t, fmt.Sprintf("127.0.0.1:%d", port))
 
 	run := func(want int, args ...string) (stdout, stderr string) {
 		t.Helper()

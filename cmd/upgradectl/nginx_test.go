@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upgradectl/upgradectl/internal/testenv"
+	"github.com/upgradectl/upgradectl/nginx"
 )
 
 // command runs a command line in this process.
@@ -26,14 +26,22 @@ func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), errs.String()
 }
 
+// waitWorkers waits until an nginx of this machine serves. It listens before it
+// has a worker, a pid file and even its name.
+func waitWorkers(t *testing.T, conf string) {
+	t.Helper()
+	s := &nginx.Server{Host: localHost{}, Conf: conf}
+	require.Eventually(t, func() bool {
+		workers, err := s.Workers(t.Context())
+		return err == nil && len(workers) > 0
+	}, time.Minute, 20*time.Millisecond, "nginx has no worker")
+}
+
 // Without --host and --root the commands work on this machine's nginx: the
 // real one is tested and reloaded.
 func TestNginxLocal(t *testing.T) {
 	binary := testenv.Need(t, "nginx")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
+	addr := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t, "tcp", "127.0.0.1"))
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
 	conf := filepath.Join(dir, "nginx.conf")
@@ -56,13 +64,7 @@ http {
 		assert.NoError(t, server.Process.Signal(os.Interrupt))
 		_ = server.Wait()
 	})
-	require.Eventually(t, func() bool {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	}, 20*time.Second, 10*time.Millisecond, "nginx does not listen")
+	waitWorkers(t, conf)
 	at := []string{"--conf", conf, "--binary", binary}
 
 	status, out, errs := command(t, append([]string{"nginx", "test"}, at...)...)
