@@ -45,7 +45,7 @@ func Abort(ctx context.Context, dir, way, reason string, o RunOptions) (r *Resul
 			return r, false, err
 		}
 	}
-	return nil, false, fmt.Errorf("%w: abort knows stop, rollback and park, not %q", engine.ErrInvalid, way)
+	return nil, false, engine.Invalid("abort knows stop, rollback and park, not %q", way)
 }
 
 // WaitTaken waits until no request for the run in dir is left to take, and with

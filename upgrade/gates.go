@@ -213,19 +213,19 @@ func NewStatement(dir, gate string, valid time.Duration, reason string) (*Statem
 		valid = a.Valid
 	}
 	if valid < 0 || valid > a.Valid {
-		return nil, fmt.Errorf("%w: an approval is valid for at most %s, not %s", engine.ErrInvalid, a.Valid, valid)
+		return nil, engine.Invalid("an approval is valid for at most %s, not %s", a.Valid, valid)
 	}
 	i := slices.IndexFunc(p.Steps, func(s PlanStep) bool { return s.Gate != "" && (s.ID == gate || s.Section == gate) })
 	if i < 0 {
-		return nil, fmt.Errorf("%w: approve %q: no gate stands before such a section or step", engine.ErrInvalid, gate)
+		return nil, engine.Invalid("approve %q: no gate stands before such a section or step", gate)
 	}
 	step := p.Steps[i]
 	if !a.covers(step.Section) {
-		return nil, fmt.Errorf("%w: the gate before %s takes no signatures: whoever runs it approves with resume --approve %s", engine.ErrInvalid, step.Section, step.Section)
+		return nil, engine.Invalid("the gate before %s takes no signatures: whoever runs it approves with resume --approve %s", step.Section, step.Section)
 	}
 	st := h.StepByID(step.ID)
 	if st.ApprovedBy != "" {
-		return nil, fmt.Errorf("%w: the gate before %s is approved already, by %s", engine.ErrInvalid, step.ID, st.ApprovedBy)
+		return nil, engine.Invalid("the gate before %s is approved already, by %s", step.ID, st.ApprovedBy)
 	}
 	return &Statement{Run: h.Run, PlanHash: h.PlanHash, Host: h.Host, Gate: step.ID, Attempt: st.Attempt + 1, Asks: step.Gate,
 		Head: h.Head, Expires: time.Now().Add(valid).UTC().Truncate(time.Second), Reason: reason}, nil

@@ -92,7 +92,7 @@ const hostJobs = "/var/lib/upgradectl" // as package hostos has it
 func (l *link) hostJobKey(ctx context.Context, word string, o HostJobOptions, args any) (string, error) {
 	if o.Key != "" {
 		if !hostKey.MatchString(o.Key) {
-			return "", fmt.Errorf("the key %q is not 1 to 64 of a-z, 0-9 and -: %w", o.Key, engine.ErrInvalid)
+			return "", engine.Invalid("the key %q is not 1 to 64 of a-z, 0-9 and -", o.Key)
 		}
 		return o.Key, nil
 	}
@@ -308,7 +308,7 @@ type hostBefore struct {
 // speaks against it is a *RefusedError; the result is there all the same.
 func PlanHostUpgrade(ctx context.Context, e *Env, target string, c hostos.StrategyConfig, reboot bool, o HostJobOptions) (*HostUpgrade, error) {
 	if c.InReboot && !reboot {
-		return nil, fmt.Errorf("cannot upgrade %s: its reboot is to do the upgrade, and no reboot is asked for: %w", target, engine.ErrInvalid)
+		return nil, engine.Invalid("cannot upgrade %s: its reboot is to do the upgrade, and no reboot is asked for", target)
 	}
 	l := e.host(target)
 	key, err := l.hostJobKey(ctx, "upgrade", o, []any{c, reboot})
@@ -329,7 +329,7 @@ func PlanHostUpgrade(ctx context.Context, e *Env, target string, c hostos.Strate
 		}
 		ok, err := l.recorded(ctx, key, &b)
 		if err == nil && !ok {
-			err = fmt.Errorf("host %s: job %s is not one of these commands; take another --key: %w", target, key, engine.ErrInvalid)
+			err = engine.Invalid("host %s: job %s is not one of these commands; take another --key", target, key)
 		}
 		if err != nil {
 			return nil, err
@@ -535,7 +535,7 @@ func HoldHost(ctx context.Context, e *Env, target, word string, o HostJobOptions
 		key = "host-" + word
 	}
 	if !hostKey.MatchString(key) {
-		return fmt.Errorf("the key %q is not 1 to 64 of a-z, 0-9 and -: %w", key, engine.ErrInvalid)
+		return engine.Invalid("the key %q is not 1 to 64 of a-z, 0-9 and -", key)
 	}
 	if err := e.host(target).free(ctx, key); err != nil {
 		return err

@@ -104,7 +104,7 @@ func PlanHostDocker(ctx context.Context, e *Env, target string, cfg *Config, o H
 		return out, err
 	}
 	if out.Found || st.Phase != hostos.JobAbsent {
-		return fail(fmt.Errorf("job %s is not one of these commands; take another --key: %w", key, engine.ErrInvalid))
+		return fail(engine.Invalid("job %s is not one of these commands; take another --key", key))
 	}
 	installed, err := hostos.DockerInstalled(ctx, l)
 	if err != nil {

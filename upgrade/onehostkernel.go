@@ -62,7 +62,7 @@ func GetHostKernel(ctx context.Context, e *Env, target, want string) (*HostKerne
 // *hostos.LeaseHeldError.
 func SetHostKernel(ctx context.Context, e *Env, target, want string, reboot bool, o HostJobOptions) (*HostKernel, error) {
 	if want == "" {
-		return nil, fmt.Errorf("cannot set the kernel of %s: none is named: %w", target, engine.ErrInvalid)
+		return nil, engine.Invalid("cannot set the kernel of %s: none is named", target)
 	}
 	k, err := GetHostKernel(ctx, e, target, want)
 	if err != nil {

@@ -255,11 +255,11 @@ func checkOptions(steps []engine.Step, o RunOptions) error {
 	if o.Until != "" && !slices.ContainsFunc(steps, func(s engine.Step) bool {
 		return s.Section == o.Until || strings.HasPrefix(s.Section, o.Until+".")
 	}) {
-		return fmt.Errorf("%w: until %q: the procedure has no such section", engine.ErrInvalid, o.Until)
+		return engine.Invalid("until %q: the procedure has no such section", o.Until)
 	}
 	for _, name := range o.Approve {
 		if !slices.ContainsFunc(steps, func(s engine.Step) bool { return s.Gate != "" && (s.Section == name || s.ID == name) }) {
-			return fmt.Errorf("%w: approve %q: no gate stands before such a section or step", engine.ErrInvalid, name)
+			return engine.Invalid("approve %q: no gate stands before such a section or step", name)
 		}
 	}
 	return nil

@@ -145,5 +145,8 @@ func (a *Act) Blob(ref string) ([]byte, error) { return loadBlob(a.l.r.store, re
 
 // Progress tells the observer something; it is not journalled.
 func (a *Act) Progress(format string, args ...any) {
+	if !a.intent && !a.l.flushEarly() {
+		return
+	}
 	a.l.emit(0, kindProgress, a.s, fmt.Sprintf(format, args...))
 }

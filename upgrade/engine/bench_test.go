@@ -47,14 +47,50 @@ func BenchmarkSteps(b *testing.B) {
 		ids = append(ids, fmt.Sprint("s", i))
 	}
 	b.Run("looks", func(b *testing.B) { benchmarkSteps(b, plain(ids...)) })
+	b.Run("effects", func(b *testing.B) { benchmarkSteps(b, effects(ids...)) })
+}
+
+// effects are steps with all five sides.
+func effects(ids ...string) []Step {
 	steps := plain(ids...)
 	for i := range steps {
-		s, state := &steps[i], map[string]bool{}
-		*s = atOnce(s.ID, s.Section, state)
+		s := &steps[i]
+		*s = atOnce(s.ID, s.Section, map[string]bool{})
 		s.Plan = func(context.Context, *Act) (Proposal, error) { return Proposal{}, nil }
 		s.Verify = func(context.Context, *Act) (any, error) { return nil, nil }
 	}
-	b.Run("effects", func(b *testing.B) { benchmarkSteps(b, steps) })
+	return steps
+}
+
+// TestSyncs: a run costs at most two fsyncs a step in whole, its beginning and its
+// end included, and one that only looks one a step and one for its beginning or
+// its end.
+func TestSyncs(t *testing.T) {
+	var ids []string
+	for i := range 20 {
+		ids = append(ids, fmt.Sprint("s", i))
+	}
+	for _, c := range []struct {
+		name  string
+		steps []Step
+		syncs int
+	}{{"effects", effects(ids...), 40}, {"one effect", effects("s0"), 2}, {"looks", plain(ids...), 21}} {
+		for _, observed := range []bool{false, true} {
+			_, r := create(t)
+			d := r.store.(*dirStore)
+			f := &timedFile{file: d.f}
+			d.f = f
+			var o Options
+			if observed {
+				o.Observer = func(Event) {}
+			}
+			out, err := r.Apply(t.Context(), c.steps, o)
+			require.NoError(t, err)
+			require.Equal(t, Succeeded, out.State)
+			require.Equal(t, c.syncs, f.syncs, "%s, observed: %t", c.name, observed)
+			require.NoError(t, r.Close())
+		}
+	}
 }
 
 func benchmarkSteps(b *testing.B, steps []Step) {

@@ -72,7 +72,7 @@ func Ask(dir string, q Request) error {
 	}
 	if q.Kind != RequestApprove {
 		if strings.TrimSpace(q.Reason) == "" {
-			return fmt.Errorf("%w: %s needs a reason: it is for those who read the journal", ErrInvalid, q.Kind)
+			return Invalid("%s needs a reason: it is for those who read the journal", q.Kind)
 		}
 		if !h.Live {
 			return fmt.Errorf("cannot ask run %s to %s: %w: it is %s", h.Run, q.Kind, ErrNotAtWork, h.State)
@@ -84,7 +84,7 @@ func Ask(dir string, q Request) error {
 			return fmt.Errorf("cannot roll back after %s: %w", h.PastReturn, ErrPastReturn)
 		}
 		if h.RollingBack {
-			return fmt.Errorf("%w: run %s is rolling back already", ErrInvalid, h.Run)
+			return Invalid("run %s is rolling back already", h.Run)
 		}
 	}
 	data, err := marshal(q)
@@ -92,7 +92,7 @@ func Ask(dir string, q Request) error {
 		return err
 	}
 	if len(data) > maxRequest {
-		return fmt.Errorf("%w: a request of %d bytes; at most %d", ErrInvalid, len(data), maxRequest)
+		return Invalid("a request of %d bytes; at most %d", len(data), maxRequest)
 	}
 	control := filepath.Join(dir, controlDir)
 	if err := os.Mkdir(control, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -343,10 +343,10 @@ type Note struct {
 func (r *Run) Note(n Note) error {
 	switch RequestKind(n.Act) {
 	case "", RequestPause, RequestStop, RequestRollback, RequestApprove:
-		return fmt.Errorf("%w: %q is no act of a note", ErrInvalid, n.Act)
+		return Invalid("%q is no act of a note", n.Act)
 	}
 	if strings.TrimSpace(n.Reason) == "" {
-		return fmt.Errorf("%w: %s needs a reason: it is for those who read the journal", ErrInvalid, n.Act)
+		return Invalid("%s needs a reason: it is for those who read the journal", n.Act)
 	}
 	if n.Actor == "" {
 		n.Actor = r.actor

@@ -39,13 +39,17 @@
 // `,"sum":`.
 //
 // A step costs at most two writes with an fsync: its intent, and how it ended with
-// what Do returned. Records between which nothing happens share one: how the last
+// what Do returned; the beginning and the end of an undisturbed run go with those
+// of its steps (TestSyncs). Records between which nothing happens share one: how the last
 // step ended and that the run is at its end, a gate and that it waits, who began
 // and the first look. A look, a ReadOnly step without a Plan, needs no more than
 // one, since its intent goes with what stands before it. The intent of an effect
-// never waits for company, no side of a step runs and nobody is told anything on a
+// never waits for company, nobody is told anything and no side of a step runs on a
 // record that is not durable, and whoever is told how a step ended can pause or
-// cancel before the next effect. with counts the records before this one that the
+// cancel before the next effect. One exception: a Plan that comes first in a run
+// may find on disk only that the run was opened; that its first process began is
+// written with the intent, or before the first word that this Plan tells
+// (TestFirstPlan). with counts the records before this one that the
 // same fsync made durable: of such a write a power loss may leave the end without
 // the start, and only its last record tells that from damage.
 //

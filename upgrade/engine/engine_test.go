@@ -412,6 +412,69 @@ func TestObserver(t *testing.T) {
 		"effect (intent)", "done (succeeded)", "succeeded (succeeded)"}, got)
 }
 
+// TestFirstPlan: that a run's first process has begun comes to disk with its first
+// intent, or before what its Plan tells; a later process, an approval, or a step
+// behind another is on disk before a Plan is called.
+func TestFirstPlan(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		tells bool
+		o     Options
+		want  []string // the journal in the Plan of a, before and after it tells something, and in that of b
+	}{
+		{"quiet", false, Options{}, []string{"opened", "opened", "done"}},
+		{"tells", true, Options{}, []string{"opened", "started", "done"}},
+		{"approved", false, Options{ApproveAll: true}, []string{"approved", "approved", "done"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, r := create(t)
+			var got, told []string
+			onDisk := func() {
+				var rec Record
+				lines := readJournal(t, dir)
+				require.NoError(t, json.Unmarshal(lines[len(lines)-1], &rec))
+				got = append(got, rec.Kind)
+			}
+			state := map[string]bool{}
+			steps := []Step{atOnce("a", "1", state), atOnce("b", "2", state)}
+			steps[0].Plan = func(_ context.Context, a *Act) (Proposal, error) {
+				onDisk()
+				if c.tells {
+					var wg sync.WaitGroup
+					for range 4 {
+						wg.Go(func() { a.Progress("look") })
+					}
+					wg.Wait()
+				}
+				onDisk()
+				return Proposal{}, nil
+			}
+			steps[1].Plan = func(context.Context, *Act) (Proposal, error) { onDisk(); return Proposal{}, nil }
+			if c.o.ApproveAll {
+				steps[0].Gate = "go on?"
+			}
+			c.o.Until, c.o.Observer = "1", func(e Event) { told = append(told, e.Kind) }
+			out, err := r.Apply(t.Context(), steps, c.o)
+			require.NoError(t, err)
+			require.Equal(t, Paused, out.State)
+			assert.Equal(t, "started", told[0])
+			c.o.Until = ""
+			out, err = r.Apply(t.Context(), steps, c.o)
+			require.NoError(t, err)
+			require.Equal(t, Succeeded, out.State)
+			assert.Equal(t, append(c.want[:2:2], "started"), got)
+
+			// In one go: behind the first step nothing is held.
+			dir, r = create(t)
+			got, c.o.Observer = nil, nil
+			_, err = r.Apply(t.Context(), steps, c.o)
+			require.NoError(t, err)
+			require.Len(t, got, 3)
+			assert.Equal(t, c.want[2], got[2])
+		})
+	}
+}
+
 // TestToldInTime: who is told how a step ended can still pause or cancel the run
 // before the next effect, or undo, begins.
 func TestToldInTime(t *testing.T) {

@@ -35,9 +35,19 @@ var (
 	// ErrElsewhere: the run was last worked on by a process of another machine.
 	// It comes as an *ElsewhereError.
 	ErrElsewhere = errors.New("run belongs to another machine")
-	// ErrInvalid: the steps or options make no sense.
-	ErrInvalid = errors.New("invalid procedure")
+	// ErrInvalid: the steps, options or what was asked make no sense. It comes
+	// from Invalid.
+	ErrInvalid = errors.New("invalid")
 )
+
+// Invalid makes an ErrInvalid whose text says what is wrong and nothing else.
+// The format is that of fmt.Errorf.
+func Invalid(format string, args ...any) error { return invalidError{fmt.Errorf(format, args...)} }
+
+type invalidError struct{ error }
+
+func (e invalidError) Is(target error) bool { return target == ErrInvalid }
+func (e invalidError) Unwrap() error        { return errors.Unwrap(e.error) }
 
 // A Holder says who holds the lock of a run.
 type Holder struct {

@@ -95,7 +95,9 @@ type loop struct {
 	asked    RequestKind // the strongest request that was taken
 	askedWhy string
 
+	first  int        // number of the record by which the run's first process began; 0: another one did
 	untold []Event    // of records that are held
+	early  sync.Mutex // guards untold while a side runs
 	mu     sync.Mutex // one event at a time
 }
 
@@ -133,7 +135,7 @@ func (r *Run) begin(steps []Step, o Options) (*loop, error) {
 	if o.Until != "" {
 		var err error
 		if l.until, err = parseSection(o.Until); err != nil {
-			return nil, fmt.Errorf("%w: until: %w", ErrInvalid, err)
+			return nil, Invalid("until: %w", err)
 		}
 	}
 	if err := r.CheckSteps(steps); err != nil {
@@ -142,10 +144,10 @@ func (r *Run) begin(steps []Step, o Options) (*loop, error) {
 	for _, name := range o.Approve {
 		i := slices.IndexFunc(steps, func(s Step) bool { return s.approvedBy(name) })
 		if i < 0 {
-			return nil, fmt.Errorf("%w: cannot approve %q: no gate stands before such a step or section", ErrInvalid, name)
+			return nil, Invalid("cannot approve %q: no gate stands before such a step or section", name)
 		}
 		if n := steps[i].Approvers; n > 0 {
-			return nil, fmt.Errorf("%w: the gate before %s takes %d signed approvals, and no word of who runs it", ErrInvalid, steps[i].ID, n)
+			return nil, Invalid("cannot approve the gate before %s by the word of who runs it: it takes %d signed approvals, by upgradectl approve", steps[i].ID, n)
 		}
 	}
 	if err := r.store.reserve(); err != nil {
@@ -224,6 +226,9 @@ func (l *loop) forward(ctx context.Context) (Outcome, error) {
 	if err := l.started(mode); err != nil {
 		return Outcome{}, err
 	}
+	if mode == modeApply {
+		l.first = l.r.fold.seq
+	}
 	// All approvals of this call are written before anything else happens, so
 	// that a run which was begun unattended stays so when it is resumed.
 	sections := map[string]bool{}
@@ -268,7 +273,7 @@ func (l *loop) run(ctx context.Context, s *Step) (*Outcome, error) {
 	// Only a look may begin on what is held: an effect comes after everybody was
 	// told of the step before it and could ask to stop, and a Plan can take long.
 	if s.Effect != ReadOnly || s.Plan != nil || st.open {
-		if err := l.flush(); err != nil {
+		if err := l.flushForPlan(); err != nil {
 			return nil, err
 		}
 	}
@@ -359,7 +364,7 @@ func (l *loop) intend(ctx context.Context, s *Step) (stop *Outcome, skipped bool
 	key := Key(l.r.header.Run, s.ID, attempt)
 	var prop Proposal
 	if s.Plan != nil {
-		if err := l.flush(); err != nil {
+		if err := l.flushForPlan(); err != nil {
 			return nil, false, err
 		}
 		for {
@@ -576,6 +581,26 @@ func (l *loop) flush() error {
 	}
 	l.tell()
 	return nil
+}
+
+// flushForPlan is flush, but for the one word that a run's first process has
+// begun: a journal that has just been opened says of itself that the run is at
+// work, a Plan changes nothing, and the intent comes with it. What a Plan tells
+// the observer makes it durable first.
+func (l *loop) flushForPlan() error {
+	if l.first > 0 && l.first == l.r.fold.seq {
+		return nil
+	}
+	return l.flush()
+}
+
+// flushEarly is flush for a Plan that tells something, from any of its
+// goroutines. It is false when the journal is broken: then nobody is told, and
+// the loop finds out by itself.
+func (l *loop) flushEarly() bool {
+	l.early.Lock()
+	defer l.early.Unlock()
+	return l.flush() == nil
 }
 
 // tell gives the observer the events of records that were held and are durable

@@ -95,7 +95,7 @@ func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 // h.PlanHash is computed, another one must be PlanHash(plan).
 func Create(dir string, h Header, plan []byte, o ...Option) (_ *Run, err error) {
 	if h.Run == "" {
-		return nil, fmt.Errorf("%w: a run needs an identifier", ErrInvalid)
+		return nil, Invalid("a run needs an identifier")
 	}
 	if h.PlanHash == "" {
 		h.PlanHash = PlanHash(plan)

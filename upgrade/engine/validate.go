@@ -13,10 +13,10 @@ import (
 func Validate(steps []Step) error {
 	var errs []error
 	bad := func(s *Step, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%w: step %q %s", ErrInvalid, s.ID, fmt.Sprintf(format, args...)))
+		errs = append(errs, Invalid("invalid procedure: step %q %s", s.ID, fmt.Sprintf(format, args...)))
 	}
 	if len(steps) == 0 {
-		return fmt.Errorf("%w: no steps", ErrInvalid)
+		return Invalid("invalid procedure: no steps")
 	}
 	seen := map[string]bool{}
 	var last []int
