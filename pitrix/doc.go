@@ -104,9 +104,11 @@
 //     TestEditRefused); where ssh NAME ends is asked in the scripts' own way
 //     (TestTrapPingOneLoginOther).
 //  22. An edit of network files is taken back by the node itself unless it is
-//     confirmed, also after a reboot and when the way back was cut off; timer and
-//     confirmation cannot both win (TestEditConfirmed, TestEditTakenBack,
-//     TestEditRevertCutOff, TestRealCron).
+//     confirmed, also after a reboot and when the way back was cut off; a reboot
+//     that is refused is asked for again; timer and confirmation cannot both win,
+//     and a job that stands still meddles with no later edit (TestEditConfirmed,
+//     TestEditTakenBack, TestEditRebootRefused, TestEditRevertCutOff,
+//     TestTrapCronJobStandsStill, TestRealCron).
 //  23. A domain is meant by its UUID, undefined only when it is shut off, and
 //     parked and unparked without overwriting a file, and set aside and taken back
 //     under another name, from any point where that was cut off (TestRealLibvirt,

@@ -26,7 +26,7 @@ func TestTrapCronPath(t *testing.T) {
 	inBin := []string{"cat", "cp", "cut", "echo", "grep", "head", "ip", "mkdir", "mv", "rm", "sha256sum", "sleep", "sync", "/bin/sh"}
 	builtin := []string{"[", "exec", "exit"}
 	for name, text := range cronScripts {
-		text = strings.NewReplacer("@D@", "/d", "@CRON@", "/c", "@ADDRESSES@", "192.0.2.61").Replace(text)
+		text = strings.NewReplacer("@D@", "/d", "@CRON@", "/c", "@TOKEN@", "0123456789abcdef", "@ADDRESSES@", "192.0.2.61").Replace(text)
 		f, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(text), name)
 		require.NoError(t, err)
 		seen, wide := 0, false
@@ -64,7 +64,7 @@ func TestTrapCronPath(t *testing.T) {
 func TestTrapCronNames(t *testing.T) {
 	n := &Node{}
 	announce, _ := n.announceFiles("k-1")
-	for _, name := range []string{n.editCron("k-1"), announce} {
+	for _, name := range []string{n.editCron("k-1", "0123456789abcdef"), announce} {
 		assert.Regexp(t, `^/etc/cron\.d/[A-Za-z0-9_-]+$`, name)
 	}
 	for _, key := range []string{"", "a.b", "a/b", "A", "a b", "-a"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"strconv"
 	"strings"
@@ -59,32 +60,54 @@ type EditState struct {
 // A job's PATH is /usr/bin:/bin, where shutdown is not.
 //
 // Whoever moves a directory to "decided" first, the timer or a confirmation,
-// has the last word; its name cannot be taken twice, and it is never empty.
+// has the last word; its name cannot be taken twice, and it is never empty. Those
+// of the way back are there from the beginning, with the edit's token.
+//
+// A job of cron can stand still between any two of its commands while we remove
+// its edit and begin another one under the same key. So both scripts carry a
+// token of their edit: after they have read what they act on, they see that the
+// directory is still theirs (RemoveEdit renames it, in one step), and the job
+// that they remove is their own, for its name has the token too.
+//
+// The reboot that ends a way back may be refused ("Failed to talk to init
+// daemon"), and nobody reaches the node then: every minute asks again, an hour
+// long, until the node is in another boot.
 const editTick = `d=@D@
 c=@CRON@
-if [ -e "$d/decided" ]; then
-	case "$(cat "$d/decided/word")" in reverting) exec /bin/sh "$d/revert" timer;; esac
-	rm -f "$c"
-	exit 0
-fi
 n=$(cat "$d/left")
-n=$((${n:-1} - 1))
-echo $n >"$d/left.tmp" && mv -f -T "$d/left.tmp" "$d/left"
+w=
+if [ -e "$d/decided" ]; then w=$(cat "$d/decided/word"); fi
+ends=$(cat "$d/ends" 2>/dev/null)
+asked=$(cat "$d/asked" 2>/dev/null)
+grep -q -F @TOKEN@ "$d/tick" || exit 0
+if [ "$w" = reverting ]; then exec /bin/sh "$d/revert" timer @TOKEN@; fi
+if [ "$w" = reverted ] && [ -n "$ends" ] && [ "$ends" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then
+	asked=$((${asked:-0} + 1))
+	echo $asked >"$d/asked.$$" && mv -f -T "$d/asked.$$" "$d/asked" || exit 1
+	PATH=$PATH:/usr/sbin:/sbin
+	if [ $asked -lt 60 ]; then exec shutdown -r now; fi
+fi
+if [ -n "$w" ]; then rm -f "$c"; exit 0; fi
+case "$n" in ''|*[!0-9]*) n=1;; esac
+n=$((n - 1))
+echo $n >"$d/left.$$" && mv -f -T "$d/left.$$" "$d/left"
 if [ $n -gt 0 ]; then exit 0; fi
-exec /bin/sh "$d/revert" timer
+exec /bin/sh "$d/revert" timer @TOKEN@
 `
 
 // editRevert puts the files back. A file that is neither the old nor the new
 // one is kept beside the copy. After a reboot the old addresses need another
-// one to count; before it nothing but files has been changed.
+// one to count; before it nothing but files has been changed. A way back that
+// somebody goes by hand is not one that reboots, whoever goes on with it.
 const editRevert = `d=@D@
 c=@CRON@
-if [ ! -e "$d/decided" ]; then
-	mkdir "$d/x.$$" && echo reverting >"$d/x.$$/word" || exit 1
-	mv -T "$d/x.$$" "$d/decided" 2>/dev/null
-	rm -rf "$d/x.$$"
-fi
-case "$(cat "$d/decided/word")" in reverting) ;; reverted) rm -f "$c"; exit 0;; *) rm -f "$c"; exit 3;; esac
+if [ "${2:-@TOKEN@}" != @TOKEN@ ]; then exit 0; fi
+if [ ! -e "$d/decided" ]; then mv -T "$d/$1-@TOKEN@" "$d/decided" 2>/dev/null; fi
+w=$(cat "$d/decided/word")
+by=$(cat "$d/decided/by" 2>/dev/null)
+was=$(cat "$d/boot")
+grep -q -F @TOKEN@ "$d/tick" || exit 0
+case "$w" in reverting) ;; reverted) exit 0;; *) exit 3;; esac
 i=0
 while [ -e "$d/$i.path" ]; do
 	f=$(cat "$d/$i.path")
@@ -92,30 +115,57 @@ while [ -e "$d/$i.path" ]; do
 	o=$(sha256sum <"$d/$i.old") || exit 1
 	if [ "$v" != "$o" ]; then
 		if [ "${v%% *}" != "$(cat "$d/$i.new")" ] && [ -e "$f" ]; then cp -p "$f" "$d/$i.found"; fi
-		cp -p "$d/$i.old" "$f.upgradectl-revert" && mv -f -T "$f.upgradectl-revert" "$f" || exit 1
+		t=$f.upgradectl-revert.$$
+		cp -p "$d/$i.old" "$t" && mv -f -T "$t" "$f" || { rm -f "$t"; exit 1; }
 	fi
 	i=$((i + 1))
 done
-echo reverted >"$d/decided/word.tmp" && mv -f -T "$d/decided/word.tmp" "$d/decided/word"
+now=$(cat /proc/sys/kernel/random/boot_id)
+again=
+if [ "$1$by" = timertimer ] && [ "$now" != "$was" ]; then
+	again=yes
+	echo "$now" >"$d/ends.$$" && mv -f -T "$d/ends.$$" "$d/ends" || exit 1
+fi
+echo reverted >"$d/decided/word.$$" && mv -f -T "$d/decided/word.$$" "$d/decided/word" || exit 1
 sync
-rm -f "$c"
 PATH=$PATH:/usr/sbin:/sbin
-if [ "$1" = timer ] && [ "$(cat /proc/sys/kernel/random/boot_id)" != "$(cat "$d/boot")" ]; then
+if [ -n "$again" ]; then
+	grep -q -F @TOKEN@ "$d/tick" || exit 0
 	exec shutdown -r now
 fi
+rm -f "$c"
 exit 0
 `
 
-func (n *Node) editDir(key string) string  { return n.Root + "/var/lib/upgradectl/net-" + key }
-func (n *Node) editCron(key string) string { return n.Root + "/etc/cron.d/upgradectl-" + key }
+func (n *Node) editDir(key string) string { return n.Root + "/var/lib/upgradectl/net-" + key }
 
-func (n *Node) editScript(text, key string) string {
-	return strings.NewReplacer("@D@", shellq.Quote(n.editDir(key)), "@CRON@", shellq.Quote(n.editCron(key))).Replace(text)
+// editCron is the job of an edit; "" as the token matches all of them.
+func (n *Node) editCron(key, token string) string {
+	prefix := shellq.Quote(n.Root + "/etc/cron.d/upgradectl-" + key + "-")
+	if token == "" {
+		return prefix + strings.Repeat("?", tokenLength)
+	}
+	return prefix + token
+}
+
+const tokenLength = 16
+
+func (n *Node) editScript(text, key, token string) string {
+	return strings.NewReplacer("@D@", shellq.Quote(n.editDir(key)), "@CRON@", n.editCron(key, token), "@TOKEN@", token).Replace(text)
+}
+
+// editGone is a line of shell that takes an edit's job and directory away: the
+// directory under another name first, so that a job that is under way finds it
+// whole or not at all.
+func (n *Node) editGone(key string) string {
+	return fmt.Sprintf(`d=%s
+rm -f %s && rm -rf "$d.gone" && { [ ! -e "$d" ] || mv -T "$d" "$d.gone"; } && rm -rf "$d.gone"`, shellq.Quote(n.editDir(key)), n.editCron(key, ""))
 }
 
 // BeginEdit changes the files of e on the node want, commit-confirmed: it
 // copies them, arms a job that puts them back and reboots the node when the
 // minutes are over, also after a reboot in between, and only then changes them.
+// A reboot that is refused is asked for again every minute, an hour long.
 // The addresses in them count after the next boot. Then, from outside, over
 // the new address, call ConfirmEdit.
 //
@@ -140,10 +190,12 @@ func (n *Node) BeginEdit(ctx context.Context, e NetworkEdit, want Identity) erro
 	case EditConfirmed, EditReverting, EditReverted:
 		return fail(fmt.Errorf("the edit %s is %s; use another key", e.Key, st.Phase))
 	}
+	token := fmt.Sprintf("%0*x", tokenLength, rand.Uint64())
 	var b strings.Builder
-	fmt.Fprintf(&b, "set -u\numask 077\nd=%s\nc=%s\n", shellq.Quote(n.editDir(e.Key)), shellq.Quote(n.editCron(e.Key)))
+	fmt.Fprintf(&b, "set -u\numask 077\nd=%s\nc=%s\n", shellq.Quote(n.editDir(e.Key)), n.editCron(e.Key, token))
 	b.WriteString(`if [ ! -e "$d/armed" ]; then
 if ! pgrep -x cron >/dev/null && ! pgrep -x crond >/dev/null; then echo "cron does not run, so nothing would take the edit back; start it" >&2; exit 74; fi
+rm -f ` + n.editCron(e.Key, "") + `
 mkdir -p "$d" || exit 74
 `)
 	for i, f := range e.Files {
@@ -159,6 +211,10 @@ cp -p "$f" "$d/%d.old" && echo %s >"$d/%d.new" && printf '%%s\n' "$f" >"$d/%d.pa
 	}
 	fmt.Fprintf(&b, `cat /proc/sys/kernel/random/boot_id >"$d/boot" && echo %d >"$d/left" || exit 74
 printf '%%s' %s >"$d/tick" && printf '%%s' %s >"$d/revert" || exit 74
+for by in timer now; do
+	x=$d/$by-%s
+	mkdir "$x" && echo $by >"$x/by" && echo reverting >"$x/word" || exit 74
+done
 mkdir -p "${c%%/*}" || exit 74
 m=$(stat -c %%Y "${c%%/*}") || exit 74
 printf '* * * * * root /bin/sh %%s\n' %s >"$d/cron" && chmod 644 "$d/cron" && cp -p "$d/cron" "$c" || exit 74
@@ -169,7 +225,7 @@ sync
 : >"$d/armed"
 sync
 fi
-`, e.Minutes, shellq.Quote(n.editScript(editTick, e.Key)), shellq.Quote(n.editScript(editRevert, e.Key)), shellq.Quote(shellq.Quote(n.editDir(e.Key)+"/tick")))
+`, e.Minutes, shellq.Quote(n.editScript(editTick, e.Key, token)), shellq.Quote(n.editScript(editRevert, e.Key, token)), token, shellq.Quote(shellq.Quote(n.editDir(e.Key)+"/tick")))
 	out, err := n.run(ctx, want, "edit the network files of", b.String())
 	if status, ok := exitStatus(err); ok && status == statusDrift {
 		return &DriftError{Path: strings.TrimSpace(out), Why: "its bytes are not those the edit was made for"}
@@ -202,7 +258,7 @@ fi
 w=$(cat "$d/decided/word")
 [ "$w" = confirmed ] || { echo "it is $w: the old files are in place" >&2; exit 1; }
 rm -f %s
-sync`, shellq.Quote(n.editDir(key)), shellq.Quote(n.editCron(key))))
+sync`, shellq.Quote(n.editDir(key)), n.editCron(key, "")))
 	if err != nil {
 		return fmt.Errorf("cannot confirm the edit %s on %s: %w", key, n.Name, err)
 	}
@@ -221,7 +277,7 @@ func (n *Node) RevertEdit(ctx context.Context, key string) error {
 	case EditNone, EditReverted:
 		return nil
 	case EditBegun:
-		if _, err := output(ctx, n.Host, "rm -f "+shellq.Quote(n.editCron(key))+" && rm -rf "+shellq.Quote(n.editDir(key))); err != nil {
+		if _, err := output(ctx, n.Host, n.editGone(key)); err != nil {
 			return fmt.Errorf("cannot take the edit %s on %s back: %w", key, n.Name, err)
 		}
 		return nil
@@ -274,7 +330,7 @@ func (n *Node) RemoveEdit(ctx context.Context, key string) error {
 	if st.Phase != EditConfirmed && st.Phase != EditReverted {
 		return fmt.Errorf("cannot remove the edit %s from %s: it is %s", key, n.Name, st.Phase)
 	}
-	if _, err := output(ctx, n.Host, "rm -f "+shellq.Quote(n.editCron(key))+" && rm -rf "+shellq.Quote(n.editDir(key))); err != nil {
+	if _, err := output(ctx, n.Host, n.editGone(key)); err != nil {
 		return fmt.Errorf("cannot remove the edit %s from %s: %w", key, n.Name, err)
 	}
 	return nil

@@ -133,14 +133,26 @@ func (n *Node) SupervisorStatus(ctx context.Context) (Supervisor, error) {
 	return s, nil
 }
 
+// supervisorStarts is how long a supervisord that does not answer may be one that
+// is about to start: behind a boot it is the last one to do so, by /etc/rc.local,
+// after sshd and whatever that waits for.
+const supervisorStarts = 5 * time.Minute
+
 // WaitPrograms waits until every program of the node runs. A program that is
-// FATAL ends it at once: supervisord has given up on it.
+// FATAL ends it at once: supervisord has given up on it. A supervisord that does
+// not answer is waited for, five minutes long at most.
 func (n *Node) WaitPrograms(ctx context.Context, interval time.Duration) (Supervisor, error) {
 	var last Supervisor
+	began := time.Now()
 	p := poll.Poller{Interval: interval, Retryable: func(error) bool { return true }}
 	err := p.Until(ctx, "the programs of "+n.Name, func(ctx context.Context) (string, bool, error) {
 		s, err := n.SupervisorStatus(ctx)
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrNoSupervisor) && time.Since(began) < supervisorStarts:
+			return err.Error(), false, nil
+		case errors.Is(err, ErrNoSupervisor):
+			return "", false, poll.Stop(err)
+		case err != nil:
 			return "", false, err
 		}
 		last = s

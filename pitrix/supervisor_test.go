@@ -3,10 +3,13 @@ package pitrix
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -108,7 +111,7 @@ startretries=100
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "supervisorctl"), []byte("#!/bin/sh\nexec "+ctl+" -c "+conf+" \"$@\"\n"), 0o755))
 	n := &Node{Name: "proxy0", Host: &localHost{env: []string{"PATH=" + bin + ":" + os.Getenv("PATH")}}}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
 	var s Supervisor
@@ -162,4 +165,38 @@ startretries=100
 	_ = c.Wait()
 	_, err = n.SupervisorStatus(ctx)
 	assert.ErrorIs(t, err, ErrNoSupervisor)
+}
+
+// answering is a Host that answers every command with the next text, the last one
+// again and again.
+type answering struct {
+	localHost
+	texts []string
+}
+
+func (a *answering) Run(_ context.Context, _ string, _ io.Reader, stdout, _ io.Writer) error {
+	_, err := io.WriteString(stdout, a.texts[0])
+	if len(a.texts) > 1 {
+		a.texts = a.texts[1:]
+	}
+	return err
+}
+
+// Behind a boot supervisord comes last: until then it is not one that fails, how
+// often it may be asked. One that never comes is not waited for to the end.
+func TestTrapSupervisorComesLast(t *testing.T) {
+	const none, runs = "unix:///var/run/supervisor.sock no such file\n", "cb_server   RUNNING   pid 12, uptime 0:00:01\n"
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		n := &Node{Name: "proxy0", Host: &answering{texts: append(slices.Repeat([]string{none}, 12), "cb_server   STARTING\n", runs)}}
+		s, err := n.WaitPrograms(ctx, 3*time.Second)
+		require.NoError(t, err)
+		assert.Equal(t, VerdictRunning, s.Verdict())
+		began := time.Now()
+		n.Host = &answering{texts: []string{none}}
+		_, err = n.WaitPrograms(ctx, 3*time.Second)
+		require.ErrorIs(t, err, ErrNoSupervisor)
+		assert.InDelta(t, 5, time.Since(began).Minutes(), 0.5)
+	})
 }
