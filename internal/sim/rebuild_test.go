@@ -280,14 +280,14 @@ func TestServeRebuild(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		done <- ServeRebuild(ctx, dir, RebuildConfig{Speed: 600, StreamMax: 300 * time.Millisecond}, time.Minute)
+		done <- ServeRebuild(ctx, dir, RebuildConfig{Speed: 600, StreamMax: 300 * time.Millisecond}, 10*time.Minute)
 	}()
 	var r *RemoteRebuild
 	require.Eventually(t, func() bool {
 		var err error
 		r, err = AttachRebuild(dir)
 		return err == nil
-	}, 20*time.Second, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	d, err := hostinv.NewDialer(hostinv.SSHConfig{ConfigFile: r.Operator.SSHConfig})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, d.Close()) }()
@@ -305,7 +305,7 @@ func TestServeRebuild(t *testing.T) {
 	require.Eventually(t, func() bool {
 		f, err = r.Figures(t.Context())
 		return err == nil && f.Requests > 10
-	}, 20*time.Second, 50*time.Millisecond)
+	}, 2*time.Minute, 50*time.Millisecond)
 	f, err = r.Finish(t.Context())
 	require.NoError(t, err)
 	assert.Zero(t, f.Failed, "%v", f.Failures)

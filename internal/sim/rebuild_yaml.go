@@ -9,7 +9,14 @@ import (
 
 // upgradeYAML is the configuration of the rebuild of both nodes.
 func (w *Rebuild) upgradeYAML() string {
-	scaled := func(d time.Duration) time.Duration { return max(time.Duration(float64(d)/w.cfg.Speed), time.Minute) }
+	// In a world of sockets this machine can be slow, and what waits is bounded for
+	// the worst only. A new machine waits to be reached for as long as timeout says,
+	// by its own clock: that has to be a minute of ours.
+	least, leastJob := time.Minute, time.Minute
+	if !w.cfg.Memory {
+		least, leastJob = time.Duration(float64(time.Minute)*w.cfg.Speed), 10*time.Minute
+	}
+	scaled := func(d, least time.Duration) time.Duration { return max(time.Duration(float64(d)/w.cfg.Speed), least) }
 	nodes := ""
 	for _, n := range firstbox.Nodes(w.cfg.Role) {
 		if w.cfg.Strategy == inPlace {
@@ -38,5 +45,5 @@ pace:
   observe: 10
   timeout: %s
   job_timeout: %s
-`, firstbox.FirstboxAddr, w.cfg.Strategy, w.cfg.Role, firstbox.VIP(w.cfg.Role), nodes, scaled(30*time.Minute), scaled(2*time.Hour))
+`, firstbox.FirstboxAddr, w.cfg.Strategy, w.cfg.Role, firstbox.VIP(w.cfg.Role), nodes, scaled(30*time.Minute, least), scaled(2*time.Hour, leastJob))
 }

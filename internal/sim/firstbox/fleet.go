@@ -3,6 +3,7 @@ package firstbox
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -172,7 +173,7 @@ func (s *Site) build() error {
 		}
 	}
 	s.knowEachOther()
-	s.settle(func() bool {
+	ready := s.settle(func() bool {
 		n := 0
 		for _, m := range s.machines {
 			if m.vrrp != nil {
@@ -181,6 +182,9 @@ func (s *Site) build() error {
 		}
 		return n == len(members)
 	})
+	if !ready {
+		return errors.New("keepalived of some nodes does not come up")
+	}
 	s.mu.Lock()
 	for _, list := range s.routers { // who holds the addresses, since long ago
 		best := list[0]

@@ -196,7 +196,7 @@ func (s *Site) channel(ctx context.Context, name, addr string) error {
 		return err
 	}
 	var far *Machine
-	for range 60 {
+	for began := time.Now(); s.within(began, time.Minute); {
 		s.mu.Lock()
 		far, err = s.reach(s.firstbox, ip)
 		s.mu.Unlock()
@@ -295,7 +295,7 @@ func (s *Site) install(ctx context.Context, p *host.Proc, mu *sync.Mutex, name s
 // answered; it waits a minute for that.
 func (s *Site) await(ctx context.Context, name string, v values) (*Machine, error) {
 	said := fmt.Sprintf("the node [%s] is unreachable", name)
-	for range 60 {
+	for began := time.Now(); s.within(began, time.Minute); {
 		if s.pingSettings(v) {
 			far, text, err := s.login(s.firstbox, name)
 			if err == nil {

@@ -163,19 +163,13 @@ func (s *Site) restart(m *Machine, name string) int {
 	if err := m.Host.StartUnit(name); err != nil {
 		return 1
 	}
-	switch name {
-	case "haproxy":
-		if !s.settle(func() bool { return m.proxy != nil }) {
-			return 1
-		}
-	case "keepalived":
-		if !s.settle(func() bool { return m.vrrp != nil }) {
-			return 1
-		}
-	case "bind9":
-		if !s.settle(func() bool { return m.dns != nil }) {
-			return 1
-		}
+	runs := map[string]func() bool{
+		"haproxy":    func() bool { return m.proxy != nil },
+		"keepalived": func() bool { return m.vrrp != nil },
+		"bind9":      func() bool { return m.dns != nil },
+	}[name]
+	if runs != nil && !s.settle(runs) {
+		return 1
 	}
 	return 0
 }

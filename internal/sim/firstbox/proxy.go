@@ -231,15 +231,18 @@ func portsOf(c *proxyConfig) []int {
 	return out
 }
 
-// settle waits a moment for something that other goroutines of a host do now.
+// patience is how long, of real time, the site waits for what its own goroutines
+// do now: on a busy machine that takes longer than the world's clock allows.
+const patience = 20 * time.Second
+
+// settle waits for something that other goroutines of a host do now.
 func (s *Site) settle(done func() bool) bool {
-	for range 200 {
+	look := func() bool {
 		s.mu.Lock()
-		ok := done()
-		s.mu.Unlock()
-		if ok {
-			return true
-		}
+		defer s.mu.Unlock()
+		return done()
+	}
+	for began := time.Now(); !look(); {
 		t := time.NewTimer(5 * time.Millisecond)
 		select {
 		case <-t.C:
@@ -247,8 +250,17 @@ func (s *Site) settle(done func() bool) bool {
 			t.Stop()
 			return false
 		}
+		if time.Since(began) > patience {
+			return false
+		}
 	}
-	return false
+	return true
+}
+
+// within tells whether a limit of the world, counted from began, is not over: in
+// a world that is fast it is not before the site's own patience is.
+func (s *Site) within(began time.Time, limit time.Duration) bool {
+	return time.Since(began) < max(time.Duration(float64(limit)/s.opt.Speed), patience)
 }
 
 // A Flow is a connection of a client through a virtual address.

@@ -267,6 +267,34 @@ func TestVRRPGaps(t *testing.T) {
 	}
 }
 
+// A process that stood still for longer than a backup waits is no holder that
+// went silent, whichever timer is run first afterwards.
+func TestVRRPAfterStandstill(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		within(t, Config{}, func(t *testing.T, s *Site) {
+			s.mu.Lock()
+			s.cfg.Faults.Deaf = deaf
+			for _, list := range s.routers {
+				require.Len(t, list, 2)
+				for _, v := range list {
+					v.stopTimer()
+					v.due = time.Now().Add(map[bool]time.Duration{true: -3 * time.Second, false: -400 * time.Millisecond}[v.master])
+				}
+				for _, v := range list {
+					if !v.master {
+						v.expire()
+					}
+				}
+			}
+			s.mu.Unlock()
+			time.Sleep(10 * time.Second)
+			assert.Len(t, s.Holders(ProxyVIP), map[bool]int{true: 2, false: 1}[deaf])
+			assert.Equal(t, deaf, len(s.Duplicates()) > 0)
+			assert.Equal(t, deaf, len(s.Gaps()) > 0)
+		})
+	}
+}
+
 // TestLeftIsSeen: what Left looks for, it finds.
 func TestLeftIsSeen(t *testing.T) {
 	within(t, Config{}, func(t *testing.T, s *Site) {

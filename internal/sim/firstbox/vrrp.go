@@ -42,6 +42,7 @@ type vrrp struct {
 	key    vipKey
 	master bool
 	timer  *time.Timer
+	due    time.Time // of timer
 	over   bool
 }
 
@@ -57,6 +58,7 @@ func (v *vrrp) stopTimer() {
 func (v *vrrp) after(d time.Duration, do func()) {
 	v.stopTimer()
 	s := v.m.site
+	v.due = time.Now().Add(d)
 	v.timer = time.AfterFunc(d, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -81,7 +83,22 @@ func (s *Site) startVRRP(m *Machine, c vrrpConfig) (*vrrp, error) {
 }
 
 // await becomes the holder unless an advertisement comes.
-func (v *vrrp) await(d time.Duration) { v.after(d, v.become) }
+func (v *vrrp) await(d time.Duration) { v.after(d, v.expire) }
+
+// expire is the end of such a wait. When this process has stood still, several
+// timers are over at once, and run in any order: an advertisement that was due
+// before has come before.
+func (v *vrrp) expire() {
+	due := v.due
+	for _, o := range slices.Clone(v.m.site.routers[v.key]) {
+		if o != v && o.master && o.m.alive() && o.due.Before(due) {
+			o.advertise()
+		}
+	}
+	if v.due.Equal(due) {
+		v.become()
+	}
+}
 
 // become takes the address.
 func (v *vrrp) become() {
