@@ -1,13 +1,8 @@
 package upgrade
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"io"
-	"time"
 
-	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
 	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
@@ -75,30 +70,4 @@ func beginJob(ctx context.Context, a *engine.Act, l *link, ready func() error) e
 		return err
 	}
 	return l.startJob(ctx, a.Key(), p.Script)
-}
-
-// waitJob waits for a job, whatever becomes of the connection meanwhile, but not
-// for one that another host answers for.
-func (l *link) waitJob(ctx context.Context, key string, poll time.Duration) (hostos.JobState, error) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var other error
-	st, err := hostos.WaitJob(ctx, l, key, poll, func(ctx context.Context) (hostos.Host, error) {
-		err := l.Run(ctx, ":", nil, io.Discard, io.Discard)
-		if wrongKey(err) {
-			other = err
-			stop()
-		}
-		return l, err
-	})
-	return st, cmp.Or(other, err)
-}
-
-// wrongKey tells whether a host was not believed because of the key that it
-// shows: no waiting makes that right.
-func wrongKey(err error) bool {
-	var unknown *hostinv.UnknownHostKeyError
-	var changed *hostinv.HostKeyChangedError
-	var revoked *hostinv.HostKeyRevokedError
-	return errors.As(err, &unknown) || errors.As(err, &changed) || errors.As(err, &revoked)
 }

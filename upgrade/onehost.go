@@ -410,7 +410,7 @@ func (u *HostUpgrade) run(ctx context.Context, l *link, reboot bool, o HostJobOp
 	}
 	wait, cancel := context.WithTimeout(ctx, o.timeout())
 	defer cancel()
-	st, err := l.waitJob(wait, u.Key, o.Poll)
+	st, err := hostos.WaitJob(wait, l, u.Key, o.Poll, nil)
 	u.Phase = string(st.Phase)
 	if err != nil {
 		var ended *hostos.JobError
@@ -485,7 +485,7 @@ func (l *link) precheck(ctx context.Context, upgrade, script string, o HostJobOp
 	}
 	wait, cancel := context.WithTimeout(ctx, o.timeout())
 	defer cancel()
-	_, err = l.waitJob(wait, key, o.Poll)
+	_, err = hostos.WaitJob(wait, l, key, o.Poll, nil)
 	ended := new(hostos.JobError)
 	if err != nil && !errors.As(err, &ended) {
 		return fail(err)
@@ -513,7 +513,7 @@ func (l *link) waitNewBoot(ctx context.Context, from string, o HostJobOptions) (
 			return b, nil
 		case err == nil:
 			last = errors.New("it is still in the old boot")
-		case wrongKey(err):
+		case hostos.IsWrongKey(err):
 			return b, wrapHost(l.target, err)
 		case ctx.Err() == nil:
 			last = err

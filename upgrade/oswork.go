@@ -49,7 +49,7 @@ func (t *transition) jobStep(r role, section, word, title string) engine.Step {
 			}
 			ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 			defer cancel()
-			st, err := l.waitJob(ctx, a.Key(), t.cfg.Pace.Poll)
+			st, err := hostos.WaitJob(ctx, l, a.Key(), t.cfg.Pace.Poll, nil)
 			if err != nil {
 				err = wrapHost(l.target, err)
 				je := new(hostos.JobError)
@@ -150,7 +150,7 @@ func (t *transition) precheck(ctx context.Context, a *engine.Act, r role) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Pace.JobTimeout)
 	defer cancel()
-	_, err = l.waitJob(ctx, key, t.cfg.Pace.Poll)
+	_, err = hostos.WaitJob(ctx, l, key, t.cfg.Pace.Poll, nil)
 	err = wrapHost(l.target, err)
 	if je := new(hostos.JobError); errors.As(err, &je) {
 		return engine.Definitive(fmt.Errorf("the check of %s before its upgrade (os.precheck) speaks against it: %w; put right what it says and resume", t.name(r), err))

@@ -12,6 +12,7 @@ import (
 	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/internal/shellq"
 	"github.com/upgradectl/upgradectl/upgrade/engine"
+	"github.com/upgradectl/upgradectl/upgrade/hostos"
 )
 
 // Section 3.4, and 3.9-groups: the first boot of the transition host, and the
@@ -69,7 +70,7 @@ func (t *transition) checkQuarantine() engine.Step {
 				if err == nil {
 					return map[string]int{"units": len(p.Units)}, nil
 				}
-				if wrongKey(err) {
+				if hostos.IsWrongKey(err) {
 					return nil, err
 				}
 				if ctx.Err() == nil {

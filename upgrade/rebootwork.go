@@ -249,7 +249,7 @@ func (l *link) waitRelease(ctx context.Context, want hostos.Expected, now hostos
 			l.drop(nil)
 		}
 		stop()
-		if wrongKey(last) {
+		if hostos.IsWrongKey(last) {
 			return now, wrapHost(l.target, last)
 		}
 	}
@@ -274,7 +274,7 @@ func (t *transition) waitBoot(ctx context.Context, a *engine.Act, l *link, from 
 				last = err
 			}
 			l.drop(nil)
-			if wrongKey(err) {
+			if hostos.IsWrongKey(err) {
 				return b, err
 			}
 		case b.ID != from:

@@ -79,7 +79,7 @@ func newRooted(t *testing.T) rooted {
 		"bin/rpmdb": "#!/bin/sh\nexec " + lookPath(t, "rpmdb") + " --root=" + dir + "/root \"$@\"\n",
 		"bin/rpm":   "#!/bin/sh\nexec " + lookPath(t, "rpm") + " --root=" + dir + "/root \"$@\"\n",
 	} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755))
+		writeProgram(t, filepath.Join(dir, name), text)
 	}
 	return r
 }

@@ -144,6 +144,17 @@ func (local) WriteFile(_ context.Context, name string, data []byte, perm fs.File
 	return errors.Join(err, f.Close())
 }
 
+// writeProgram makes a program. Another process writes it: while this one has a
+// file open for writing, so may have whatever it starts meanwhile, and then the
+// file cannot be run ("text file busy").
+func writeProgram(t *testing.T, name, text string) {
+	t.Helper()
+	c := exec.Command("/bin/sh", "-c", `cat >"$1" && chmod 755 "$1"`, "sh", name)
+	c.Stdin = strings.NewReader(text)
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
 // onShells runs a test with each POSIX shell of this machine. The scripts
 // need Linux: /proc, setsid.
 func onShells(t *testing.T, test func(t *testing.T, h local)) {

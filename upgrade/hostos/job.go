@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/internal/shellq"
 )
 
@@ -99,7 +101,10 @@ setsid /bin/sh "$d/run" >/dev/null 2>&1 </dev/null &
 `
 
 // jobState prints the phase of a job. A process ID alone proves nothing, it
-// may have been given anew; the command line names the job.
+// may have been given anew; the command line names the job. When the job's own
+// shell was killed, systemd ends what it has started, and only then the job is
+// over. Without --collect the unit stays as failed then, which would read as a
+// fault of the host's.
 const jobState = `d=@D@
 ended() { if [ -e "$d/status" ]; then echo exited; cat "$d/status"; exit 0; fi; }
 ended
@@ -109,6 +114,14 @@ if [ "$(cat "$d/boot")" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then
 	p=$(cat "$d/started/pid")
 	c=$({ tr '\000' ' ' <"/proc/$p/cmdline"; } 2>/dev/null)
 	case "$c" in *" $d/run "*) echo running; exit 0;; esac
+	ended
+	if [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
+		u=upgradectl-@KEY@.service
+		case $(systemctl is-active $u 2>/dev/null) in
+		active|deactivating) echo running; exit 0;;
+		failed) systemctl reset-failed $u;;
+		esac
+	fi
 fi
 ended
 echo lost
@@ -139,7 +152,8 @@ func (j jobs) start(ctx context.Context, h Host, key, script string) error {
 	return nil
 }
 
-// GetJob reads the state of the job with that key.
+// GetJob reads the state of the job with that key. It changes nothing but this:
+// the unit of a lost job, which an old systemd keeps as failed, is let go.
 func GetJob(ctx context.Context, h Host, key string) (JobState, error) {
 	return jobs{jobRoot}.get(ctx, h, key)
 }
@@ -148,7 +162,7 @@ func (j jobs) get(ctx context.Context, h Host, key string) (JobState, error) {
 	if !validKey.MatchString(key) {
 		return JobState{}, fmt.Errorf("cannot read job %q: a key has 1 to 64 of a-z, 0-9 and -", key)
 	}
-	cmd := strings.ReplaceAll(jobState, "@D@", shellq.Quote(j.dir(key)))
+	cmd := strings.NewReplacer("@D@", shellq.Quote(j.dir(key)), "@KEY@", key).Replace(jobState)
 	out, err := output(ctx, h, cmd, nil)
 	if err != nil {
 		return JobState{}, fmt.Errorf("cannot read the state of job %s: %w", key, err)
@@ -221,8 +235,9 @@ func (e *JobError) Error() string {
 
 // WaitJob blocks until the job has ended. It asks the host every poll (0: 3
 // seconds), and bears a connection that fails: redial, when not nil, is asked
-// for a new Host then. A bad end is a *JobError; an ended context keeps its
-// cause, and the error says what was seen last.
+// for a new Host then. It does not wait for a host that shows another key
+// (IsWrongKey). A bad end is a *JobError; an ended context keeps its cause, and
+// the error says what was seen last.
 func WaitJob(ctx context.Context, h Host, key string, poll time.Duration, redial func(context.Context) (Host, error)) (JobState, error) {
 	return jobs{jobRoot}.wait(ctx, h, key, poll, redial)
 }
@@ -255,6 +270,9 @@ func (j jobs) wait(ctx context.Context, h Host, key string, poll time.Duration, 
 					trouble = derr
 				}
 			}
+			if IsWrongKey(trouble) {
+				return last, fmt.Errorf("job %s %s: %w", key, seen, trouble)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -265,6 +283,15 @@ func (j jobs) wait(ctx context.Context, h Host, key string, poll time.Duration, 
 		case <-t.C:
 		}
 	}
+}
+
+// IsWrongKey tells whether a host was not believed because of the SSH key that
+// it shows: no waiting makes that right.
+func IsWrongKey(err error) bool {
+	var unknown *hostinv.UnknownHostKeyError
+	var changed *hostinv.HostKeyChangedError
+	var revoked *hostinv.HostKeyRevokedError
+	return errors.As(err, &unknown) || errors.As(err, &changed) || errors.As(err, &revoked)
 }
 
 // newTicker ticks every poll, or every three seconds when poll is not

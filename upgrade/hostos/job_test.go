@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/upgradectl/upgradectl/hostinv"
 	"github.com/upgradectl/upgradectl/internal/sim/host"
 )
 
@@ -40,7 +41,7 @@ func forJobs(t *testing.T, test func(t *testing.T, h Host, j jobs, out string)) 
 }
 
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -87,7 +88,7 @@ func TestJobLaunchedTwice(t *testing.T) {
 					"systemd-run": `[ "$1" != --help ] || exit 0; echo "the unit exists" >&2; exit 1`,
 					"systemctl":   "JOB=" + j.dir("k") + "\n" + c.isActive,
 				} {
-					require.NoError(t, os.WriteFile(filepath.Join(bin, program), []byte("#!/bin/sh\n"+does+"\n"), 0o700))
+					writeProgram(t, filepath.Join(bin, program), "#!/bin/sh\n"+does+"\n")
 				}
 				err := j.start(soon(t), systemd{h, bin}, "k", "true\n")
 				if c.ok {
@@ -143,19 +144,22 @@ func TestJobStatus(t *testing.T) {
 		assert.Equal(t, "7\n", string(b))
 
 		// A wait that ends early says what it saw.
-		require.NoError(t, j.start(soon(t), h, "slow", "sleep 600\n"))
+		require.NoError(t, j.start(soon(t), h, "slow", long))
+		if _, ok := h.(local); ok {
+			t.Cleanup(func() { killJob(t, j, "slow") })
+		}
 		untilRunning(t, h, j, "slow")
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		st, err = j.wait(ctx, h, "slow", poll, nil)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
+		ctx, cancel := context.WithCancel(soon(t))
+		st, err = j.wait(ctx, &patience{h, 2, cancel}, "slow", poll, nil)
+		require.ErrorIs(t, err, context.Canceled)
 		assert.Contains(t, err.Error(), `job slow still "running"`)
 		assert.Equal(t, JobRunning, st.Phase)
-		if _, ok := h.(local); ok {
-			killJob(t, j, "slow")
-		}
 	})
 }
+
+// long is a job that runs for as long as a test, also on a simulated host, where
+// time is short.
+const long = "sleep 1000000\n"
 
 // untilRunning waits until the job has begun.
 func untilRunning(t *testing.T, h Host, j jobs, key string) {
@@ -188,7 +192,7 @@ func TestJobLost(t *testing.T) {
 	t.Run("reboot", func(t *testing.T) {
 		s := simulate(t, nil)
 		c := s.dial()
-		require.NoError(t, StartJob(soon(t), c, "k", "sleep 6000\n"))
+		require.NoError(t, StartJob(soon(t), c, "k", long))
 		untilRunning(t, c, jobs{jobRoot}, "k")
 		require.NoError(t, s.Reboot())
 		c.Close()
@@ -235,6 +239,57 @@ func TestJobLost(t *testing.T) {
 	})
 }
 
+// TestJobLostUnit kills the shell of a job that is a unit of systemd: what it has
+// started ends before the job is lost, and no failed unit of ours stays behind,
+// also where systemd has no --collect.
+func TestJobLostUnit(t *testing.T) {
+	t.Run("simulated", func(t *testing.T) {
+		s := simulate(t, nil) // CentOS 7
+		c := s.dial()
+		before, err := hostinv.Collect(soon(t), c, hostinv.Options{})
+		require.NoError(t, err)
+		require.NoError(t, StartJob(soon(t), c, "k", long))
+		untilRunning(t, c, jobs{jobRoot}, "k")
+		_, err = output(soon(t), c, "until [ -s "+jobRoot+"/k/started/pid ]; do sleep 1; done; kill -KILL $(cat "+jobRoot+"/k/started/pid)", nil)
+		require.NoError(t, err)
+		st, err := WaitJob(soon(t), c, "k", poll, nil)
+		require.Error(t, err)
+		assert.Equal(t, JobLost, st.Phase)
+		after, err := hostinv.Collect(soon(t), c, hostinv.Options{})
+		require.NoError(t, err)
+		assert.Empty(t, hostinv.Diff(before, after, hostinv.Expect{}).Losses())
+		o, err := GetOS(soon(t), c)
+		require.NoError(t, err)
+		assert.Empty(t, o.FailedUnits)
+	})
+	onShells(t, func(t *testing.T, h local) {
+		j, bin := jobs{t.TempDir()}, t.TempDir()
+		require.NoError(t, j.start(soon(t), h, "k", "sleep 600\n"))
+		untilRunning(t, h, j, "k")
+		killJob(t, j, "k")
+		unit := filepath.Join(bin, "unit") // its state
+		writeProgram(t, filepath.Join(bin, "systemctl"), `#!/bin/sh
+[ "$2" = upgradectl-k.service ] || exit 1
+case "$1" in
+is-active) cat `+unit+`;;
+reset-failed) echo inactive >`+unit+`;;
+esac
+`)
+		for _, state := range []struct {
+			unit string
+			want JobPhase
+		}{{"active", JobRunning}, {"deactivating", JobRunning}, {"failed", JobLost}, {"inactive", JobLost}, {"unknown", JobLost}} {
+			require.NoError(t, os.WriteFile(unit, []byte(state.unit+"\n"), 0o600))
+			st, err := j.get(soon(t), systemd{h, bin}, "k")
+			require.NoError(t, err)
+			assert.Equal(t, state.want, st.Phase, state.unit)
+			b, err := os.ReadFile(unit)
+			require.NoError(t, err)
+			assert.NotEqual(t, "failed\n", string(b))
+		}
+	})
+}
+
 // TestJobCutScript drops the connection in the middle of the script: sshd
 // ends the command's input, and what has come must not run.
 func TestJobCutScript(t *testing.T) {
@@ -266,9 +321,10 @@ func (c cutInput) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, 
 func TestJobOutlivesConnection(t *testing.T) {
 	s := simulate(t, func(s *host.Spec) { s.Units = append(s.Units, host.Unit{Name: "idle"}) })
 	c := s.dial()
-	require.NoError(t, StartJob(soon(t), c, "k", "sleep 20\necho done\n"))
+	require.NoError(t, StartJob(soon(t), c, "k", "until [ -e /srv/go ]; do sleep 10; done\necho done\n"))
 	untilRunning(t, c, jobs{jobRoot}, "k")
 	require.NoError(t, c.Close())
+	require.NoError(t, s.WriteFile("/srv/go", nil, 0o644))
 	dialled := 0
 	st, err := WaitJob(soon(t), c, "k", poll, func(context.Context) (Host, error) {
 		if dialled++; dialled == 1 {
@@ -338,6 +394,30 @@ func TestJobAnswers(t *testing.T) {
 		got, err := GetJob(t.Context(), f, "k")
 		assert.Equal(t, want, got, "%q", answer)
 		assert.Equal(t, want == JobState{}, err != nil, "%q", answer)
+	}
+}
+
+// Who shows another key is not waited for, whether the question or the new
+// connection has found that out.
+func TestWaitJobWrongKey(t *testing.T) {
+	for _, wrong := range []error{&hostinv.UnknownHostKeyError{}, &hostinv.HostKeyChangedError{}, &hostinv.HostKeyRevokedError{}} {
+		err := fmt.Errorf("cannot connect: %w", wrong)
+		f := &fake{run: func(string, io.Writer) error { return err }}
+		_, got := WaitJob(t.Context(), f, "k", time.Hour, nil)
+		require.ErrorIs(t, got, wrong)
+		f.run = func(string, io.Writer) error { return errLost }
+		_, got = WaitJob(t.Context(), f, "k", time.Hour, func(context.Context) (Host, error) { return nil, err })
+		require.ErrorIs(t, got, wrong)
+		f.run = func(cmd string, w io.Writer) error {
+			if strings.Contains(cmd, "absent") && len(f.cmds) == 1 {
+				_, err := io.WriteString(w, "running\n")
+				return err
+			}
+			return err
+		}
+		f.cmds = nil
+		_, got = UpgradeDocker(t.Context(), f, "k", "true\n", time.Hour)
+		require.ErrorIs(t, got, wrong)
 	}
 }
 

@@ -32,34 +32,41 @@ func (h in) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr
 	return h.local.Run(ctx, "cd "+shellq.Quote(h.dir)+"\n"+cmd, stdin, stdout, stderr)
 }
 
+// supervisorPrograms: a program is STARTING for startsecs, and one that ends
+// within them was too quick. Both are so long that no machine is too slow.
 const supervisorPrograms = `[program:worker]
 command=/bin/sleep 1000000
 startsecs=0
 [program:pool]
 command=/bin/sleep 1000000
-process_name=%%(program_name)s_%%(process_num)d
+process_name=%(program_name)s_%(process_num)d
 numprocs=2
 startsecs=0
 [program:slow]
 command=/bin/sleep 1000000
 autostart=false
-startsecs=%d
+startsecs=100000
+[program:late]
+command=/bin/sleep 1000000
+autostart=false
+startsecs=1
 [program:broken]
 command=/bin/false
 autostart=false
-startsecs=1
+startsecs=100000
 startretries=0
 [program:retries]
 command=/bin/false
 autostart=false
-startretries=100
+startsecs=100000
+startretries=1000
 `
 
 // testSupervisor holds the work on services against a supervisord: a program, a
 // group, programs that are starting, that are tried again, that are given up,
 // and one that is not there.
-func testSupervisor(t *testing.T, h Host, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+func testSupervisor(t *testing.T, h Host) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	worker := Service{Name: "worker", Kind: Supervisor, Program: "worker"}
 	require.Eventually(t, func() bool { up, err := ServiceRunning(ctx, h, worker); return err == nil && up }, 30*time.Second, 50*time.Millisecond)
@@ -89,17 +96,28 @@ func testSupervisor(t *testing.T, h Host, patience time.Duration) {
 	// STARTING is not running yet, and not gone.
 	slow := Service{Name: "slow", Kind: Supervisor, Program: "slow"}
 	started := make(chan error, 1)
-	go func() { started <- StartServices(ctx, h, nil, "", []Service{slow}, o) }()
-	require.Eventually(t, func() bool { return slices.Equal(words("slow"), []string{"STARTING"}) }, 30*time.Second, 10*time.Millisecond)
+	starting, end := context.WithCancel(ctx)
+	defer end()
+	go func() { started <- StartServices(starting, h, nil, "", []Service{slow}, o) }()
+	require.Eventually(t, func() bool {
+		w, err := programStates(ctx, h, "slow")
+		return err == nil && slices.Equal(w, []string{"STARTING"})
+	}, 30*time.Second, 10*time.Millisecond)
 	require.EqualError(t, CheckService(ctx, h, nil, "", slow), "service slow does not run: 0 of 1 programs run; slow STARTING")
 	require.NoError(t, StartService(ctx, h, slow, o), "it is on its way")
-	require.NoError(t, <-started)
 	require.NoError(t, StopService(ctx, h, slow, o))
 	assert.Equal(t, []string{"STOPPED"}, words("slow"))
+	end()
+	require.Error(t, <-started, "it never ran")
+	late := Service{Name: "late", Kind: Supervisor, Program: "late"}
+	require.NoError(t, StartServices(ctx, h, nil, "", []Service{late}, o), "it is waited for")
+	assert.Equal(t, []string{"RUNNING"}, words("late"))
 
 	// BACKOFF is waited for: supervisord tries again.
-	retries := Service{Name: "retries", Kind: Supervisor, Program: "retries", StartTimeout: patience}
-	require.ErrorContains(t, StartServices(ctx, h, nil, "", []Service{retries}, o), "(service retries does not run: 0 of 1 programs run; retries BACKOFF Exited too quickly (process log may have details))")
+	retries := Service{Name: "retries", Kind: Supervisor, Program: "retries"}
+	trying, end := context.WithCancel(ctx)
+	defer end()
+	require.ErrorContains(t, StartServices(trying, &endAfter{h, "retries BACKOFF", end, false}, nil, "", []Service{retries}, o), "(service retries does not run: 0 of 1 programs run; retries BACKOFF Exited too quickly (process log may have details))")
 	require.NoError(t, StopService(ctx, h, retries, o))
 	assert.Equal(t, []string{"STOPPED"}, words("retries"))
 
@@ -113,6 +131,25 @@ func testSupervisor(t *testing.T, h Host, patience time.Duration) {
 		require.ErrorContains(t, err, "service broken: 0 of 1 programs run; broken FATAL Exited too quickly (process log may have details): supervisord has given up on it; see its log, mend what it ends of, and start it with supervisorctl start broken")
 	}
 	require.NoError(t, StopService(ctx, h, broken, o), "it is gone")
+}
+
+// endAfter ends a wait with the first command after an answer that has text, a
+// blank of which stands for any number of them.
+type endAfter struct {
+	Host
+	text string
+	end  func()
+	said bool
+}
+
+func (e *endAfter) Run(ctx context.Context, cmd string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if e.said {
+		e.end()
+	}
+	var b strings.Builder
+	err := e.Host.Run(ctx, cmd, stdin, io.MultiWriter(stdout, &b), stderr)
+	e.said = e.said || strings.Contains(strings.Join(strings.Fields(b.String()), " "), e.text)
+	return err
 }
 
 // stoppedAt is when a program was stopped, as supervisorctl says it.
@@ -139,7 +176,7 @@ file=%[1]s/sock
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 [supervisorctl]
 serverurl=unix://%[1]s/sock
-`, dir) + fmt.Sprintf(supervisorPrograms, 4)
+`, dir) + supervisorPrograms
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "supervisord.conf"), []byte(text), 0o600))
 	h := in{local{[]string{"/bin/sh"}}, dir}
 	_, err := ServiceRunning(t.Context(), h, Service{Name: "worker", Kind: Supervisor, Program: "worker"})
@@ -151,20 +188,20 @@ serverurl=unix://%[1]s/sock
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
-	testSupervisor(t, h, 4*time.Second)
+	testSupervisor(t, h)
 }
 
 // The same on the simulated supervisord, of 4.2 and of 3.4.
 func TestSupervisor(t *testing.T) {
 	for _, version := range []string{"", "supervisor-3.4.0-1.el7.noarch"} {
 		s := simulate(t, func(s *host.Spec) {
-			s.Files = map[string]host.File{"/etc/supervisord.conf": {Data: []byte("[supervisorctl]\nserverurl=unix:///run/supervisor.sock\n" + fmt.Sprintf(supervisorPrograms, 150))}}
+			s.Files = map[string]host.File{"/etc/supervisord.conf": {Data: []byte("[supervisorctl]\nserverurl=unix:///run/supervisor.sock\n" + supervisorPrograms)}}
 			s.Units = append(s.Units, host.Unit{Name: "supervisord", Enabled: true, Start: "supervisord -c /etc/supervisord.conf", Forking: true})
 			if version != "" {
 				s.Packages = append(s.Packages, version)
 			}
 		})
-		testSupervisor(t, s.dial(), 300*time.Millisecond)
+		testSupervisor(t, s.dial())
 		s.StopUnit("supervisord")
 		_, err := ServiceRunning(t.Context(), s.dial(), Service{Name: "worker", Kind: Supervisor, Program: "worker"})
 		require.ErrorContains(t, err, "supervisord does not answer", "not known is not stopped")

@@ -180,7 +180,7 @@ func realJava(t *testing.T, dir string) {
 	b, err := os.ReadFile(sleep)
 	require.NoError(t, err)
 	require.NoError(t, os.MkdirAll(dir, 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "java"), b, 0o755))
+	writeProgram(t, filepath.Join(dir, "java"), string(b))
 }
 
 // oddDirs are names that a careless command line would take apart.

@@ -100,10 +100,17 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 	default:
 		return p.refusef("verb %s", verb)
 	}
-	if verb == "daemon-reload" || verb == "reset-failed" { // starts are not counted here
+	if verb == "daemon-reload" {
 		return 0
 	}
 	name := unitName(f.rest[1])
+	if verb == "reset-failed" { // starts are not counted here
+		if !h.resetFailed(name) {
+			fmt.Fprintf(p.Stderr, "Failed to reset failed state of unit %s: Unit %s is not loaded.\n", name, name)
+			return 1
+		}
+		return 0
+	}
 	if verb == "mask" || verb == "unmask" {
 		return p.maskUnit(name, verb == "mask")
 	}
@@ -134,6 +141,24 @@ func cmdSystemctl(_ context.Context, p *Proc) int {
 		return 1
 	}
 	return 0
+}
+
+// resetFailed makes a failed unit an inactive one. A unit that has no file is
+// gone then: nothing keeps it.
+func (h *Host) resetFailed(name string) bool {
+	_, known := h.unitFile(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.transient[name]
+	switch {
+	case t == nil:
+		return known
+	case t.dynamic && t.failed:
+		delete(h.transient, name)
+	default:
+		t.failed = false
+	}
+	return true
 }
 
 func (h *Host) activeState(name string) string {
