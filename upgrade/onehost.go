@@ -439,16 +439,12 @@ func (u *HostUpgrade) run(ctx context.Context, l *link, reboot bool, o HostJobOp
 		if bad := hostos.Failed(u.PreReboot); len(bad) > 0 {
 			return fail(true, fmt.Errorf("upgraded, but not rebooted: it might not come back: %s", strings.Join(bad, "; ")))
 		}
-		o.say("%s: rebooting", l.target)
-		if err := hostos.StartReboot(ctx, l.held(), from.ID); err != nil {
-			return fail(false, err)
+		if now, err = l.reboot(ctx, from.ID, o); err != nil {
+			return false, err
 		}
 	}
 	again, cancel := context.WithTimeout(ctx, o.timeout())
 	defer cancel()
-	if now, err = l.waitNewBoot(again, from.ID, o); err != nil {
-		return false, err
-	}
 	if u.Strategy.InReboot {
 		if _, err := l.waitRelease(again, hostos.Expected{Kernel: u.Strategy.Kernel, Release: u.Strategy.Release}, now, o.poll(), o.say); err != nil {
 			return false, err
@@ -497,6 +493,35 @@ func (l *link) precheck(ctx context.Context, upgrade, script string, o HostJobOp
 		return &RefusedError{Host: l.target, Reasons: []string{"its precheck speaks against it: " + err.Error()}}
 	}
 	return nil
+}
+
+// reboot asks the host to reboot from the boot with ID from, and blocks until it
+// answers in another. The answer may not come: a host that goes down may be
+// faster than the network. Then the host is asked once more when half of the time
+// is over, which one that has rebooted leaves alone.
+func (l *link) reboot(ctx context.Context, from string, o HostJobOptions) (hostos.Boot, error) {
+	o.say("%s: rebooting", l.target)
+	wait, cancel := context.WithTimeout(ctx, o.timeout())
+	defer cancel()
+	half, stop := context.WithTimeout(wait, o.timeout()/2)
+	defer stop()
+	var ran interface{ ExitStatus() int }
+	asked := hostos.StartReboot(ctx, l.held(), from)
+	switch {
+	case asked == nil:
+		return l.waitNewBoot(wait, from, o)
+	case errors.As(asked, &ran), errors.Is(asked, hostos.ErrFenced), hostos.IsWrongKey(asked), ctx.Err() != nil:
+		return hostos.Boot{}, wrapHost(l.target, asked)
+	}
+	o.say("%s: %v; it may be rebooting already", l.target, asked)
+	now, err := l.waitNewBoot(half, from, o)
+	if err == nil || wait.Err() != nil || hostos.IsWrongKey(err) {
+		return now, err
+	}
+	if again := hostos.StartReboot(wait, l.held(), from); again != nil {
+		o.say("%s: %v", l.target, again)
+	}
+	return l.waitNewBoot(wait, from, o)
 }
 
 // waitNewBoot blocks until the host answers in another boot than from.

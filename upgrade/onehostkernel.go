@@ -80,13 +80,7 @@ func SetHostKernel(ctx context.Context, e *Env, target, want string, reboot bool
 		if !reboot || k.Boot.Kernel == k.Release {
 			return nil
 		}
-		o.say("%s: rebooting", target)
-		if err := hostos.StartReboot(ctx, l.held(), k.Boot.ID); err != nil {
-			return fmt.Errorf("host %s: %w", target, err)
-		}
-		wait, cancel := context.WithTimeout(ctx, o.timeout())
-		defer cancel()
-		now, err := l.waitNewBoot(wait, k.Boot.ID, o)
+		now, err := l.reboot(ctx, k.Boot.ID, o)
 		if err != nil {
 			return err
 		}

@@ -271,6 +271,52 @@ func TestHostJobsKilled(t *testing.T) {
 	}
 }
 
+// A host may be down before its answer to the request to reboot has come, and a
+// line may be cut before that request reaches it: the reboot is waited for, and
+// asked for again where there is none.
+func TestHostRebootAnswerLost(t *testing.T) {
+	notUnderRace(t)
+	t.Parallel()
+	for _, arrives := range []bool{true, false} {
+		t.Run(fmt.Sprintf("request arrives %v", arrives), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var l line
+				var lost sync.Once
+				s := newStageIn(t, sim.Config{Rate: -1, Streams: -1, Happened: func(what string) {
+					if strings.HasPrefix(what, "ssh "+oneHost+" ") && strings.Contains(what, "shutdown -r now") {
+						lost.Do(func() { l.cut(0) })
+					}
+				}}, nil, nil)
+				s.access.NetDial = l.dial(s.access.NetDial)
+				h := s.world.Host(oneHost)
+				asked, reboots := 0, 0
+				require.NoError(t, h.Intercept("setsid", func(ctx context.Context, p *host.Proc, next host.Command) int {
+					if !strings.Contains(strings.Join(p.Args, " "), "shutdown -r now") {
+						return next(ctx, p)
+					}
+					if asked++; asked == 1 && !arrives {
+						return 0
+					}
+					reboots++
+					return next(ctx, p)
+				}))
+				cfg, err := upgrade.LoadConfig(s.op.Config)
+				require.NoError(t, err)
+				e, err := upgrade.NewEnv(cfg, s.access)
+				require.NoError(t, err)
+				defer e.Close()
+				r, err := upgrade.UpgradeHost(t.Context(), e, oneHost, upgrade.StrategyConfig{}, true, job)
+				require.NoError(t, err)
+				assert.True(t, r.Rebooted)
+				assert.Equal(t, 1, reboots)
+				assert.Equal(t, arrives, asked == 1, "asked %d times", asked)
+				assert.Equal(t, "3.10.0-1160.6.1.el7.x86_64", h.Kernel())
+				assert.Empty(t, h.Refused())
+			})
+		})
+	}
+}
+
 // A migration that its own reboot does, as leapp's, on one host: what answers in
 // between with the old release is not the end, and a process that is killed
 // meanwhile is followed by one that only waits.

@@ -173,12 +173,13 @@ func (s *stage) writes() map[string]int {
 	return out
 }
 
-// So does the upgrade of one host: whoever answers in its place in the middle of
-// the transaction, or after the reboot, is told nothing, and waited for neither.
+// So does the upgrade of one host, and that of its Docker: whoever answers in its
+// place in the middle of the transaction, or after the reboot, is told nothing,
+// and waited for neither.
 func TestSwappedHostKeyOfOneHost(t *testing.T) {
 	t.Parallel()
-	for _, program := range []string{"yum", "shutdown"} {
-		t.Run(program, func(t *testing.T) {
+	for what, program := range map[string]string{"transaction": "yum", "reboot": "shutdown", "docker": "yum"} {
+		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				i := &impostor{addr: func() string { return oneHost }, inJob: true}
@@ -186,7 +187,7 @@ func TestSwappedHostKeyOfOneHost(t *testing.T) {
 				s := i.s
 				s.access.NetDial = i.line.dial(s.access.NetDial)
 				require.NoError(t, s.world.Host(oneHost).Intercept(program, func(ctx context.Context, p *host.Proc, next host.Command) int {
-					if program == "shutdown" || slices.Contains(p.Args, "update") && !slices.Contains(p.Args, "--assumeno") {
+					if program == "shutdown" || slices.Contains(p.Args, "-y") && !slices.Contains(p.Args, "--assumeno") {
 						<-time.After(time.Second) // who started it has its answer
 						i.come(true)
 					}
@@ -197,7 +198,11 @@ func TestSwappedHostKeyOfOneHost(t *testing.T) {
 				e, err := upgrade.NewEnv(cfg, s.access)
 				require.NoError(t, err)
 				defer e.Close()
-				_, err = upgrade.UpgradeHost(t.Context(), e, oneHost, upgrade.StrategyConfig{Strategy: hostos.YumUpdate}, true, job)
+				if what == "docker" {
+					_, err = upgrade.UpgradeHostDocker(t.Context(), e, oneHost, cfg, job)
+				} else {
+					_, err = upgrade.UpgradeHost(t.Context(), e, oneHost, upgrade.StrategyConfig{Strategy: hostos.YumUpdate}, true, job)
+				}
 				require.ErrorContains(t, err, "HOST KEY OF "+oneHost+" HAS CHANGED")
 				assert.NotContains(t, err.Error(), "host "+oneHost+": host "+oneHost)
 				assert.Less(t, time.Since(i.since), 30*time.Second)

@@ -267,6 +267,8 @@ func TestJobLostUnit(t *testing.T) {
 		require.NoError(t, j.start(soon(t), h, "k", "sleep 600\n"))
 		untilRunning(t, h, j, "k")
 		killJob(t, j, "k")
+		_, err := j.wait(soon(t), h, "k", poll, nil)
+		require.ErrorAs(t, err, new(*JobError), "it takes a killed process a moment to be gone")
 		unit := filepath.Join(bin, "unit") // its state
 		writeProgram(t, filepath.Join(bin, "systemctl"), `#!/bin/sh
 [ "$2" = upgradectl-k.service ] || exit 1

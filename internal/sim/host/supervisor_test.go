@@ -41,7 +41,7 @@ startretries=0
 [program:retries]
 command=/bin/false
 autostart=false
-startretries=6
+startretries=100
 [program:missing]
 command=/no/such/program
 autostart=false
@@ -49,11 +49,6 @@ autostart=false
 command=/bin/sleep 0.2
 autostart=false
 autorestart=false
-startsecs=0
-[program:restarted]
-command=/bin/sleep 0.3
-autostart=false
-autorestart=true
 startsecs=0
 [group:team]
 programs=a,b
@@ -72,15 +67,18 @@ func withSupervisor(s *host.Spec, programs string) {
 	s.Units = append(s.Units, host.Unit{Name: "supervisord", Enabled: true, Active: true, Start: "/usr/bin/supervisord -c /etc/supervisord.conf", Forking: true})
 }
 
-// supervisorCommands are given to both, the real supervisorctl and the simulated.
+// supervisorCommands are given to both, the real supervisorctl and the simulated;
+// "until" waits until both say the same of a program, with that state in it. A
+// program that tries again ends by itself long after the commands about it.
 var supervisorCommands = []string{
 	"status", "status worker", "status pool:* nothing", "status pool:pool_00 nothing:*", "status pool",
 	"start worker", "stop worker", "stop worker", "status worker", "start worker",
 	"stop pool:pool_01", "status pool:*", "start pool:*", "start pool:*", "start pool: worker",
 	"start nothing", "start nothing:*", "stop nothing", "stop nothing:*", "restart team:a", "status team:*",
-	"start broken", "status broken", "start missing", "start once", "stop once",
-	"start retries", "start retries", "status retries", "stop retries",
-	"start restarted", "stop restarted", "stop all", "status", "start all", "status slow team:*",
+	"start broken", "status broken", "start missing",
+	"start once", "until once EXITED", "stop once", "status once",
+	"start retries", "until retries BACKOFF", "start retries", "stop retries",
+	"stop all", "status", "start all", "status slow team:*",
 }
 
 var (
@@ -152,9 +150,23 @@ func TestSupervisorAsReal(t *testing.T) {
 	})
 	_, status := run(t, h, "systemctl start supervisord")
 	require.Zero(t, status)
-	require.Eventually(t, func() bool { _, status := ask("status worker pool:* team:a"); return status == 0 }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, real := ask("status worker pool:* team:a")
+		_, simulated := run(t, h, "supervisorctl status worker pool:* team:a")
+		return real == 0 && simulated == 0
+	}, time.Minute, 50*time.Millisecond)
 	for _, c := range supervisorCommands {
-		same(c)
+		until, ok := strings.CutPrefix(c, "until ")
+		if !ok {
+			same(c)
+			continue
+		}
+		name, state, _ := strings.Cut(until, " ")
+		require.Eventually(t, func() bool {
+			a, _ := ask("status " + name)
+			b, _ := run(t, h, "supervisorctl status "+name)
+			return strings.Contains(a, state) && uniform(a) == uniform(b)
+		}, time.Minute, 10*time.Millisecond, c)
 	}
 	assert.Empty(t, h.Refused())
 }
