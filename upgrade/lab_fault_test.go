@@ -295,7 +295,9 @@ func (s *labSession) dark(t *testing.T, h *lab.Host) {
 	before, err := hostos.GetBoot(t.Context(), c)
 	require.NoError(t, err)
 	h.Darken(true)
-	require.NoError(t, hostos.StartReboot(t.Context(), c, before.ID))
+	if err := hostos.StartReboot(t.Context(), c, before.ID); err != nil {
+		t.Log("the host was faster than its answer: ", err)
+	}
 	_ = c.Close()
 	s.w.until("the host boots and stays dark", h.Dark)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -306,7 +308,7 @@ func (s *labSession) dark(t *testing.T, h *lab.Host) {
 	h.Darken(false)
 	require.NoError(t, h.Cut())
 	require.NoError(t, h.Start())
-	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel = context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	rep, err := s.dialer.WaitBoot(ctx, labProd, hostinv.BootWait{From: before.ID, Stable: time.Second, Poll: 200 * time.Millisecond})
 	require.NoError(t, err)

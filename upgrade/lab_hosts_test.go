@@ -117,7 +117,7 @@ transition:
   public_ip: false
 os:
   strategy: yum-update
-  blackout: 20s
+  blackout: 45s
 docker:
   repo_url: ` + lab.MirrorURL + `/docker-ce.repo
 pace:

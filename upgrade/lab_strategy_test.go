@@ -22,7 +22,7 @@ import (
 // resolved is what has come. replay, when not nil, is what another host got.
 func upgradeBy(t *testing.T, c *hostinv.Conn, key string, conf hostos.StrategyConfig, replay []hostos.Package) (*hostos.Assessment, *hostos.Upgraded) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a question that nobody answers would last longer
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a question that nobody answers would last longer
 	defer cancel()
 	a, err := hostos.Assess(ctx, c, conf)
 	if replay != nil {

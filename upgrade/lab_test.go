@@ -84,13 +84,16 @@ func TestLabTransition(t *testing.T) {
 		{"a container", "docker rename cache away; docker stop away", "docker rename away cache; docker start cache", "cache"},
 		{"a port", "mkdir -p /run/systemd/system/agent.service.d; printf '[Service]\nExecStart=\nExecStart=" + lab.AppBinary + " agent 8087\n' >/run/systemd/system/agent.service.d/port.conf; systemctl daemon-reload; systemctl restart agent",
 			"rm -r /run/systemd/system/agent.service.d; systemctl daemon-reload; systemctl restart agent", "8086"},
-		{"a Java process", "kill $(pgrep -x java)", "su -s /bin/sh app -c 'cd /srv/order && setsid ./start.sh >/dev/null 2>&1 </dev/null &'", "order.jar"},
+		{"a Java process", "kill $(pgrep -x java); while pgrep -x java >/dev/null; do sleep 0.1; done", "su -s /bin/sh app -c 'cd /srv/order && setsid ./start.sh >/dev/null 2>&1 </dev/null &'", "order.jar"},
 	} {
 		w.must(prod, loss.plant)
 		said = w.tool("resume", "--yes", "--run", run).mustStop(6, labProd+" is not as before: ")
 		assert.Contains(t, said, loss.named)
 		assert.Equal(t, 0, w.weightsNow()["i-web90"], "no traffic comes back: %s", loss.what)
 		w.must(prod, loss.mend)
+		for _, port := range []string{"8080", "8084", "8086"} {
+			w.until("production listens on "+port, func() bool { return w.listens(labProd + ":" + port) })
+		}
 	}
 	w.tool("resume", "--yes", "--run", run).mustEnd()
 
@@ -116,7 +119,7 @@ func TestLabTransition(t *testing.T) {
 // judge stops the traffic and looks at what is left.
 func (w *labWorld) judge() {
 	t := w.t
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	require.NoError(t, w.clients.Stop(ctx))
 	s := w.clients.Summary()

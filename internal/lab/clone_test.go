@@ -82,5 +82,5 @@ until [ -s /srv/z/n ]; do sleep 0.01; done`)
 	assert.Eventually(t, func() bool {
 		after, err := h.Must(ctx, "cat /srv/z/n")
 		return err == nil && after != before
-	}, time.Minute, 20*time.Millisecond, "it goes on")
+	}, 5*time.Minute, 20*time.Millisecond, "it goes on")
 }

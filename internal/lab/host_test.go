@@ -62,7 +62,7 @@ func TestLabHosts(t *testing.T) {
 
 	t.Run("a service", func(t *testing.T) {
 		must(t, h, "cd /srv/app && setsid ./start.sh >/dev/null 2>&1 </dev/null &")
-		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		wait, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
 		for {
 			c, err := l.Dial(wait, lab.ClientsFrom, "172.31.0.11:8080")
@@ -105,7 +105,7 @@ func TestLabHosts(t *testing.T) {
 		must(t, h, "echo 3.10.0-1160.el7.x86_64 >/boot/next-kernel")
 		_, _, err := h.Run(ctx, "shutdown -r now") // whether it lives to tell is a matter of luck
 		require.NoError(t, err)
-		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		wait, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
 		for h.BootID() == before {
 			select {

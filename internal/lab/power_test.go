@@ -72,7 +72,7 @@ func TestLabPower(t *testing.T) {
 			select {
 			case who := <-off:
 				assert.Equal(t, "i-1", who)
-			case <-time.After(time.Minute):
+			case <-time.After(5 * time.Minute):
 				t.Fatal("it stays on")
 			}
 			since("off")
@@ -119,7 +119,7 @@ func TestLabPower(t *testing.T) {
 		n := h.Boots()
 		_, _, err := h.Run(ctx, "systemctl reboot")
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return h.Dark() }, time.Minute, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return h.Dark() }, 5*time.Minute, 20*time.Millisecond)
 		soon, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		require.Error(t, h.WaitUp(soon), "it does not come back")

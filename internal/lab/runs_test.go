@@ -63,7 +63,7 @@ func TestLabKilled(t *testing.T) {
 
 		require.NoError(t, cmd.Process.Kill())
 		require.Error(t, cmd.Wait())
-		assert.Eventually(t, func() bool { return len(membersOf(t, before)) == 0 }, time.Minute, 20*time.Millisecond, "its processes live on")
+		assert.Eventually(t, func() bool { return len(membersOf(t, before)) == 0 }, 5*time.Minute, 20*time.Millisecond, "its processes live on")
 		assert.DirExists(t, dir)
 		defer func() {
 			after, err := filepath.Glob(groups)

@@ -123,7 +123,7 @@ func (l labDocker) replace(key string, before *Docker, o DockerOptions) (*Docker
 	if now, err = StartDocker(ctx, l, key, before, o.ChmodSocket); err != nil {
 		return nil, err
 	}
-	soon, cancel := context.WithTimeout(ctx, time.Minute)
+	soon, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	return StartContainers(soon, l, before, now, o, 100*time.Millisecond)
 }
@@ -214,7 +214,7 @@ func TestLabDockerComponent(t *testing.T) {
 	t.Run("lost containers", func(t *testing.T) {
 		l := labDocker{l.Conn, l.host, t}
 		l.say("docker stop cache lone; docker rm -f shop_web_2; docker stop shop_web_1")
-		soon, cancel := context.WithTimeout(ctx, time.Minute)
+		soon, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
 		now, err := StartContainers(soon, l, before, nil, o, 100*time.Millisecond)
 		require.NoError(t, err)
@@ -248,7 +248,7 @@ func TestLabDockerComponent(t *testing.T) {
 			}
 		}
 		written := "docker exec shop_web_1 /busybox ls /written >/dev/null 2>&1 && echo there || echo lost"
-		soon, cancel := context.WithTimeout(ctx, time.Minute)
+		soon, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
 		require.Equal(t, "there\n", l.say(written))
 		o := o
