@@ -16,7 +16,9 @@
 // Parse and Load read; Refs finds; Disable (by a comment, or by down where
 // clients are mapped to servers), Comment, SetDown and Restore, AddServer and
 // RemoveAdded, Replace, SetWeight, SetBackup, and Shift, ShiftIn and ShiftBack
-// decide and return a Change; only Server writes. A directive that is off stays
+// decide and return a Change; only Server writes. NewChange makes a Change of
+// bytes of your own, ListMasters says which nginx run on a host, and MapFS holds
+// a configuration that is on no disk. A directive that is off stays
 // in its place behind a marker:
 //
 //	#upgradectl:off(upgrade-7) server 172.31.0.90:8080 weight=2; # blue
@@ -87,7 +89,8 @@
 //  13. A file that changed since it was read is not written (TestApplyDrift).
 //  14. A file that nginx -t refuses, that kills nginx -t, or that nginx does not
 //     take at the reload does not stay in place: all files of the change get
-//     their bytes back (TestApplyRefused, TestKilled, TestReloadProof).
+//     their bytes back (TestApplyRefused, TestKilled, TestReloadProof), also when
+//     the caller gives up meanwhile (TestPutBackWhileReloading).
 //  15. Apply and Reload return without error only when a new worker serves and
 //     the master wrote no [emerg] since the signal; where its error log cannot
 //     be read, only when every worker of before is gone or shutting down as

@@ -39,6 +39,19 @@ func ExampleTree_Refs() {
 	// /etc/nginx/conf.d/shop.conf:8:19: pass http://172.31.0.90:9000, certain true
 }
 
+// What was applied is taken back from a journal, by bytes alone.
+func ExampleNewChange() {
+	kept := nginx.FileChange{Name: "/etc/nginx/conf.d/shop.conf", Before: []byte("server 172.31.0.90;\n"), After: []byte("# server 172.31.0.90;\n")}
+	back := nginx.NewChange(nginx.FileChange{Name: kept.Name, Before: kept.After, After: kept.Before})
+	fmt.Print(back.Diff()) // Server.Apply writes it if the file still is what it was
+	// Output:
+	// --- /etc/nginx/conf.d/shop.conf
+	// +++ /etc/nginx/conf.d/shop.conf
+	// @@ -1 +1 @@
+	// -# server 172.31.0.90;
+	// +server 172.31.0.90;
+}
+
 // A server line is taken out of service, and comes back byte for byte. What an
 // edit cannot do without harm, here to the pass that names the host, it refuses
 // before anything is written.
