@@ -3,6 +3,7 @@ package upgrade
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -178,7 +179,10 @@ func TestAgentKey(t *testing.T) {
 	agent := exec.Command(testenv.Need(t, "ssh-agent"), "-D", "-a", sock)
 	require.NoError(t, agent.Start())
 	defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
-	require.Eventually(t, func() bool { _, err := os.Stat(sock); return err == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { // the socket has its name before anybody listens
+		c, err := net.Dial("unix", sock)
+		return err == nil && c.Close() == nil
+	}, 30*time.Second, 10*time.Millisecond)
 	_, _, err := AgentKey(dir, sock)
 	require.ErrorContains(t, err, "none of the agent's 0 keys is in the plan's list")
 	add := exec.Command(testenv.Need(t, "ssh-add"), "-q", other, key)

@@ -116,11 +116,12 @@ func TestOldWorkerShutsDownWhenItsStreamsEnd(t *testing.T) {
 	n.app("172.31.0.88:8080")
 	h, _, dial := proxyHost(t, n, orderSite)
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, a string) (net.Conn, error) { return dial(ctx, "", a) }}
-	resp, err := tr.RoundTrip(get(t, "http://172.31.0.5:80/stream?seconds=0.5"))
+	resp, err := tr.RoundTrip(get(t, "http://172.31.0.5:80/stream"))
 	require.NoError(t, err)
 	status, out := run(t, h, "nginx -s reload")
 	require.Zero(t, status, "%s", out)
 	assert.ElementsMatch(t, []string{"nginx: worker process", "nginx: worker process is shutting down"}, workers(t, h))
+	close(n.ends)
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	assert.True(t, bytes.HasSuffix(body, []byte("end\n")))

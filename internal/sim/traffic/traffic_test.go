@@ -27,12 +27,12 @@ type network struct {
 	at    map[string]string // address in the world → loopback address
 	apps  map[string]*http.Server
 	dials map[string]int
-	busy  map[string]int // streams under way by address
+	ends  chan struct{} // closed: streams that were asked for no length end
 	lb    *Balancer
 }
 
 func newNetwork(t *testing.T) *network {
-	n := &network{t: t, at: map[string]string{}, apps: map[string]*http.Server{}, dials: map[string]int{}, busy: map[string]int{}}
+	n := &network{t: t, at: map[string]string{}, apps: map[string]*http.Server{}, dials: map[string]int{}, ends: make(chan struct{})}
 	t.Cleanup(func() {
 		for addr := range n.apps {
 			n.kill(addr)
@@ -66,15 +66,18 @@ func (n *network) app(addr string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {})
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
-		n.stream(addr, 1)
-		defer n.stream(addr, -1)
-		s, _ := strconv.ParseFloat(r.FormValue("seconds"), 64)
-		end := time.After(time.Duration(s * float64(time.Second)))
+		var end <-chan time.Time
+		if s, err := strconv.ParseFloat(r.FormValue("seconds"), 64); err == nil {
+			end = time.After(time.Duration(s * float64(time.Second)))
+		}
 		for {
 			_, _ = fmt.Fprintln(w, "chunk")
 			w.(http.Flusher).Flush()
 			select {
 			case <-end:
+				_, _ = fmt.Fprintln(w, "end")
+				return
+			case <-n.ends:
 				_, _ = fmt.Fprintln(w, "end")
 				return
 			case <-r.Context().Done():
@@ -93,14 +96,6 @@ func (n *network) app(addr string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.at[addr], n.apps[addr] = ln.Addr().String(), srv
-}
-
-// stream counts the streams under way at an address and gives their number.
-func (n *network) stream(addr string, more int) int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.busy[addr] += more
-	return n.busy[addr]
 }
 
 // kill ends an application and its connections.
@@ -192,19 +187,33 @@ func TestWeightZeroMovesTrafficWithoutAFailure(t *testing.T) {
 	c := n.clients(both...)
 	reach(t, c, 200)
 	require.NoError(t, b.Set([]Service{clb(80, "http", off...), clb(82, "tcp", off...)}))
-	// What was under way ends; then the old side is silent, keep-alive
-	// connections through tcp included.
-	require.Eventually(t, func() bool {
-		before := c.Summary().ByAddr()["172.31.0.90:8080"]
-		reach(t, c, 100)
-		return c.Summary().ByAddr()["172.31.0.90:8080"] == before && n.stream("172.31.0.90:8080", 0) == 0
-	}, 20*time.Second, 10*time.Millisecond)
-	require.Eventually(t, func() bool { return c.Summary().Targets[0].Streams > 4 }, 20*time.Second, 10*time.Millisecond)
+	// What was under way ends, keep-alive connections through tcp included; from
+	// then on the old side is silent.
+	require.Eventually(t, func() bool { return b.underWay("172.31.0.90:8080") == 0 }, 60*time.Second, 10*time.Millisecond)
+	before := c.Summary().ByAddr()["172.31.0.90:8080"]
+	reach(t, c, 100)
+	assert.Equal(t, before, c.Summary().ByAddr()["172.31.0.90:8080"])
+	require.Eventually(t, func() bool { return c.Summary().Targets[0].Streams > 4 }, 60*time.Second, 10*time.Millisecond)
 	n.kill("172.31.0.90:8080")
 	reach(t, c, 200)
 	s := stop(t, c)
 	assert.Zero(t, s.Failed, "%v", s.Failures)
 	assert.Equal(t, 1, b.MinHealthy()["lb/http at 172.31.0.200:80"])
+}
+
+// underWay counts the requests and connections that the balancer has given a
+// member and that have not ended.
+func (b *Balancer) underWay(addr string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.services {
+		for _, m := range s.own.members {
+			if m.Addr == addr {
+				n += m.active
+			}
+		}
+	}
+	return n
 }
 
 func TestPickFollowsWeights(t *testing.T) {
