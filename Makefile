@@ -69,6 +69,7 @@ demo:
 test: export UPGRADECTL_SLOW := 1
 test: programs lint cross
 	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test -run '^Test(FaultSweep|EachCallFailingOnce)$$' ./ecs ./slb # without -race: every call fails once, in every way
 	$(GO) test -run 'TestCrashMatrix|TestTamper|TestRemovals' ./upgrade/engine # without -race: every pair of faults, every byte, every rule taken out once
 	$(INMEMORY) $(GO) test -timeout 20m -parallel 4 -v -run '^Test(Rebuild)?KilledAnywhere$$' ./upgrade | grep -vE '^ *(=== |--- PASS)' # without -race: killed once, everywhere
 	$(INMEMORY) $(GO) test -timeout 20m -parallel 4 -skip '^Test(Rebuild)?KilledAnywhere$$' ./upgrade # without -race: everything else, faults and samples of other crashes among it
