@@ -155,6 +155,9 @@ func (t *transition) createClone() engine.Step {
 			wait, cancel := context.WithTimeout(ctx, t.cfg.Pace.Timeout)
 			defer cancel()
 			if _, err := t.e.ECS.WaitInstance(wait, id, "Running", t.progress(a)); err != nil {
+				if wait.Err() != nil && ctx.Err() == nil {
+					err = fmt.Errorf("%w; %s", err, t.evidenceOf(ctx, a, id))
+				}
 				return nil, notMade(ctx, err, cleanUp)
 			}
 			return instanceResult{id}, nil

@@ -308,6 +308,11 @@ func (t *transition) evidence(ctx context.Context, a *engine.Act, r role) string
 		}
 		id = c.InstanceID
 	}
+	return t.evidenceOf(ctx, a, id)
+}
+
+// evidenceOf is evidence of an instance.
+func (t *transition) evidenceOf(ctx context.Context, a *engine.Act, id string) string {
 	ctx, cancel := context.WithTimeout(ctx, evidenceTime)
 	defer cancel()
 	ev := t.e.ECS.CollectEvidence(ctx, id)

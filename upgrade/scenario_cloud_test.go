@@ -1,7 +1,16 @@
 package upgrade_test
 
 import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +20,7 @@ import (
 	"github.com/upgradectl/upgradectl/ecs"
 	"github.com/upgradectl/upgradectl/internal/sim"
 	"github.com/upgradectl/upgradectl/internal/sim/cloud"
+	"github.com/upgradectl/upgradectl/internal/sim/memnet"
 	"github.com/upgradectl/upgradectl/upgrade"
 )
 
@@ -20,6 +30,82 @@ func (s *stage) machines() *ecs.Client {
 	c, err := ecs.New(ecs.Config{Region: s.op.Region, AccessKeyID: s.op.AccessKeyID, AccessKeySecret: s.op.AccessKeySecret, Poll: 100 * time.Millisecond}, ecs.WithTransport(s.world.Cloud().Transport()))
 	require.NoError(s.t, err)
 	return c
+}
+
+// answers puts a proxy between the operator and the cloud's API that changes the
+// answers which name an instance and not production's.
+func (s *stage) answers(change func(body string) string) {
+	s.t.Helper()
+	cloudAddr := strings.TrimPrefix(s.op.Endpoint, "http://")
+	var between memnet.Network
+	ln, err := between.Listen()
+	require.NoError(s.t, err)
+	behind := &http.Transport{DialContext: s.world.DialOperator, DisableKeepAlives: true}
+	srv := &http.Server{Handler: &httputil.ReverseProxy{
+		Transport: behind,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: cloudAddr})
+			r.Out.Host = r.In.Host
+		},
+		ModifyResponse: func(r *http.Response) error {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return err
+			}
+			if text := string(body); strings.Contains(text, `"InstanceId":"i-`) && !strings.Contains(text, "i-web90") {
+				body = []byte(change(text))
+			}
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+			return nil
+		},
+	}}
+	var served sync.WaitGroup
+	served.Go(func() { _ = srv.Serve(ln) })
+	s.t.Cleanup(func() { _ = srv.Close(); served.Wait() })
+	dial := s.access.NetDial
+	s.access.NetDial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr == cloudAddr {
+			return between.Dial(ctx, ln.Addr().String())
+		}
+		return dial(ctx, network, addr)
+	}
+}
+
+// The cloud has made the transition host of another type, with another role or in
+// another network than it was asked for: it gets no traffic.
+func TestScenario24OtherTypeRoleNetwork(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		weights := s.world.Figures().WeightsBefore
+		var old, other string
+		used := 0
+		s.answers(func(body string) string {
+			if old == "" || !strings.Contains(body, old) {
+				return body
+			}
+			used++
+			return strings.ReplaceAll(body, old, other)
+		})
+		r := s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.3", Observer: quiet.Observer})
+		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
+		for _, c := range []struct{ old, other, why string }{
+			{`"InstanceType":"ecs.g6.large"`, `"InstanceType":"ecs.t6.small"`, "instance type: planned ecs.g6.large, is ecs.t6.small"},
+			{`"RamRoleName":""`, `"RamRoleName":"admin"`, "RAM role: planned none, is admin"},
+			{`"VSwitchId":"vsw-sim"`, `"VSwitchId":"vsw-dmz"`, "vSwitch: planned vsw-sim, is vsw-dmz"},
+			{`"VpcId":"vpc-sim"`, `"VpcId":"vpc-lab"`, "VPC: planned vpc-sim, is vpc-lab"},
+			{`"ZoneId":"cn-hangzhou-h"`, `"ZoneId":"cn-hangzhou-i"`, "zone: planned cn-hangzhou-h, is cn-hangzhou-i"},
+		} {
+			old, other, used = c.old, c.other, 0
+			r = s.resume(quiet)
+			assert.Positive(t, used, c.old)
+			s.failed(r, "3.4-addresses", c.why)
+			assert.Contains(t, r.Reason, "it gets no traffic")
+			assert.Equal(t, upgrade.ExitDrift, r.ExitStatus())
+			assert.Equal(t, weights, s.world.Figures().WeightsAfter)
+		}
+		old = ""
+		s.succeeded(s.resume(quiet), 6)
+	})
 }
 
 // The transition host stands in other security groups than planned: it gets no

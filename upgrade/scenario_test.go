@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -150,17 +152,46 @@ func TestScenario20InstanceNeverRuns(t *testing.T) {
 	})
 }
 
-// What was made is released in the one order that works.
-func TestScenario20OrderOfRelease(t *testing.T) {
+// An instance that is not Running when its time is over: what its console and its
+// screen showed is kept in the run, nowhere else, and what was made is released in
+// the one order that works.
+func TestScenario20BudgetEnds(t *testing.T) {
 	var deleted []string
 	note := func(what string) {
 		if a, ok := strings.CutPrefix(what, "api Delete"); ok && !slices.Contains(deleted, a) {
 			deleted = append(deleted, a)
 		}
 	}
-	scenario(t, sim.Config{Happened: note}, nil, func(t *testing.T, s *stage) {
-		require.Equal(t, "paused", s.apply(upgrade.RunOptions{Until: "3.4"}).State)
-		s.rolledBack()
+	scenario(t, sim.Config{Happened: note, Speed: 5, Rate: 0.05}, pace("timeout", "5s"), func(t *testing.T, s *stage) {
+		o := quiet
+		o.Observer = func(e upgrade.Event) {
+			if e.Kind == "progress" && e.Step == "3.3-clone" {
+				s.world.Cloud().SetConsole(s.clone(), "dracut-initqueue timeout: password of the vault is hunter2\r\n")
+			}
+		}
+		r := s.apply(o)
+		s.failed(r, "3.3-clone", `still "Starting"`)
+		assert.Equal(t, upgrade.ExitFailed, r.ExitStatus())
+		assert.NotContains(t, r.Reason, "hunter2")
+		kept := map[string][]byte{}
+		for _, what := range []string{"console output", "screenshot"} {
+			_, after, ok := strings.Cut(r.Reason, what+": blobs/")
+			require.True(t, ok, "%s: %s", what, r.Reason)
+			data, err := os.ReadFile(filepath.Join(s.run, "blobs", after[:64]))
+			require.NoError(t, err)
+			kept[what] = data
+		}
+		assert.Contains(t, string(kept["console output"]), "dracut-initqueue timeout")
+		assert.Equal(t, []byte{0xff, 0xd8}, kept["screenshot"][:2], "a JPEG")
+		rep, err := upgrade.ReadReport(s.run)
+		require.NoError(t, err)
+		assert.NotContains(t, rep.Text(), "hunter2")
+		// It cannot be stopped while it starts, and stopping takes its time too.
+		for r = s.rollback(); r.State == "rollback-incomplete"; r = s.rollback() {
+			assert.Contains(t, strings.Join(r.Work, "\n"), s.clone())
+		}
+		require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		assert.Zero(t, s.end("rolled-back").KeptSnapshots)
 		assert.Equal(t, []string{"Instance", "Image", "SnapshotGroup"}, deleted[:min(3, len(deleted))])
 	})
 }
