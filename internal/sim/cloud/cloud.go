@@ -108,6 +108,8 @@ type Cloud struct {
 	mu          sync.Mutex
 	closed      bool
 	seq         int64 // last sequence number given to an object
+	identity    identity
+	former      map[[2]string]bool // ID and token of temporary keys that were replaced
 	nonces      map[string]time.Time
 	noncesSwept time.Time // when old ones were last forgotten
 	windows     map[*action]window
@@ -173,6 +175,8 @@ func New(cfg Config) *Cloud {
 	c := &Cloud{
 		cfg:            cfg,
 		actions:        indexed(),
+		identity:       identity{cfg.AccessKeyID, cfg.AccessKeySecret, cfg.SecurityToken, cfg.TokenExpires},
+		former:         map[[2]string]bool{},
 		nonces:         map[string]time.Time{},
 		windows:        map[*action]window{},
 		denied:         map[string]bool{},

@@ -167,22 +167,53 @@ func (c *Cloud) authenticate(r *http.Request, in *request) *apiError {
 	if err := c.principal(p["AccessKeyId"], p["SecurityToken"]); err != nil {
 		return err
 	}
-	want := signature(r.Method, p, c.cfg.AccessKeySecret)
+	want := signature(r.Method, p, c.secret())
 	if subtle.ConstantTimeCompare([]byte(want), []byte(p["Signature"])) != 1 {
 		return fail(400, "SignatureDoesNotMatch", "Specified signature is not matched with our calculation. server string to sign is:%s", redacted(stringToSign(r.Method, p)))
 	}
 	return c.fresh(p["Timestamp"], p["SignatureNonce"])
 }
 
+// An identity is what requests are signed with.
+type identity struct {
+	id, secret, token string
+	until             time.Time // of token; zero: never
+}
+
+// SetCredentials replaces what requests have to be signed with from now on, as
+// a role that is assumed anew does. Requests with the temporary keys of before
+// are answered as expired, with an access key of before as unknown. An empty
+// token means the access key of a user; expires zero: never.
+func (c *Cloud) SetCredentials(id, secret, token string, expires time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.identity.token != "" {
+		c.former[[2]string{c.identity.id, c.identity.token}] = true
+	}
+	c.identity = identity{id, secret, token, expires}
+	delete(c.former, [2]string{id, token})
+}
+
+// secret is that of the account's key.
+func (c *Cloud) secret() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity.secret
+}
+
 // principal checks the credentials' names.
 func (c *Cloud) principal(key, token string) *apiError {
-	if key != c.cfg.AccessKeyID {
+	c.mu.Lock()
+	now, former := c.identity, c.former[[2]string{key, token}]
+	c.mu.Unlock()
+	switch {
+	case former:
+		return fail(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired.")
+	case key != now.id:
 		return fail(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.")
-	}
-	if token != c.cfg.SecurityToken {
+	case token != now.token:
 		return refuse(400, "InvalidSecurityToken.MismatchWithAccessKey", "The security token does not belong to the access key.")
-	}
-	if at := c.cfg.TokenExpires; token != "" && !at.IsZero() && !time.Now().Before(at) {
+	case token != "" && !now.until.IsZero() && !time.Now().Before(now.until):
 		return fail(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired.")
 	}
 	return nil
@@ -248,7 +279,7 @@ func (c *Cloud) authenticate3(r *http.Request, in *request) *apiError {
 	sum := sha256.Sum256(in.body)
 	body := hex.EncodeToString(sum[:])
 	canonical := canonical3(r, signed, body)
-	want := signature3(canonical, c.cfg.AccessKeySecret)
+	want := signature3(canonical, c.secret())
 	if r.Header.Get("X-Acs-Content-Sha256") != body || subtle.ConstantTimeCompare([]byte(want), []byte(given["Signature"])) != 1 {
 		return fail(400, "SignatureDoesNotMatch", "Specified signature is not matched with our calculation. server canonical request is:%s", redacted(canonical))
 	}

@@ -613,7 +613,7 @@ func (c *Cloud) signLOG(r *http.Request) string {
 		}
 		resource += "?" + strings.Join(pairs, "&")
 	}
-	mac := hmac.New(sha1.New, []byte(c.cfg.AccessKeySecret))
+	mac := hmac.New(sha1.New, []byte(c.secret()))
 	_, _ = io.WriteString(mac, r.Method+"\n"+r.Header.Get("Content-Md5")+"\n"+r.Header.Get("Content-Type")+"\n"+r.Header.Get("Date")+"\n"+headers+resource)
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
@@ -638,7 +638,7 @@ func (c *Cloud) signSLS4(r *http.Request, scope, date string) string {
 		_, _ = io.WriteString(m, text)
 		return m.Sum(nil)
 	}
-	key := []byte("aliyun_v4" + c.cfg.AccessKeySecret)
+	key := []byte("aliyun_v4" + c.secret())
 	for part := range strings.SplitSeq(scope, "/") {
 		key = sum(key, part)
 	}

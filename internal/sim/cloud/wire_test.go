@@ -275,5 +275,12 @@ func TestTokenExpires(t *testing.T) {
 		time.Sleep(time.Hour)
 		a.no(400, "InvalidSecurityToken.Expired", ecs, "DescribeInstances", "SecurityToken", "sts")
 		assert.Empty(t, c.Refused(), "an operator's mistake")
+		// A role that is assumed anew; the old keys are old for good.
+		c.SetCredentials(keyID, secret, "sts2", time.Now().Add(time.Hour))
+		a.ok(ecs, "DescribeInstances", "SecurityToken", "sts2")
+		a.no(400, "InvalidSecurityToken.Expired", ecs, "DescribeInstances", "SecurityToken", "sts")
+		c.SetCredentials("STS.other", secret, "sts3", time.Time{})
+		a.no(400, "InvalidSecurityToken.Expired", ecs, "DescribeInstances", "SecurityToken", "sts2")
+		assert.Empty(t, c.Refused())
 	})
 }
