@@ -3,6 +3,7 @@ package slb_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,10 +78,10 @@ func TestCancel(t *testing.T) {
 				defer cancel()
 				// Some worlds need time to come about; the patience begins with the call.
 				begun := time.Time{}
-				watched := context.Context(&lazy{Context: ctx, first: func() {
+				watched := context.Context(&lazy{Context: ctx, first: sync.OnceFunc(func() {
 					begun = time.Now()
 					time.AfterFunc(patience, cancel)
-				}})
+				})})
 				err := call(watched, t, sim, c)
 				require.ErrorIs(t, err, context.Canceled)
 				assert.Equal(t, patience, time.Since(begun), "%v", err)
@@ -89,16 +90,13 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// lazy is a context that tells when it is first looked at.
+// lazy is a context that tells when it is first looked at, by whoever that is.
 type lazy struct {
 	context.Context
 	first func()
 }
 
 func (l *lazy) Done() <-chan struct{} {
-	if l.first != nil {
-		l.first()
-		l.first = nil
-	}
+	l.first()
 	return l.Context.Done()
 }

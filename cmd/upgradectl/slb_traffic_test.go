@@ -36,8 +36,8 @@ func TestTrafficCommand(t *testing.T) {
 
 	c.SetAccessLog("lb-1", "ops-log", "slb")
 	now := time.Now()
-	for n := range 120 {
-		c.LogAccess(cloud.AccessLog{Time: now.Add(-time.Duration(n+5) * 30 * time.Second), LoadBalancerID: "lb-1", Port: 80, Status: 200, UpstreamAddr: "172.31.0.90:8080", UpstreamStatus: "200"})
+	for n := range 120 { // the sixth row is 25 s within the window, however slow this machine is
+		c.LogAccess(cloud.AccessLog{Time: now.Add(-135*time.Second - time.Duration(n)*30*time.Second), LoadBalancerID: "lb-1", Port: 80, Status: 200, UpstreamAddr: "172.31.0.90:8080", UpstreamStatus: "200"})
 		c.LogAccess(cloud.AccessLog{Time: now.Add(-6*time.Minute - time.Duration(n)*20*time.Second), LoadBalancerID: "lb-1", Port: 80, Status: 502, UpstreamAddr: "172.31.0.92:8080", UpstreamStatus: "502"})
 	}
 	time.Sleep(5 * time.Millisecond) // at this speed rows show after less

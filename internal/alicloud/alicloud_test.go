@@ -102,7 +102,7 @@ func TestCancelInFlight(t *testing.T) {
 	start := time.Now()
 	_, err = c.RunInstances(ctx, alicloud.NewInstance{Token: "t"})
 	require.ErrorIs(t, err, context.Canceled)
-	assert.Less(t, time.Since(start), 5*time.Second)
+	assert.Less(t, time.Since(start), 45*time.Second, "half of what an attempt may take")
 	var e *alicloud.Error
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, alicloud.Ambiguous, e.Class, "a create that was cancelled in flight may have happened")
