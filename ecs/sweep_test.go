@@ -172,9 +172,9 @@ func TestFaultSweep(t *testing.T) {
 	for k, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
 			for n := range total {
-				// All ways at each write take ten seconds and more; every day each
-				// write has its turn in one way.
-				if !testenv.RunSlow() && (n+k)%len(kinds) != 0 {
+				// All ways at each write take ten seconds and more; every day, and under
+				// the race detector, each write has its turn in one way.
+				if (!testenv.RunSlow() || raceDetector) && (n+k)%len(kinds) != 0 {
 					continue
 				}
 				f := kind.Fault

@@ -1,0 +1,5 @@
+//go:build race
+
+package slb_test
+
+const raceDetector = true
