@@ -194,7 +194,8 @@ func TestPassphrase(t *testing.T) {
 	s := newServer(t, pub, host)
 	asked := atomic.Int32{}
 	phrase := "open sesame"
-	o := remote.Options{ConfigFile: "none", User: "ops", Identities: []string{locked}, KnownHosts: []string{file(t, "127.0.0.1 "+text(host))},
+	// Opening the file takes seconds under the race detector.
+	o := remote.Options{ConfigFile: "none", ConnectTimeout: 5 * time.Minute, User: "ops", Identities: []string{locked}, KnownHosts: []string{file(t, "127.0.0.1 "+text(host))},
 		Passphrase: func(_ context.Context, f string) (string, error) {
 			asked.Add(1)
 			assert.Equal(t, locked, f)

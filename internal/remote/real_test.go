@@ -163,7 +163,7 @@ func (r *real) addr() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
 func (r *real) options(t testing.TB) remote.Options {
 	known := filepath.Join(r.dir, "known")
 	require.NoError(t, os.WriteFile(known, []byte("127.0.0.1 "+r.host+"\n"), 0o600))
-	return remote.Options{ConfigFile: "none", Identities: []string{filepath.Join(r.dir, "id")}, KnownHosts: []string{known}}
+	return remote.Options{ConfigFile: "none", ConnectTimeout: time.Minute, Identities: []string{filepath.Join(r.dir, "id")}, KnownHosts: []string{known}}
 }
 
 func (r *real) dial(t testing.TB, user string, change func(*remote.Options)) *remote.Conn {
