@@ -64,6 +64,9 @@ type leaseTarget struct {
 	// keys are the host keys of the one that is meant; none = whoever answers.
 	// One with keys comes and goes in a run.
 	keys []string
+	// id is the machine ID that the plan was made for, as long as this process has
+	// not seen it; "" = not known. Host keys alone do not tell a copy of its disk.
+	id string
 }
 
 // leaseTargets are the machines that every run of the plan changes, as far as
@@ -85,9 +88,28 @@ func (p *Plan) leaseTargets(h *engine.History) []leaseTarget {
 	slices.Sort(targets)
 	var out []leaseTarget
 	for _, t := range slices.Compact(targets) {
-		out = append(out, leaseTarget{target: t})
+		target := leaseTarget{target: t}
+		if t == p.Config.Host && p.keepsMachineID(h) {
+			target.id = p.Facts.Inventory.MachineID
+		}
+		out = append(out, target)
 	}
 	return append(out, machines...)
+}
+
+// keepsMachineID tells whether production has the machine ID of the plan where
+// the run stands: not while its disk is replaced or somebody else upgrades it.
+func (p *Plan) keepsMachineID(h *engine.History) bool {
+	until := ""
+	switch {
+	case p.Procedure != ProcedureTransition || p.Facts.Inventory == nil:
+		return false
+	case p.Config.OS.Production == ProductionReplaceDisk:
+		until = "4.5-stop-instance"
+	case p.Config.OS.Strategy == StrategyExternal:
+		until = "4.5-begin"
+	}
+	return until == "" || h == nil || h.StepByID(until).Attempt == 0
 }
 
 // hold takes the leases of the plan's machines for the run, which stands where h
@@ -104,11 +126,15 @@ func (e *Env) hold(ctx context.Context, p *Plan, h *engine.History, run *engine.
 // holdHosts is hold for whoever changes hosts: h says who and which.
 func (e *Env) holdHosts(ctx context.Context, h *leaseholder) (context.Context, error) {
 	e.holder = h
-	for _, t := range h.targets {
+	for i, t := range h.targets {
+		held := len(h.all())
 		if err := e.tryLease(ctx, t); err != nil {
 			e.letGo(ctx)
 			e.holder = nil
 			return ctx, err
+		}
+		if len(h.all()) > held {
+			h.targets[i].id = "" // seen; from now on its lease tells it from others
 		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -210,11 +236,29 @@ func (e *Env) tryLease(ctx context.Context, t leaseTarget) error {
 	}
 	soon, cancel := context.WithTimeout(ctx, 4*fenceLimit)
 	defer cancel()
-	_, err = e.lease(soon, l)
-	if errors.As(err, new(*hostos.LeaseHeldError)) || errors.Is(err, engine.ErrUnwritable) {
+	if err = l.isMachine(soon, t.id); err == nil {
+		_, err = e.lease(soon, l)
+	}
+	if errors.As(err, new(*hostos.LeaseHeldError)) || errors.As(err, new(*DriftError)) || errors.Is(err, engine.ErrUnwritable) {
 		return err
 	}
 	return ctx.Err() // what else is wrong with the host, the steps find out
+}
+
+// isMachine sees that the machine with an ID answers; "" = whoever does. Another
+// one is a *DriftError.
+func (l *link) isMachine(ctx context.Context, id string) error {
+	if id == "" {
+		return nil
+	}
+	var out strings.Builder
+	if err := l.Run(ctx, "cat /etc/machine-id", nil, &out, io.Discard); err != nil {
+		return fmt.Errorf("host %s: %w", l.target, err)
+	}
+	if now := strings.TrimSpace(out.String()); now != id {
+		return &DriftError{Changes: []string{fmt.Sprintf("host %s is another machine: its machine ID was %s and is %s; nothing was done to it", l.target, id, now)}}
+	}
+	return nil
 }
 
 // lease gives this process's lease of a machine, taking it at the first use.

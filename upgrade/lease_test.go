@@ -2,6 +2,7 @@ package upgrade_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -85,11 +86,25 @@ func TestScenario58SecondRunOnSharedHost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)
+
+		// A run of another production host works on one of the nginx hosts: what this
+		// run had taken of the others by then it gives back, so nobody waits for it.
+		shared := s.world.Host("172.31.0.6")
+		require.NoError(t, shared.WriteFile(leasePath, []byte(otherLease), 0o600))
+		_, err := upgrade.Apply(t.Context(), s.run+"-first", "t0", s.plan, s.options(quiet))
+		require.ErrorContains(t, err, "172.31.0.6")
+		assert.Equal(t, upgrade.ExitLocked, upgrade.ErrorStatus(err))
+		for _, addr := range []string{"172.31.0.5", "172.31.0.90"} {
+			_, err := s.world.Host(addr).Stat(leasePath)
+			require.ErrorIs(t, err, fs.ErrNotExist, addr)
+		}
+		require.NoError(t, shared.Remove(leasePath))
+
 		r := s.apply(upgrade.RunOptions{Until: "3.9"})
 		require.Equal(t, "paused", r.State, "%s: %s", r.Step, r.Reason)
 
 		other := s.run + "-other"
-		_, err := upgrade.Apply(t.Context(), other, "t2", s.plan, s.options(quiet))
+		_, err = upgrade.Apply(t.Context(), other, "t2", s.plan, s.options(quiet))
 		held := new(hostos.LeaseHeldError)
 		require.ErrorAs(t, err, &held)
 		assert.Equal(t, "t1", held.Lease.Run)

@@ -60,6 +60,16 @@ func TestScenario31SomebodyMovesWeights(t *testing.T) {
 			assert.Contains(t, r.Reason, why)
 			assert.Equal(t, upgrade.ExitDrift, r.ExitStatus(), "%v", r.Err)
 		}
+		// Between the plan and its run: nothing begins.
+		set(m.Backend.ServerID, m.Backend.Weight-1)
+		stale := s.apply(quiet)
+		require.Equal(t, "failed", stale.State)
+		assert.True(t, stale.Untouched)
+		assert.Equal(t, upgrade.ExitDrift, stale.ExitStatus())
+		assert.ErrorContains(t, stale.Err, fmt.Sprintf("is %d, was %d", m.Backend.Weight-1, m.Backend.Weight))
+		set(m.Backend.ServerID, m.Backend.Weight)
+		s.run += "2"
+
 		require.Equal(t, "paused", s.apply(upgrade.RunOptions{ApproveAll: true, Until: "3.11"}).State)
 
 		set(s.clone(), 1)

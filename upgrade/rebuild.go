@@ -319,7 +319,7 @@ func (r *rebuild) recorded(a *engine.Act, n *RebuildNodeFacts) (Machine, error) 
 // it is first used.
 func (r *rebuild) machinesAt(h *engine.History, i int) []leaseTarget {
 	n := &r.f.Nodes[i]
-	final, old := r.target(n.Final), leaseTarget{r.target(n.Final), n.Old.HostKeys}
+	final, old := r.target(n.Final), leaseTarget{target: r.target(n.Final), keys: n.Old.HostKeys}
 	if h == nil {
 		return []leaseTarget{old}
 	}
@@ -338,9 +338,9 @@ func (r *rebuild) machinesAt(h *engine.History, i int) []leaseTarget {
 		}
 		switch address := h.StepByID(r.sec(i) + "-address"); {
 		case address.State == engine.StepDone:
-			out = append(out, leaseTarget{final, all[n.Name].HostKeys})
+			out = append(out, leaseTarget{target: final, keys: all[n.Name].HostKeys})
 		case address.Attempt == 0:
-			out = append(out, leaseTarget{r.target(n.Address), all[n.Name].HostKeys})
+			out = append(out, leaseTarget{target: r.target(n.Address), keys: all[n.Name].HostKeys})
 		}
 		break
 	}

@@ -3,9 +3,12 @@ package upgrade_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -317,6 +320,40 @@ func TestScenario50WrongHostBehindAddress(t *testing.T) {
 	})
 }
 
+// A copy of production's disk shows the same host keys: its machine ID gives it
+// away, to whoever begins and to whoever goes on.
+func TestScenario50CopyBehindAddress(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		const file = "/etc/machine-id"
+		h := s.world.Host(production)
+		own, err := h.ReadFile(file)
+		require.NoError(t, err)
+		refused := func(_ *upgrade.Result, err error) {
+			t.Helper()
+			require.ErrorContains(t, err, "host "+production+" is another machine: its machine ID was "+strings.TrimSpace(string(own)))
+			assert.Equal(t, upgrade.ExitDrift, upgrade.ErrorStatus(err))
+		}
+		other := []byte(strings.Repeat("c", 32) + "\n")
+		require.NoError(t, h.WriteFile(file, other, 0o444))
+		was := h.Digest(nil)
+		refused(upgrade.Apply(t.Context(), s.run, "t1", s.plan, s.options(quiet)))
+		assert.Equal(t, was, h.Digest(nil), "nothing was done to it")
+		_, err = s.world.Host(proxyA).Stat(leasePath)
+		require.ErrorIs(t, err, fs.ErrNotExist, "and nobody else is held")
+
+		require.NoError(t, h.WriteFile(file, own, 0o444))
+		s.run += "2"
+		require.Equal(t, "paused", s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.2", Observer: quiet.Observer}).State)
+		require.NoError(t, h.WriteFile(file, other, 0o444))
+		was = h.Digest(nil)
+		refused(upgrade.Resume(t.Context(), s.run, s.options(quiet)))
+		assert.Equal(t, was, h.Digest(nil), "nothing was done to it")
+		s.carried()
+		require.NoError(t, h.WriteFile(file, own, 0o444))
+		s.succeeded(s.resume(quiet), 6)
+	})
+}
+
 // A container is missing after the upgrade: production gets no traffic back.
 func TestScenario52ContainersDiffer(t *testing.T) {
 	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
@@ -344,19 +381,7 @@ func TestScenario53ServiceAnswersErrors(t *testing.T) {
 // no plan, it is said why, and nothing was touched.
 func TestScenario54ExcludedKernel(t *testing.T) {
 	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
-		refused := func() *upgrade.RefusedError {
-			cfg, err := upgrade.LoadConfig(s.op.Config)
-			require.NoError(t, err)
-			e, err := upgrade.NewEnv(cfg, s.access)
-			require.NoError(t, err)
-			defer e.Close()
-			facts, err := upgrade.Discover(t.Context(), cfg, e)
-			require.NoError(t, err)
-			_, err = upgrade.BuildPlan(cfg, facts, time.Now(), "test")
-			var r *upgrade.RefusedError
-			require.ErrorAs(t, err, &r)
-			return r
-		}
+		refused := s.refusedPlan
 		packages := s.say(production, "rpm -qa; ls -l /etc /var/lib")
 		s.say(production, "printf '[main]\\nexclude=kernel*\\n' >/etc/yum.conf")
 		assert.Contains(t, strings.Join(refused().Reasons, "\n"), "/etc/yum.conf keeps the kernel back: kernel*")
@@ -367,6 +392,67 @@ func TestScenario54ExcludedKernel(t *testing.T) {
 		require.NoError(t, os.WriteFile(s.op.Config, []byte(strings.Replace(string(b), "strategy: yum-update", "strategy: apt", 1)), 0o600))
 		assert.Contains(t, strings.Join(refused().Reasons, "\n"), "strategy apt needs apt-get and packages of dpkg")
 		assert.Equal(t, packages, s.say(production, "rpm -qa; ls -l /etc /var/lib"), "nothing was touched")
+	})
+}
+
+// refusedPlan is why there is no plan.
+func (s *stage) refusedPlan() *upgrade.RefusedError {
+	s.t.Helper()
+	cfg, err := upgrade.LoadConfig(s.op.Config)
+	require.NoError(s.t, err)
+	e, err := upgrade.NewEnv(cfg, s.access)
+	require.NoError(s.t, err)
+	defer e.Close()
+	facts, err := upgrade.Discover(s.t.Context(), cfg, e)
+	require.NoError(s.t, err)
+	_, err = upgrade.BuildPlan(cfg, facts, time.Now(), "test")
+	var r *upgrade.RefusedError
+	require.ErrorAs(s.t, err, &r)
+	return r
+}
+
+// The mirrors are gone, as those of CentOS 7 are: yum resolves nothing any more.
+// There is no plan, and it says what can be done. (dnf and apt themselves with
+// such repositories: upgrade/hostos TestDNF, TestLabStrategies.)
+func TestScenario54DeadMirror(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		h, asked := s.world.Host(production), 0
+		require.NoError(t, h.Intercept("yum", func(ctx context.Context, p *host.Proc, yum host.Command) int {
+			if !slices.ContainsFunc(p.Args, func(a string) bool { return a == "update" || a == "install" }) {
+				return yum(ctx, p)
+			}
+			asked++
+			fmt.Fprint(p.Stderr, "Could not retrieve mirrorlist http://mirrorlist.centos.org/?release=7&arch=x86_64&repo=os&infra=stock error was\n"+
+				"14: curl#6 - \"Could not resolve host: mirrorlist.centos.org; Unknown error\"\n"+
+				"Cannot find a valid baseurl for repo: base/7/x86_64\n")
+			return 1
+		}))
+		was := h.Digest(nil)
+		reasons := strings.Join(s.refusedPlan().Reasons, "\n")
+		assert.Contains(t, reasons, "Cannot find a valid baseurl for repo: base/7/x86_64")
+		assert.Contains(t, reasons, "os.vault")
+		assert.Positive(t, asked)
+		assert.Equal(t, was, h.Digest(nil), "nothing was touched")
+		for action := range s.writes() {
+			t.Errorf("the cloud was told %s", action)
+		}
+
+		// And when they go between the rehearsal and production's turn: before the
+		// pivot nothing is begun that cannot be ended.
+		require.NoError(t, h.Intercept("yum", nil))
+		s.plan = s.makePlan()
+		n := 0
+		s.updates(&n, nil)
+		r := s.apply(when("done", "4.2-nginx", func() {
+			require.NoError(t, h.Intercept("yum", func(_ context.Context, p *host.Proc, _ host.Command) int {
+				n++
+				fmt.Fprint(p.Stderr, "Cannot find a valid baseurl for repo: base/7/x86_64\n")
+				return 1
+			}))
+		}))
+		s.failed(r, "4.3-replay", "Cannot find a valid baseurl for repo: base/7/x86_64")
+		s.carried()
+		s.rolledBack()
 	})
 }
 
