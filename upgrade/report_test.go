@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -58,6 +60,27 @@ func dryRun(t *testing.T, p *Plan, results map[string]any, fail string, o engine
 	out, err = run.Apply(t.Context(), steps, o)
 	require.NoError(t, err)
 	return dir, out
+}
+
+// TestReportClockSetBack: a run whose clock was set back, by 26 years here, says
+// so in its report.
+func TestReportClockSetBack(t *testing.T) {
+	p := plan(t, nil)
+	dir, out := dryRun(t, p, nil, "2.2-containers", engine.Options{ApproveAll: true})
+	require.Equal(t, engine.Failed, out.State)
+	h, err := engine.Read(dir)
+	require.NoError(t, err)
+	run, err := engine.Open(dir)
+	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) { // it is the year 2000 there
+		require.NoError(t, run.Note(engine.Note{Act: "look", Reason: "at the clock"}))
+	})
+	require.NoError(t, run.Close())
+	r, err := ReadReport(dir)
+	require.NoError(t, err)
+	want := fmt.Sprintf("the clock was set back before record [%d]: times and durations around it are wrong, the order is not", h.Count+1)
+	assert.Contains(t, r.Notes, want)
+	assert.Contains(t, r.Text(), want)
 }
 
 // TestReport makes reports from a run directory and nothing else.

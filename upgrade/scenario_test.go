@@ -245,31 +245,125 @@ func TestScenario23NotFoundRightAfterCreate(t *testing.T) {
 	})
 }
 
-func TestScenario26CredentialsExpire(t *testing.T) {
-	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
-		s.world.Cloud().InjectFault(cloud.Fault{Skip: 60, Code: "InvalidSecurityToken.Expired", Status: http.StatusForbidden, Times: 3})
-		r := s.apply(quiet)
-		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
-		assert.Contains(t, r.Reason, "InvalidSecurityToken.Expired")
-		for tries := 0; r.State == "failed" && tries < 4; tries++ {
-			r = s.resume(quiet)
+// A rollback that begins before the cloud shows what was made a moment ago looks
+// again until it does: nothing is left.
+func TestScenario23RolledBackBeforeItIsSeen(t *testing.T) {
+	var kill context.CancelFunc
+	begun := false // before it there are dry runs
+	made := func(what string) {
+		if begun && what == "api RunInstances" {
+			kill()
 		}
-		s.succeeded(r, 6)
+	}
+	// Four seconds: a rollback looks for longer.
+	scenario(t, sim.Config{VisibleAfter: 4 * time.Minute, Happened: made}, pace("poll", "1s"), func(t *testing.T, s *stage) {
+		var ctx context.Context
+		ctx, kill = context.WithCancel(t.Context())
+		defer kill()
+		o := quiet
+		o.Observer = func(e upgrade.Event) { begun = begun || e.Kind == "intent" && e.Step == "3.3-clone" }
+		r, err := upgrade.Apply(ctx, s.run, "t1", s.plan, s.options(o))
+		require.NoError(t, err)
+		require.Equal(t, "interrupted", r.State, "%s: %s", r.Step, r.Reason)
+		require.Equal(t, "3.3-clone", r.Step)
+		id := s.clone()
+		seen, err := s.machines().ListInstances(t.Context(), ecs.Filter{Tags: map[string]string{"upgradectl:run": "t1"}})
+		require.NoError(t, err)
+		require.Empty(t, seen, "it is there and cannot be seen")
+		f := s.rolledBack()
+		assert.Zero(t, f.Leaked)
+		assert.Empty(t, s.world.Cloud().InstanceStatus(id))
 	})
 }
 
-// Somebody releases the transition host while it carries the traffic and the
+// The temporary keys that the configuration refers to end in the middle of the run.
+// The run stands, with nothing half done; it stands again while the reference still
+// leads to the old ones, and goes on as soon as it leads to new ones.
+func TestScenario26CredentialsExpire(t *testing.T) {
+	slow(t)
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	for _, name := range []string{"ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALICLOUD_ACCESS_KEY", "ALICLOUD_SECRET_KEY"} {
+		t.Setenv(name, "")
+	}
+	keys := func(id string) {
+		profile := fmt.Sprintf(`{"current":"night","profiles":[{"name":"night","mode":"StsToken","access_key_id":%q,"access_key_secret":"secret of %s","sts_token":"token of %[2]s","region_id":"cn-hangzhou"}]}`, id, id)
+		require.NoError(t, os.MkdirAll(filepath.Join(home, ".aliyun"), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(home, ".aliyun", "config.json"), []byte(profile), 0o600))
+	}
+	valid := func(s *stage, id string) {
+		s.world.Cloud().SetCredentials(id, "secret of "+id, "token of "+id, time.Now().Add(24*time.Hour))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStageIn(t, sim.Config{Rate: 5}, nil, nil)
+		s.access = &upgrade.Access{NetDial: s.access.NetDial}
+		keys("STS.first")
+		valid(s, "STS.first")
+		o := quiet
+		o.Observer = func(e upgrade.Event) {
+			if e.Kind == "effect" && e.Step == "3.9-nginx" {
+				valid(s, "STS.second")
+			}
+		}
+		r := s.apply(o)
+		for range 2 {
+			require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+			assert.Contains(t, r.Reason, "InvalidSecurityToken.Expired")
+			assert.Contains(t, r.Reason, "get fresh temporary credentials")
+			assert.NotContains(t, r.Reason, "secret of")
+			assert.NotContains(t, r.Reason, "token of")
+			r = s.resume(quiet)
+		}
+		keys("STS.second")
+		s.succeeded(s.resume(quiet), 6)
+		assert.Empty(t, s.world.Cloud().Refused())
+	})
+}
+
+// Somebody stops the transition host while it carries the traffic and the
 // run waits for a person: production is not touched.
-func TestScenario27TransitionHostReleasedByOthers(t *testing.T) {
+func TestScenario27TransitionHostStoppedByOthers(t *testing.T) {
 	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
 		require.Equal(t, "paused", s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.4"}).State)
-		c, err := ecs.New(ecs.Config{Region: s.op.Region, AccessKeyID: s.op.AccessKeyID, AccessKeySecret: s.op.AccessKeySecret, Poll: 100 * time.Millisecond}, ecs.WithTransport(s.world.Cloud().Transport()))
-		require.NoError(t, err)
-		require.NoError(t, c.StopInstance(t.Context(), s.clone()))
+		require.NoError(t, s.machines().StopInstance(t.Context(), s.clone()))
 		r := s.resume(quiet)
 		require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
 		assert.True(t, strings.HasPrefix(r.Step, "4.5-"), r.Step)
 		s.notUpgraded()
+	})
+}
+
+// Somebody deletes the transition host while it carries the traffic and the run
+// waits for a person: production is not touched, whoever asks is told what is
+// gone, and a rollback gives production its traffic back.
+func TestScenario27TransitionHostDeletedByOthers(t *testing.T) {
+	scenario(t, sim.Config{}, nil, func(t *testing.T, s *stage) {
+		require.Equal(t, "paused", s.apply(upgrade.RunOptions{ApproveAll: true, Until: "4.4", Observer: quiet.Observer}).State)
+		id, c := s.clone(), s.machines()
+		require.NoError(t, c.StopInstance(t.Context(), id))
+		_, err := c.WaitInstance(t.Context(), id, "Stopped", nil)
+		require.NoError(t, err)
+		require.NoError(t, c.DeleteInstance(t.Context(), id, ecs.Guard{TagKey: "upgradectl:run", TagValue: "t1"}))
+		require.Empty(t, s.world.Cloud().InstanceStatus(id))
+		for range 2 { // it stays so
+			r := s.resume(quiet)
+			require.Equal(t, "failed", r.State, "%s: %s", r.Step, r.Reason)
+			assert.True(t, strings.HasPrefix(r.Step, "4.5-"), r.Step)
+			assert.Contains(t, r.Reason, "172.31.0.101", "it is said who is gone")
+			assert.Equal(t, upgrade.ExitFailed, r.ExitStatus())
+			s.notUpgraded()
+		}
+		rep, err := upgrade.ReadReport(s.run)
+		require.NoError(t, err)
+		assert.Contains(t, rep.Summary(), "172.31.0.101")
+		t.Log(rep.Summary())
+		r := s.rollback()
+		require.Equal(t, "rolled-back", r.State, "%s: %s %v", r.Step, r.Reason, r.Work)
+		f, err := s.world.Finish(t.Context())
+		require.NoError(t, err)
+		assert.True(t, f.NginxRestored && f.WeightsRestored)
+		assert.Zero(t, f.Leaked)
+		assert.Equal(t, f.KernelBefore, f.KernelAfter)
 	})
 }
 

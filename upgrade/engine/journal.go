@@ -260,7 +260,7 @@ func (r *Run) encode(rec Record, b any) (Record, []byte, error) {
 		rec.Body = raw
 	}
 	rec.Seq = r.fold.seq + 1
-	rec.Time = time.Now().UTC().Truncate(time.Millisecond)
+	rec.Time = r.clock().UTC().Truncate(time.Millisecond)
 	rec.Torn = r.torn
 	rec.With = r.holds
 	rec.Prev = r.last

@@ -54,6 +54,8 @@ type Run struct {
 
 	// absentPause is how long a look waits for what a cloud does not show yet.
 	absentPause time.Duration
+	// clock is the wall clock that the records show to people.
+	clock func() time.Time
 }
 
 // An Option adjusts Create and Open.
@@ -81,7 +83,10 @@ func newConfig(opts []Option) config {
 // WithActor sets who is named in the lock file; default the user of the process.
 func WithActor(actor string) Option { return func(c *config) { c.actor = actor } }
 
-// WithOrigin sets where this process acts from; default LocalOrigin().
+// WithOrigin sets where this process acts from; default LocalOrigin(). A program
+// that acts for somebody on another machine, as a web console does, names that
+// one: it stands in the journal, and what was last worked on from another Machine
+// is refused (ErrElsewhere).
 func WithOrigin(o Origin) Option { return func(c *config) { c.origin = o } }
 
 // WithVersion sets the version of the program that is journalled at each
@@ -234,7 +239,7 @@ func newRun(journal io.Reader, plan []byte) (*Run, error) {
 			return nil, err
 		}
 	}
-	return &Run{header: h, plan: plan, fold: f, size: p.size, last: p.head, torn: p.torn, absentPause: absentPause}, nil
+	return &Run{header: h, plan: plan, fold: f, size: p.size, last: p.head, torn: p.torn, absentPause: absentPause, clock: time.Now}, nil
 }
 
 // Close releases the lock. The run can be opened again. A second Close does

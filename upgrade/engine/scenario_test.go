@@ -557,6 +557,67 @@ func TestScenario13ClockJumps(t *testing.T) {
 	assert.Equal(t, []int{7}, h.ClockBack)
 }
 
+// The clock steps within one process, in the middle of steps that wait: an hour on
+// in the first, two hours back in the second. Nothing ends earlier or later for
+// it, and only what people read is wrong.
+func TestScenario13ClockStepsInOneProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, r := create(t)
+		var wrong atomic.Int64 // how much the clock is
+		r.clock = func() time.Time { return time.Now().Add(time.Duration(wrong.Load())) }
+		step := func(by time.Duration) { wrong.Add(int64(by)) }
+		state := map[string]bool{}
+		steps := []Step{undoable("a", "1", state), undoable("b", "2", state), undoable("c", "3", state)}
+		for i := range steps {
+			do := steps[i].Do
+			steps[i].Do = func(ctx context.Context, a *Act) (any, error) {
+				ctx, cancel := context.WithTimeout(ctx, 61*time.Minute) // it takes an hour
+				defer cancel()
+				return do(ctx, a)
+			}
+		}
+		var took time.Duration
+		steps[2].Plan = func(_ context.Context, a *Act) (Proposal, error) {
+			var ok bool
+			took, ok = a.Took("b")
+			assert.True(t, ok)
+			return Proposal{}, nil
+		}
+		began := time.Now()
+		time.AfterFunc(30*time.Minute, func() { step(time.Hour) })
+		time.AfterFunc(90*time.Minute, func() { step(-2 * time.Hour) })
+		out, err := r.Apply(t.Context(), steps, Options{})
+		require.NoError(t, err)
+		require.Equal(t, Succeeded, out.State, out.Reason)
+		assert.Equal(t, 3*time.Hour, time.Since(began), "every step took its hour")
+		assert.Zero(t, took, "an estimate is never negative")
+		n, back := 0, []int(nil)
+		var last time.Time
+		for rec, err := range Records(dir) {
+			require.NoError(t, err)
+			n++
+			assert.Equal(t, n, rec.Seq, "the order is that of the numbers")
+			if rec.Time.Before(last) {
+				back = append(back, rec.Seq)
+				assert.Equal(t, "b", rec.Step)
+			}
+			last = rec.Time
+		}
+		assert.Len(t, back, 1)
+		h, err := Read(dir)
+		require.NoError(t, err)
+		assert.Equal(t, back, h.ClockBack)
+		audit, err := Verify(dir)
+		require.NoError(t, err)
+		assert.Empty(t, audit.Findings)
+		// Undone in the order of the journal, not of the times in it.
+		out, err = r.Rollback(t.Context(), steps, Options{})
+		require.NoError(t, err)
+		assert.Equal(t, RolledBack, out.State)
+		assert.Contains(t, records(t, dir), "undo-intent:c undone:c undo-intent:b undone:b undo-intent:a undone:a rolled-back")
+	})
+}
+
 func TestScenario14OtherBinary(t *testing.T) {
 	dir, r := create(t)
 	steps := plain("a", "b")
