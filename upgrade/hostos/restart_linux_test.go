@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -341,13 +343,17 @@ func TestRestartRealJava(t *testing.T) {
 	t.Cleanup(func() { killAll(t, s) })
 	out := filepath.Join(dir, "nohup.out")
 	const secret = "hunter2 secret"
+	// Below the ports that the kernel gives away: a JVM takes its time to listen.
 	var ports []string
-	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		ports = append(ports, port)
-		require.NoError(t, l.Close())
+	for len(ports) < 2 {
+		port := strconv.Itoa(20000 + rand.IntN(10000))
+		if slices.Contains(ports, port) {
+			continue
+		}
+		if l, err := net.Listen("tcp", ":"+port); err == nil {
+			require.NoError(t, l.Close())
+			ports = append(ports, port)
+		}
 	}
 	for _, port := range ports {
 		cmd := exec.Command("/bin/sh", "-c", `exec setsid setsid java -Xmx24m -XX:+UseSerialGC "-Dorder.password=`+secret+`" sun.rmi.registry.RegistryImpl `+port+` >>nohup.out 2>&1 </dev/null`)
