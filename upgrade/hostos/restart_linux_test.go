@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -343,16 +341,10 @@ func TestRestartRealJava(t *testing.T) {
 	t.Cleanup(func() { killAll(t, s) })
 	out := filepath.Join(dir, "nohup.out")
 	const secret = "hunter2 secret"
-	// Below the ports that the kernel gives away: a JVM takes its time to listen.
-	var ports []string
+	ports := []string{strconv.Itoa(testenv.FreePort(t, "tcp", ""))}
 	for len(ports) < 2 {
-		port := strconv.Itoa(20000 + rand.IntN(10000))
-		if slices.Contains(ports, port) {
-			continue
-		}
-		if l, err := net.Listen("tcp", ":"+port); err == nil {
-			require.NoError(t, l.Close())
-			ports = append(ports, port)
+		if p := strconv.Itoa(testenv.FreePort(t, "tcp", "")); p != ports[0] {
+			ports = append(ports, p)
 		}
 	}
 	for _, port := range ports {

@@ -262,7 +262,7 @@ func cmdSystemdRun(_ context.Context, p *Proc) int {
 		status := c.statusAfter(h.execute(c.ctx, h.unitProc(c, f.rest), f.rest))
 		c.end(status)
 		h.mu.Lock()
-		if status == 0 || f.is["--collect"] {
+		if status == 0 || status == 143 || f.is["--collect"] {
 			delete(h.transient, name)
 		} else {
 			h.transient[name].active, h.transient[name].failed = false, true

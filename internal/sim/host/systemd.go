@@ -22,6 +22,7 @@ type transient struct {
 	failed  bool
 	dynamic bool // made by systemd-run
 	desc    string
+	main    *process // of a simple unit: the end of another one says nothing about the unit
 }
 
 func unitName(name string) string {
@@ -191,11 +192,16 @@ func (h *Host) startUnit(b *boot, name string) error {
 		return nil
 	}
 	up()
+	h.setUnit(name, func(t *transient) { t.main = p })
 	b.wg.Add(1) // the caller runs inside b
 	go func() {
 		defer b.wg.Done()
 		status := run()
-		h.setUnit(name, func(t *transient) { t.active, t.failed = false, status != 0 && status != 143 })
+		h.setUnit(name, func(t *transient) {
+			if t.main == p { // who has waited for its end may have started it anew
+				t.active, t.failed = false, status != 0 && status != 143
+			}
+		})
 	}()
 	return nil
 }
