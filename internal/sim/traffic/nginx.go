@@ -93,6 +93,10 @@ func (n *Nginx) Command(ctx context.Context, p *host.Proc) int {
 			test = true
 		case "-q":
 			quiet = true
+		case "-v":
+			version, _, _ := strings.Cut(nginxVersion, "\n")
+			_, _ = fmt.Fprintln(p.Stderr, version)
+			return 0
 		case "-V":
 			_, _ = fmt.Fprint(p.Stderr, nginxVersion)
 			return 0

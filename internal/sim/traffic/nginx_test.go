@@ -146,6 +146,8 @@ func TestNginxProgram(t *testing.T) {
 	status, out = run(t, h, "nginx -t -q 2>&1; nginx -V 2>&1 | grep -c conf-path; cat /run/nginx.pid | wc -l")
 	assert.Zero(t, status)
 	assert.Equal(t, []string{"1", "1"}, strings.Fields(out))
+	_, out = run(t, h, "nginx -v 2>&1")
+	assert.Equal(t, "nginx version: nginx/1.20.1\n", out)
 
 	// A server that cannot be reached is left for the next one; a bare
 	// proxy_pass replaces the location's prefix.
