@@ -54,6 +54,7 @@ type Option func(*options)
 type options struct {
 	endpoint  string
 	transport http.RoundTripper
+	held      func(Held)
 }
 
 // WithEndpoint overrides Config.Endpoint.
@@ -63,6 +64,20 @@ func WithEndpoint(url string) Option { return func(o *options) { o.endpoint = ur
 // connection pool of its own. It is how a program that uses this package is
 // tested without a network; see examples/ecs.
 func WithTransport(rt http.RoundTripper) Option { return func(o *options) { o.transport = rt } }
+
+// A Held says that the cloud's flow control holds calls of an action back: they
+// are sent again until they pass, and meanwhile nothing else is to be seen.
+type Held struct {
+	Action string    // with its product, as ecs:CreateImage
+	Code   string    // of the cloud's last refusal, as Throttling.User
+	Since  time.Time // when the call that waits began to
+}
+
+// WithHeld makes the client call f when a call has been held back for ten
+// seconds (or ten times Config.Poll, if that is less): once for an action until
+// it flows freely again, and again every ten minutes. Calls of f may come from
+// several goroutines at once; the call that waits does not return before f does.
+func WithHeld(f func(Held)) Option { return func(o *options) { o.held = f } }
 
 // A Client calls the ECS API of one region. It is safe for concurrent use.
 type Client struct {
@@ -85,6 +100,10 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	var onHeld func(alicloud.Held)
+	if o.held != nil {
+		onHeld = func(h alicloud.Held) { o.held(Held(h)) }
+	}
 	api, err := alicloud.New(alicloud.Config{
 		Region:          cfg.Region,
 		Endpoint:        o.endpoint,
@@ -97,6 +116,7 @@ func New(cfg Config, opts ...Option) (*Client, error) {
 		FirstPause:      min(time.Second, cfg.Poll/3),
 		Pace:            min(time.Second, cfg.Poll),
 		Transport:       o.transport,
+		OnHeld:          onHeld,
 	})
 	if err != nil {
 		return nil, wrap(err)

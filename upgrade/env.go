@@ -46,6 +46,9 @@ type Access struct {
 	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Resolver looks domains up for section 2.7; nil = the machine's.
 	Resolver slb.Resolver
+	// Held is told when the cloud's flow control holds calls back; see
+	// ecs.WithHeld. nil = nobody.
+	Held func(ecs.Held)
 }
 
 // transport is the clients' connection pool; nil = one of each client's own.
@@ -90,14 +93,18 @@ func newClients(cfg *Config, a *Access) (*ecs.Client, *slb.Client, error) {
 		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
 		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
 		Timeout: 7 * 24 * time.Hour, // what stands still is given up long before; see whileMoving
-	}, ecs.WithTransport(a.transport()))
+	}, ecs.WithTransport(a.transport()), ecs.WithHeld(a.Held))
 	if err != nil {
 		return nil, nil, err
+	}
+	var held func(slb.Held)
+	if a.Held != nil {
+		held = func(h slb.Held) { a.Held(ecs.Held(h)) }
 	}
 	sc, err := slb.New(slb.Config{
 		Region: cfg.Cloud.Region, Endpoint: cfg.Cloud.Endpoint, Profile: cfg.Cloud.Profile, Poll: cfg.Pace.Poll,
 		AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret, SecurityToken: a.SecurityToken,
-	}, slb.WithTransport(a.transport()))
+	}, slb.WithTransport(a.transport()), slb.WithHeld(held))
 	return ec, sc, err
 }
 

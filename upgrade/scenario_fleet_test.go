@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -321,6 +322,33 @@ func cloudSteps(ec *ecs.Client, sc *slb.Client, instance string) []engine.Step {
 			return nil, ec.Release(ctx, in, nil)
 		}),
 	}
+}
+
+// Whoever works through an Env is told what flow control holds back, of both
+// clients.
+func TestHeldOfBothClients(t *testing.T) {
+	world := cloud.New(cloud.Config{AccessKeyID: "LTAIheld", AccessKeySecret: "secret"})
+	defer world.Close()
+	server := httptest.NewServer(world)
+	defer server.Close()
+	cfg := &upgrade.Config{Cloud: upgrade.CloudConfig{Region: "cn-hangzhou", Endpoint: server.URL}, Pace: upgrade.Pace{Poll: 10 * time.Millisecond}}
+	var mu sync.Mutex
+	var held []string
+	env, err := upgrade.NewEnv(cfg, &upgrade.Access{AccessKeyID: "LTAIheld", AccessKeySecret: "secret", Held: func(h ecs.Held) {
+		mu.Lock()
+		defer mu.Unlock()
+		held = append(held, h.Action)
+	}})
+	require.NoError(t, err)
+	defer env.Close()
+	for _, action := range []string{"DescribeInstances", "DescribeHealthStatus"} {
+		world.InjectFault(cloud.Fault{Action: action, Code: "Throttling.User", Times: 5})
+	}
+	_, err = env.ECS.GetInstance(t.Context(), "i-none")
+	require.ErrorIs(t, err, ecs.ErrNotFound)
+	_, err = env.SLB.ListHealth(t.Context(), "lb-none")
+	require.Error(t, err)
+	assert.Equal(t, []string{"ecs:DescribeInstances", "slb:DescribeHealthStatus"}, held)
 }
 
 // The quota is used up by somebody else and stays so: the run fails at that

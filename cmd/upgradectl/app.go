@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,8 @@ type app struct {
 	out, err io.Writer // results; progress and errors
 	json     bool      // results for machines
 	lang     string    // zh or en
+
+	progressing sync.Mutex // calls of progress may come from several goroutines
 
 	interruption *interruption // nil in tests that send no signals
 
@@ -145,6 +148,8 @@ func (e *errWriter) Write(p []byte) (int, error) {
 
 // progress writes one line to standard error.
 func (a *app) progress(format string, args ...any) {
+	a.progressing.Lock()
+	defer a.progressing.Unlock()
 	fmt.Fprintf(a.err, format+"\n", args...)
 }
 

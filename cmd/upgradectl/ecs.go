@@ -20,9 +20,11 @@ import (
 type cloudFlags struct {
 	region, endpoint, profile string
 	poll                      time.Duration
+	app                       *app
 }
 
 func (c *cloudFlags) flags(a *app, cmd *cobra.Command) {
+	c.app = a
 	f := cmd.PersistentFlags()
 	f.StringVar(&c.region, "region", "", a.t("region (default: the environment's or the profile's)", "地域（默认取环境变量或配置）"))
 	f.StringVar(&c.endpoint, "endpoint", "", a.t("API endpoint; http:// on loopback only", "API 地址；http:// 仅限本机回环"))
@@ -31,11 +33,11 @@ func (c *cloudFlags) flags(a *app, cmd *cobra.Command) {
 }
 
 func (c *cloudFlags) ecs() (*ecs.Client, error) {
-	return ecs.New(ecs.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile, Poll: c.poll})
+	return ecs.New(ecs.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile, Poll: c.poll}, ecs.WithHeld(c.app.held))
 }
 
 func (c *cloudFlags) slb() (*slb.Client, error) {
-	return slb.New(slb.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile, Poll: c.poll})
+	return slb.New(slb.Config{Region: c.region, Endpoint: c.endpoint, Profile: c.profile, Poll: c.poll}, slb.WithHeld(func(h slb.Held) { c.app.held(ecs.Held(h)) }))
 }
 
 func newECS(a *app) *cobra.Command {
@@ -99,6 +101,12 @@ func nonNil[T any](s []T) []T {
 		return []T{}
 	}
 	return s
+}
+
+// held says that the cloud's flow control is why nothing happens.
+func (a *app) held(h ecs.Held) {
+	a.progress(a.t("%s waiting for the cloud's flow control since %s: %s (%s); the call is sent again until it passes",
+		"%s 自 %s 起等待云端流控放行：%s（%s）；将反复重试，直至放行"), time.Now().Format(time.TimeOnly), h.Since.Format(time.TimeOnly), h.Action, h.Code)
 }
 
 // cloudProgress shows what a wait for the cloud saw.

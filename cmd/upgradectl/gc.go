@@ -47,7 +47,7 @@ that can still be resumed or rolled back, nor a host that traffic may reach.`,
 			if err != nil {
 				return err
 			}
-			e, err := upgrade.NewEnv(cfg, nil)
+			e, err := upgrade.NewEnv(cfg, &upgrade.Access{Held: a.held})
 			if err != nil {
 				return err
 			}

@@ -118,7 +118,7 @@ func (f *initFlags) run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	e, err := upgrade.NewEnv(cfg, nil)
+	e, err := upgrade.NewEnv(cfg, &upgrade.Access{Held: a.held})
 	if err != nil {
 		return err
 	}

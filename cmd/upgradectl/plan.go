@@ -23,7 +23,7 @@ func newPlan(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e, err := upgrade.NewEnv(cfg, nil)
+			e, err := upgrade.NewEnv(cfg, &upgrade.Access{Held: a.held})
 			if err != nil {
 				return err
 			}

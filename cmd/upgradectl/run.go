@@ -39,7 +39,7 @@ func (f *runFlags) forward(a *app, cmd *cobra.Command) {
 }
 
 func (f *runFlags) options(a *app) upgrade.RunOptions {
-	o := upgrade.RunOptions{Until: f.until, Approve: f.approve, ApproveAll: f.yes, Actor: f.by, Version: version(), Observer: a.observe}
+	o := upgrade.RunOptions{Until: f.until, Approve: f.approve, ApproveAll: f.yes, Actor: f.by, Version: version(), Observer: a.observe, Access: &upgrade.Access{Held: a.held}}
 	if i := a.interruption; i != nil {
 		o.Pause, o.Quit, o.Quitted = i.pause, i.quit, func(error) { os.Exit(exitInterrupted) }
 	}

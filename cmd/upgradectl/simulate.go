@@ -150,7 +150,7 @@ func (s *simulation) apply(ctx context.Context, a *app, op sim.Operator) (*upgra
 	if err != nil {
 		return nil, err
 	}
-	access := &upgrade.Access{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret}
+	access := &upgrade.Access{AccessKeyID: op.AccessKeyID, AccessKeySecret: op.AccessKeySecret, Held: a.held}
 	e, err := upgrade.NewEnv(cfg, access)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ type Config struct {
 	ThrottleLimit                               time.Duration // of one call that flow control refuses; 0 = 30 min
 	Pace                                        time.Duration // between two calls of an action after its first refusals; 0 = 1 s
 	Transport                                   http.RoundTripper
+	OnHeld                                      func(Held) // told once when flow control holds calls of an action back for long; nil = nobody
 
 	imds string // of tests: base address of the metadata service
 	dmi  string // of tests: file that says what machine this is
@@ -47,6 +48,7 @@ type Client struct {
 	pause     time.Duration
 	patience  time.Duration
 	gates     *gates
+	onHeld    func(Held)
 }
 
 // The SDK fills these maps on first use without a lock, so do it once here.
@@ -97,6 +99,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Pace = time.Second
 	}
 	c.gates = &gates{unit: cfg.Pace, of: map[string]*gate{}}
+	c.onHeld = cfg.OnHeld
 	c.ring = c.newKeyring(cred, cfg)
 	publicEndpoints()
 	return c, nil

@@ -28,6 +28,7 @@
 //     the budget for other trouble (TestThrottleLimit, TestBudgetBesideThrottling).
 //     An outage slows calls down too, and its time counts (TestBudgetOfOutage).
 //     The error then says what was held back, for how long, and what to do.
+//     While it waits somebody is told so, once in a hold (TestHeldIsTold).
 //  10. Clients that share nothing but a quota find the pace that uses it up; none
 //     starves, and fifty of them at sixty calls a minute send less than half of
 //     the quota in vain (TestGateShares). When the others have gone the pace is
@@ -38,9 +39,12 @@
 // # Limits
 //
 // The pace belongs to one Client and one action: two Clients of one process are
-// as strange to each other as two processes. ServiceUnavailable slows an action
-// down as a refusal does, but it is a failure of the service that may have come
-// after the effect, so that the rules and the budget of the other 5xx hold.
+// as strange to each other as two processes. A client for ECS and one for
+// balancers in one run would gain nothing by sharing it: the cloud counts by
+// product and action, and the one action that both call is AssumeRole, once an
+// hour each. ServiceUnavailable slows an action down as a refusal does, but it is
+// a failure of the service that may have come after the effect, so that the rules
+// and the budget of the other 5xx hold.
 //
 // The environment variable DEBUG=sdk makes the SDK print whole requests to
 // stdout, and this package cannot prevent it.

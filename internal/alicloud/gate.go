@@ -27,7 +27,18 @@ const (
 	// find back when they have gone: TestGateShares and TestGateOpensAgain show
 	// both.
 	raise = 0.25
+	// longHold is how long a call is held back, in units of Config.Pace, before
+	// somebody is told; and tellAgain when he is told again if it goes on.
+	longHold  = 10
+	tellAgain = 10 * slowest
 )
+
+// A Held says that flow control holds calls of an action back.
+type Held struct {
+	Action string    // with its product, as ecs:CreateImage
+	Code   string    // of the cloud's last refusal
+	Since  time.Time // when the call that waits began to
+}
 
 // A gate paces the calls of one action of one client. It is open until the
 // cloud refuses a call for its flow control. From then on calls leave one after
@@ -48,6 +59,7 @@ type gate struct {
 	code   string    // of the answer to the last of them
 	quota  quota     // and what that said besides
 	last   time.Time // when a call was refused last
+	told   time.Time // when somebody was told that calls are held back; zero: not in this hold
 	raised time.Time // up to when the pace was raised
 	span   time.Time // begin of the present count
 	sent   int       // calls in it
@@ -175,7 +187,7 @@ func (g *gate) passed() {
 	clean := min(now.Sub(g.cut)/full, 20)
 	g.pace += raise * float64(int(1)<<clean) * min(float64(now.Sub(g.raised))/float64(full), 1)
 	if g.raised = now; g.pace >= 10*slowest {
-		g.pace, g.next = 0, time.Time{}
+		g.pace, g.next, g.told = 0, time.Time{}, time.Time{}
 	}
 }
 
@@ -194,6 +206,18 @@ func (g *gate) throttled() bool {
 	return g.pace > 0 && g.code != "ServiceUnavailable"
 }
 
+// tell reports whether it is time to say that calls are held back, and why they
+// are. A hold lasts until the gate is open again.
+func (g *gate) tell() (code string, now bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pace == 0 || !g.told.IsZero() && time.Since(g.told) < tellAgain*g.unit {
+		return "", false
+	}
+	g.told = time.Now()
+	return g.code, true
+}
+
 // HeldBack says that flow control lets no call of an action through now, since
 // when, and what to do; "" if it does not.
 func (c *Client) HeldBack(product, action string) string {
@@ -201,7 +225,7 @@ func (c *Client) HeldBack(product, action string) string {
 	g := c.gates.gate(o)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.row == 0 {
+	if g.row == 0 || g.code == "ServiceUnavailable" {
 		return ""
 	}
 	return g.code + ": " + c.advice(o, g.quota, time.Since(g.since), g.row)

@@ -243,6 +243,72 @@ func TestBudgetBesideThrottling(t *testing.T) {
 	})
 }
 
+// Somebody is told once for an action when calls of it are held back, not of
+// every call and not of short waits; again when it goes on for long, and when
+// it comes back after the gate was open.
+func TestHeldIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{quota: 1000, by: map[int]int{}}
+		quota := func(n int) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.quota = n
+		}
+		var told []alicloud.Held
+		var at []time.Time
+		var mu sync.Mutex
+		c := a.client(t, 0, func(cfg *alicloud.Config) {
+			cfg.OnHeld = func(h alicloud.Held) {
+				mu.Lock()
+				defer mu.Unlock()
+				told, at = append(told, h), append(at, time.Now())
+			}
+		})
+		look := func() {
+			_, err := c.Instances(t.Context(), alicloud.InstanceQuery{})
+			assert.NoError(t, err)
+		}
+		look()
+		begun := time.Now()
+		quota(0)
+		time.AfterFunc(5*time.Minute, func() { quota(1000) })
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(look)
+		}
+		all.Wait()
+		require.Len(t, told, 1)
+		assert.Equal(t, "ecs:DescribeInstances", told[0].Action)
+		assert.Equal(t, "Throttling.User", told[0].Code)
+		assert.Less(t, told[0].Since.Sub(begun), 3*time.Second)
+		assert.WithinRange(t, at[0], begun.Add(10*time.Second), begun.Add(15*time.Second))
+
+		for range 20 * 60 { // the gate opens
+			time.Sleep(time.Second)
+			look()
+		}
+		require.Len(t, told, 1)
+		begun = time.Now()
+		quota(0)
+		time.AfterFunc(25*time.Minute, func() { quota(1000) })
+		look()
+		require.Len(t, told, 4, "at once, and after ten and twenty minutes")
+		for _, h := range told[1:] {
+			assert.WithinRange(t, h.Since, begun, begun.Add(3*time.Second), "since the call began to wait")
+		}
+
+		// An outage is another thing.
+		told = nil
+		down := a.client(t, 1, func(cfg *alicloud.Config) {
+			cfg.Transport = roundTripper(func(*http.Request) (*http.Response, error) { return refusal(503, "ServiceUnavailable", "down") })
+			cfg.OnHeld = func(h alicloud.Held) { told = append(told, h) }
+		})
+		_, err := down.Instances(t.Context(), alicloud.InstanceQuery{})
+		require.Error(t, err)
+		assert.Empty(t, told)
+	})
+}
+
 // An outage is no flow control, though it slows calls down as well: the budget
 // ends the call, and the clock of a limit runs.
 func TestBudgetOfOutage(t *testing.T) {

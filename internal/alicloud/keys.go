@@ -136,7 +136,7 @@ func (c *Client) newKeyring(cr Credentials, cfg Config) *keyring {
 		}
 		r.fetch = func(ctx context.Context) (temporary, error) { return m.keys(ctx, cr.role.name) }
 	default:
-		base := &Client{region: c.region, scheme: c.scheme, host: c.host, cred: *cr.role.base, transport: c.transport, budget: min(c.budget, 30*time.Second), pause: c.pause, patience: c.patience, gates: c.gates}
+		base := &Client{region: c.region, scheme: c.scheme, host: c.host, cred: *cr.role.base, transport: c.transport, budget: min(c.budget, 30*time.Second), pause: c.pause, patience: c.patience, gates: c.gates, onHeld: c.onHeld}
 		base.ring = base.newKeyring(*cr.role.base, cfg)
 		r.fetch = func(ctx context.Context) (temporary, error) { return base.assume(ctx, cr.role) }
 	}

@@ -36,7 +36,7 @@ func (c *Client) retry(ctx context.Context, o op, try func() *Error) error {
 	checked := time.Now()
 	for n := 1; ; n++ {
 		arrived := time.Now()
-		sent, waited, err := c.await(ctx, g)
+		sent, waited, err := c.await(ctx, o, g, held)
 		held += waited
 		spent += time.Since(arrived) - waited
 		if err != nil {
@@ -117,15 +117,31 @@ func WithCheck(ctx context.Context, check func(context.Context) error) context.C
 }
 
 // await waits for the caller's turn at a gate, and says for how long flow control
-// was the reason for it: meanwhile the clocks of ctx stand still.
-func (c *Client) await(ctx context.Context, g *gate) (sent time.Time, held time.Duration, _ error) {
-	if g.throttled() {
-		defer hold(ctx)()
-		begun := time.Now()
-		defer func() { held = time.Since(begun) }()
+// was the reason for it: meanwhile the clocks of ctx stand still. Before it was
+// held back for so long already.
+func (c *Client) await(ctx context.Context, o op, g *gate, before time.Duration) (sent time.Time, held time.Duration, _ error) {
+	if !g.throttled() {
+		sent, err := g.enter(ctx)
+		return sent, 0, err
+	}
+	defer hold(ctx)()
+	begun := time.Now()
+	if c.onHeld != nil {
+		said := make(chan struct{})
+		timer := time.AfterFunc(longHold*g.unit-before, func() {
+			defer close(said)
+			if code, now := g.tell(); now {
+				c.onHeld(Held{Action: strings.TrimPrefix(o.product+":"+o.action, ":"), Code: code, Since: begun.Add(-before)})
+			}
+		})
+		defer func() {
+			if !timer.Stop() {
+				<-said // nobody is told anything about a call that has returned
+			}
+		}()
 	}
 	sent, err := g.enter(ctx)
-	return sent, 0, err
+	return sent, time.Since(begun), err
 }
 
 // unsent is the error of a call whose context ended while it was not on its way.
