@@ -136,6 +136,7 @@ func TestScenario44ConnectionLostInTransaction(t *testing.T) {
 		s.access.NetDial = l.dial(s.access.NetDial)
 		n := 0
 		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
+			<-time.After(time.Second) // who started the job has its answer
 			assert.Positive(t, l.cut(0), "the transaction's own connection was there")
 			return yum(ctx, p)
 		})
@@ -208,6 +209,7 @@ func TestScenario46NoLoginInTransaction(t *testing.T) {
 		s.access.NetDial = l.dial(s.access.NetDial)
 		n := 0
 		s.updates(&n, func(ctx context.Context, p *host.Proc, yum host.Command) int {
+			<-time.After(time.Second) // who started the job has its answer
 			l.cut(20 * time.Second)
 			return yum(ctx, p)
 		})

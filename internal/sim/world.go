@@ -137,7 +137,7 @@ func (w *World) build(ctx context.Context) error {
 		}
 	}
 	w.balancer = traffic.NewBalancer(traffic.BalancerConfig{
-		Dial: w.Dial, Listen: w.listen, Log: w.logAccess, Interval: w.interval(),
+		Dial: w.Dial, Listen: w.listen, Log: w.logAccess, Interval: w.interval(), Timeout: w.patience(),
 	})
 	w.addBalancers()
 	w.cloud.OnChange(w.rebalance)
@@ -221,6 +221,15 @@ func (w *World) interval() time.Duration {
 		return max(w.scaled(2*time.Second), 500*time.Millisecond)
 	}
 	return max(w.scaled(2*time.Second), 100*time.Millisecond)
+}
+
+// patience is how long a health check waits for an answer. What is down refuses
+// at once; in real time it is the machine underneath that is slow.
+func (w *World) patience() time.Duration {
+	if w.mem != nil {
+		return 2 * time.Second
+	}
+	return 15 * time.Second
 }
 
 // enter connects a host with the network.

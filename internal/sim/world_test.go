@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newWorld(t *testing.T) *World {
 	t.Helper()
-	w, err := New(t.Context(), Config{Speed: 1000, Rate: 500, StreamMax: 300 * time.Millisecond})
+	w, err := New(t.Context(), Config{Speed: 1000, Rate: 100, StreamMax: 300 * time.Millisecond})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 	return w
@@ -57,9 +57,9 @@ func run(t *testing.T, w *World, addr, cmd string) string {
 
 func TestQuietWorld(t *testing.T) {
 	w := newWorld(t)
-	requests(t, w, 1000)
+	requests(t, w, 300)
 	f := finish(t, w)
-	assert.GreaterOrEqual(t, f.Requests, int64(1000))
+	assert.GreaterOrEqual(t, f.Requests, int64(300))
 	assert.Zero(t, f.Failed, "%v", f.Failures)
 	assert.True(t, f.WeightsRestored)
 	assert.True(t, f.NginxRestored)
