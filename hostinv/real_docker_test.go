@@ -69,6 +69,9 @@ func startDocker(t *testing.T) *engine {
 		}
 		select {
 		case <-exited:
+			if testenv.Required("dockerd") {
+				t.Fatalf("the Docker daemon does not run on this machine: %s", lastLine(log.String()))
+			}
 			t.Skipf("the Docker daemon does not run on this machine: %s", lastLine(log.String()))
 		case <-ctx.Done():
 			t.Fatalf("the Docker daemon does not answer: %s", log.String())

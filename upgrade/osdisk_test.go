@@ -74,7 +74,7 @@ func TestKilledAnywhereReplacingDisk(t *testing.T) {
 			}
 		}
 	})
-	require.Greater(t, len(points), 20)
+	require.Greater(t, len(points), 12, "how many there are depends on what goes on at once")
 	everyPoint(t, sampled(points, 6), max(1, len(points)/3), func(t *testing.T, at point, back bool) (met bool) {
 		replacedRun(t, at, func(s *stage) string {
 			met = true

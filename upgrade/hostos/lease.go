@@ -58,9 +58,10 @@ umask 077
 mkdir -p @ROOT@
 cd @ROOT@
 new=lease.@TOKEN@
-if [ -e lease ]; then
+# Looked at and read at once: its holder may give it back in between.
+if l=$(cat lease 2>/dev/null); then
 	set -f
-	set -- $(cat lease)
+	set -- $l
 	if [ "$1" != @RUN@ ] && [ "$3" != @SEEN@ ]; then
 		echo "held $* $(cat beat 2>/dev/null || echo 0)"
 		exit 0
@@ -73,8 +74,8 @@ else
 	printf '%s\n' "@RUN@ $epoch @TOKEN@ @SINCE@ @HOLDER@" >$new
 	if ! ln $new lease 2>/dev/null; then
 		rm -f $new
-		set -f
-		echo "held $(cat lease) 0"
+		l=$(cat lease) # gone already: the call fails, and may come again
+		echo "held $l 0"
 		exit 0
 	fi
 	rm -f $new
@@ -143,8 +144,9 @@ func parseLease(line string) (Lease, error) {
 func GetLease(ctx context.Context, h Host) (*Lease, error) { return leases{jobRoot}.get(ctx, h) }
 
 func (s leases) get(ctx context.Context, h Host) (*Lease, error) {
-	out, err := output(ctx, h, strings.ReplaceAll(`cd @ROOT@ 2>/dev/null && [ -e lease ] || exit 0
-echo "$(cat lease) $(cat beat 2>/dev/null || echo 0)"`, "@ROOT@", shellq.Quote(s.root)), nil)
+	out, err := output(ctx, h, strings.ReplaceAll(`cd @ROOT@ 2>/dev/null || exit 0
+l=$(cat lease) || { [ ! -e lease ]; exit; }
+echo "$l $(cat beat 2>/dev/null || echo 0)"`, "@ROOT@", shellq.Quote(s.root)), nil)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the lease of the host: %w", err)
 	}

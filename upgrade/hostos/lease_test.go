@@ -3,6 +3,8 @@ package hostos
 import (
 	"context"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -204,6 +206,26 @@ func TestLeaseRace(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, holds)
+}
+
+// A lease that is given back in the moment in which another process looks at it
+// is nobody's.
+func TestLeaseReleasedMeanwhile(t *testing.T) {
+	onShells(t, func(t *testing.T, h local) {
+		bin, s := t.TempDir(), leases{t.TempDir()}
+		cat, err := exec.LookPath("cat")
+		require.NoError(t, err)
+		writeProgram(t, filepath.Join(bin, "cat"), "#!/bin/sh\n"+`[ "$1" != lease ] || rm -f lease beat; exec `+cat+` "$@"`)
+		meanwhile := systemd{h, bin}
+		_, err = s.take(t.Context(), h, "run-1", "root@ops1", leaseDay, "")
+		require.NoError(t, err)
+		l, err := s.take(t.Context(), meanwhile, "run-2", "root@ops2", leaseDay, "")
+		require.NoError(t, err)
+		require.NoError(t, s.run(t.Context(), h, l, "check", ":"))
+		l, err = s.get(t.Context(), meanwhile)
+		require.NoError(t, err)
+		assert.Nil(t, l)
+	})
 }
 
 func TestLeaseOnSimulatedHost(t *testing.T) {
