@@ -27,7 +27,7 @@ func TestRemovals(t *testing.T) {
 		{"R15: the transition host leaves before production is back", "movebalancers.go",
 			"if err := t.restored(ctx); err != nil {\n\t\t\t\treturn nil, err\n\t\t\t}\n\t\t\treturn nil, t.leave(", "return nil, t.leave(", "^TestTransition$"},
 		{"R18: nothing takes the edit of a network back", "../pitrix/network.go",
-			"if [ $n -gt 0 ]; then exit 0; fi\nexec /bin/sh \"$d/revert\" timer\n", "exit 0\n", "^TestScenario71"},
+			"if [ $n -gt 0 ]; then exit 0; fi\nexec /bin/sh \"$d/revert\" timer @TOKEN@\n", "exit 0\n", "^TestScenario71"},
 	} {
 		t.Run(row.rule, func(t *testing.T) {
 			t.Parallel()
